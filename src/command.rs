@@ -1,0 +1,681 @@
+//! The URL grammar: the target of a request becomes a typed command, or an error
+//! that quotes the part at fault and says what was expected.
+//!
+//! ```text
+//! /target/chain/interface/address[/mask]                               input, output
+//! /target/forward/interface/address[/mask][/interface[/address[/mask]]]
+//! /list[/chain[/interface]]
+//! /
+//! ```
+//!
+//! Every segment is percent-decoded (RFC 3986, 2.1) by itself, every parameter
+//! has to be known, and the whole text has to be used up.
+
+use crate::lease::{Interval, IntervalError};
+use crate::net::{self, Network, NetworkError};
+use crate::rule::{Chain, Interface, InterfaceError, Place, Rule, RuleError, Target};
+use std::fmt;
+use tiny_http::Method;
+
+/// What a client may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Tell how rfw is used.
+    Help,
+    /// Tell the rules that rfw keeps.
+    List(Filter),
+    /// Put a rule in, or renew it.
+    Insert {
+        /// The rule.
+        rule: Rule,
+        /// How long it is to stay, if the client says so.
+        expire: Option<Interval>,
+    },
+    /// Take a rule out.
+    Delete(Rule),
+}
+
+/// Which rules a list is of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// Of this chain only.
+    pub chain: Option<Chain>,
+    /// On this interface only; `Some(None)` are the rules for any interface.
+    pub interface: Option<Option<Interface>>,
+}
+
+impl Filter {
+    /// Whether a rule at that place is asked for. A forward rule is on both of
+    /// its interfaces.
+    pub fn admits(&self, place: &Place) -> bool {
+        let chain = self.chain.is_none_or(|chain| chain == place.chain());
+        let sides = [place.input_interface(), place.output_interface()];
+        let interface = match &self.interface {
+            None => true,
+            Some(None) => sides == [None, None],
+            Some(wanted) => sides.contains(&wanted.as_ref()),
+        };
+        chain && interface
+    }
+}
+
+/// Reads a request: its method and its target in origin or absolute form (RFC
+/// 9112, 3.2). `non_restful` lets a GET change rules by the parameter `modify`.
+///
+/// # Errors
+/// See [`CommandError`].
+pub fn parse(method: &Method, target: &str, non_restful: bool) -> Result<Command, CommandError> {
+    let (path, query) = match origin_form(target).split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (origin_form(target), None),
+    };
+    let verb = Verb::of(method)?;
+    let mut segments = Segments::of(path)?;
+    let parameters = Parameters::of(query)?;
+    match segments.next().as_deref() {
+        None => help(verb, &parameters),
+        Some("list") => list(verb, segments, &parameters),
+        Some(text) => match Target::parse(text) {
+            Some(target) => change(verb, target, segments, &parameters, non_restful),
+            None => Err(CommandError::Action(text.to_owned())),
+        },
+    }
+}
+
+fn help(verb: Verb, parameters: &Parameters) -> Result<Command, CommandError> {
+    verb.only_read()?;
+    parameters.only(&[])?;
+    Ok(Command::Help)
+}
+
+fn list(verb: Verb, mut segments: Segments, parameters: &Parameters) -> Result<Command, CommandError> {
+    verb.only_read()?;
+    parameters.only(&[])?;
+    let chain = segments.next().map(|text| chain(&text)).transpose()?;
+    let interface = segments.next().map(|text| interface(&text)).transpose()?;
+    segments.end()?;
+    Ok(Command::List(Filter { chain, interface }))
+}
+
+fn change(
+    verb: Verb,
+    target: Target,
+    mut segments: Segments,
+    parameters: &Parameters,
+    non_restful: bool,
+) -> Result<Command, CommandError> {
+    let verb = verb.or_modify(parameters, non_restful)?;
+    parameters.only(if non_restful { &["expire", "wait", "modify"] } else { &["expire", "wait"] })?;
+    let expire = parameters.expire()?;
+    parameters.wait()?;
+    let rule = rule(target, &mut segments)?;
+    segments.end()?;
+    Ok(match verb {
+        Verb::Remove => Command::Delete(rule),
+        Verb::Write | Verb::Read => Command::Insert { rule, expire },
+    })
+}
+
+fn rule(target: Target, segments: &mut Segments) -> Result<Rule, CommandError> {
+    let chain = chain(&segments.wanted("a chain: input, output or forward")?)?;
+    let near = interface(&segments.wanted("an interface or \"any\"")?)?;
+    let network = network(&segments.wanted("an address")?, segments)?;
+    match chain {
+        Chain::Input => Ok(Place::input(target, near).rule(network)?),
+        Chain::Output => Ok(Place::output(target, near).rule(network)?),
+        Chain::Forward => forward(target, near, network, segments),
+    }
+}
+
+/// Reads what follows the source of a forward rule.
+fn forward(
+    target: Target,
+    near: Option<Interface>,
+    source: Network,
+    segments: &mut Segments,
+) -> Result<Rule, CommandError> {
+    let far = segments.next().map(|text| interface(&text)).transpose()?.flatten();
+    let destination = segments.next().map(|text| network(&text, segments)).transpose()?;
+    if let Some(destination) = destination.filter(|network| network.family() != source.family()) {
+        return Err(RuleError::Families(source, destination).into());
+    }
+    let specified = |network: &Network| !network.is_unspecified();
+    let (source, destination) = (Some(source).filter(specified), destination.filter(specified));
+    Ok(Rule::new(Place::forward(target, near, far), source, destination)?)
+}
+
+fn chain(text: &str) -> Result<Chain, CommandError> {
+    Chain::parse(text).ok_or_else(|| CommandError::Chain(text.to_owned()))
+}
+
+/// An interface, or `None` for `any`.
+fn interface(text: &str) -> Result<Option<Interface>, CommandError> {
+    match text {
+        "any" => Ok(None),
+        _ => Ok(Some(text.parse()?)),
+    }
+}
+
+/// An address and the mask that may follow it.
+fn network(address: &str, segments: &mut Segments) -> Result<Network, CommandError> {
+    Ok(net::parse(address, segments.next_number().as_deref())?)
+}
+
+/// What a method means here. GET and HEAD are one, and so are PUT and POST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Read,
+    Write,
+    Remove,
+}
+
+impl Verb {
+    fn of(method: &Method) -> Result<Verb, CommandError> {
+        match method {
+            Method::Get | Method::Head => Ok(Verb::Read),
+            Method::Put | Method::Post => Ok(Verb::Write),
+            Method::Delete => Ok(Verb::Remove),
+            _ => Err(CommandError::Method { allow: "GET, HEAD, PUT, POST, DELETE" }),
+        }
+    }
+
+    fn only_read(self) -> Result<(), CommandError> {
+        match self {
+            Verb::Read => Ok(()),
+            Verb::Write | Verb::Remove => Err(CommandError::Method { allow: "GET, HEAD" }),
+        }
+    }
+
+    /// A GET of a rule is what its parameter `modify` says, where that is allowed.
+    fn or_modify(self, parameters: &Parameters, non_restful: bool) -> Result<Verb, CommandError> {
+        match (self, parameters.value("modify")) {
+            (Verb::Read, _) if !non_restful => Err(CommandError::Method { allow: "PUT, POST, DELETE" }),
+            (Verb::Read, Some("insert")) => Ok(Verb::Write),
+            (Verb::Read, Some("delete")) => Ok(Verb::Remove),
+            (Verb::Read, value) => {
+                Err(CommandError::Value("modify", value.unwrap_or_default().to_owned(), "insert or delete"))
+            }
+            (_, Some(_)) if non_restful => Err(CommandError::ModifyWithoutGet),
+            (verb, _) => Ok(verb),
+        }
+    }
+}
+
+/// The path and query of a target that may name the server as well.
+fn origin_form(target: &str) -> &str {
+    let rest = ["http://", "https://"].into_iter().find_map(|scheme| target.strip_prefix(scheme));
+    match rest {
+        Some(rest) => rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or("/"),
+        None => target,
+    }
+}
+
+/// The decoded segments of a path, first to last.
+struct Segments {
+    path: String,
+    rest: std::iter::Peekable<std::vec::IntoIter<String>>,
+}
+
+impl Segments {
+    /// Splits a path; one slash at its end is passed over.
+    fn of(path: &str) -> Result<Segments, CommandError> {
+        let inner = path.strip_prefix('/').or(path.is_empty().then_some(""));
+        let inner = inner.ok_or_else(|| CommandError::Path(path.to_owned()))?;
+        let inner = inner.strip_suffix('/').unwrap_or(inner);
+        let decoded = match inner {
+            "" => Vec::new(),
+            _ => inner.split('/').map(percent_decode).collect::<Result<Vec<String>, _>>()?,
+        };
+        if path == "//" || decoded.iter().any(String::is_empty) {
+            return Err(CommandError::EmptySegment(path.to_owned()));
+        }
+        Ok(Segments { path: path.to_owned(), rest: decoded.into_iter().peekable() })
+    }
+
+    fn next(&mut self) -> Option<String> {
+        self.rest.next()
+    }
+
+    /// The next segment if it is a number.
+    fn next_number(&mut self) -> Option<String> {
+        self.rest.next_if(|text| text.bytes().all(|b| b.is_ascii_digit()))
+    }
+
+    fn wanted(&mut self, what: &'static str) -> Result<String, CommandError> {
+        self.next().ok_or_else(|| CommandError::Missing(self.path.clone(), what))
+    }
+
+    fn end(mut self) -> Result<(), CommandError> {
+        self.next().map_or(Ok(()), |text| Err(CommandError::TooMuch(text)))
+    }
+}
+
+/// The decoded parameters of a query, each at most once.
+struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    fn of(query: Option<&str>) -> Result<Parameters, CommandError> {
+        let mut all: Vec<(String, String)> = Vec::new();
+        for pair in query.filter(|query| !query.is_empty()).iter().flat_map(|query| query.split('&')) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (percent_decode(name)?, percent_decode(value)?);
+            if all.iter().any(|(known, _)| *known == name) {
+                return Err(CommandError::Repeated(name));
+            }
+            all.push((name, value));
+        }
+        Ok(Parameters(all))
+    }
+
+    fn only(&self, known: &'static [&'static str]) -> Result<(), CommandError> {
+        let unknown = self.0.iter().find(|(name, _)| !known.contains(&name.as_str()));
+        unknown.map_or(Ok(()), |(name, _)| Err(CommandError::Parameter(name.clone(), known)))
+    }
+
+    fn value(&self, wanted: &str) -> Option<&str> {
+        self.0.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
+    }
+
+    fn expire(&self) -> Result<Option<Interval>, CommandError> {
+        self.value("expire").map(Interval::parse).transpose().map_err(CommandError::Expire)
+    }
+
+    /// Every request waits, so the only thing to ask for is that.
+    fn wait(&self) -> Result<(), CommandError> {
+        match self.value("wait") {
+            None => Ok(()),
+            Some(value) if value.eq_ignore_ascii_case("true") => Ok(()),
+            Some(value) => Err(CommandError::Value("wait", value.to_owned(), "true")),
+        }
+    }
+}
+
+/// Decodes percent-encoded octets, which together have to be UTF-8.
+fn percent_decode(text: &str) -> Result<String, CommandError> {
+    let error = || CommandError::Encoding(text.to_owned());
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'%' => {
+                let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
+                let (high, low) = (digit().ok_or_else(error)?, digit().ok_or_else(error)?);
+                decoded.push(u8::try_from(high * 16 + low).map_err(|_| error())?);
+            }
+            _ => decoded.push(byte),
+        }
+    }
+    String::from_utf8(decoded).map_err(|_| error())
+}
+
+/// Why a method and a target are no command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandError {
+    /// The method does not go with this path.
+    Method {
+        /// The methods that do, as the header `Allow` lists them.
+        allow: &'static str,
+    },
+    /// A path that does not begin with a slash.
+    Path(String),
+    /// Two slashes in a row.
+    EmptySegment(String),
+    /// Percent signs that stand for no text.
+    Encoding(String),
+    /// The first segment is no action.
+    Action(String),
+    /// Not a chain.
+    Chain(String),
+    /// Not an interface.
+    Interface(InterfaceError),
+    /// Not an address or a mask.
+    Network(NetworkError),
+    /// An address that no rule may have.
+    Rule(RuleError),
+    /// The path ends too early: the path, and what was expected.
+    Missing(String, &'static str),
+    /// The path goes on where it should end.
+    TooMuch(String),
+    /// A parameter that has no meaning here, and those that have.
+    Parameter(String, &'static [&'static str]),
+    /// A parameter given twice.
+    Repeated(String),
+    /// A parameter, its wrong value, and what was expected.
+    Value(&'static str, String, &'static str),
+    /// Not a time span.
+    Expire(IntervalError),
+    /// The parameter `modify` with a method that says it already.
+    ModifyWithoutGet,
+}
+
+impl From<InterfaceError> for CommandError {
+    fn from(error: InterfaceError) -> CommandError {
+        CommandError::Interface(error)
+    }
+}
+
+impl From<NetworkError> for CommandError {
+    fn from(error: NetworkError) -> CommandError {
+        CommandError::Network(error)
+    }
+}
+
+impl From<RuleError> for CommandError {
+    fn from(error: RuleError) -> CommandError {
+        CommandError::Rule(error)
+    }
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CommandError::Method { allow } => write!(f, "this path takes {allow} only"),
+            CommandError::Path(path) => {
+                write!(f, "the path \"{}\" does not begin with /", path.escape_debug())
+            }
+            CommandError::EmptySegment(path) => {
+                write!(f, "the path \"{}\" has an empty part", path.escape_debug())
+            }
+            CommandError::Encoding(text) => {
+                write!(f, "\"{}\" is not percent-encoded UTF-8", text.escape_debug())
+            }
+            CommandError::Action(text) => write!(
+                f,
+                "\"{}\" is not an action: expected drop, accept, reject or list",
+                text.escape_debug()
+            ),
+            CommandError::Chain(text) => {
+                write!(f, "\"{}\" is not a chain: expected input, output or forward", text.escape_debug())
+            }
+            CommandError::Interface(error) => error.fmt(f),
+            CommandError::Network(error) => error.fmt(f),
+            CommandError::Rule(error) => error.fmt(f),
+            CommandError::Missing(path, what) => {
+                write!(f, "the path \"{}\" ends too early: expected {what}", path.escape_debug())
+            }
+            CommandError::TooMuch(text) => {
+                write!(f, "\"{}\" is too much: expected the end of the path", text.escape_debug())
+            }
+            CommandError::Parameter(name, []) => {
+                write!(f, "unknown parameter \"{}\": expected none", name.escape_debug())
+            }
+            CommandError::Parameter(name, known) => {
+                write!(f, "unknown parameter \"{}\": expected {}", name.escape_debug(), known.join(", "))
+            }
+            CommandError::Repeated(name) => {
+                write!(f, "the parameter \"{}\" is given twice", name.escape_debug())
+            }
+            CommandError::Value(name, value, expected) => {
+                write!(f, "{name}: \"{}\" is wrong: expected {expected}", value.escape_debug())
+            }
+            CommandError::Expire(error) => write!(f, "expire: {error}"),
+            CommandError::ModifyWithoutGet => f.write_str("the parameter \"modify\" goes with GET only"),
+        }
+    }
+}
+
+impl std::error::Error for CommandError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(method: Method, target: &str, non_restful: bool) -> String {
+        match parse(&method, target, non_restful) {
+            Ok(Command::Help) => "help".to_owned(),
+            Ok(Command::List(filter)) => format!("list {:?} {:?}", filter.chain, filter.interface),
+            Ok(Command::Insert { rule, expire: None }) => format!("insert {rule}"),
+            Ok(Command::Insert { rule, expire: Some(expire) }) => format!("insert {rule} for {expire}"),
+            Ok(Command::Delete(rule)) => format!("delete {rule}"),
+            Err(error) => format!("error: {error}"),
+        }
+    }
+
+    #[test]
+    fn a_put_is_an_insert() {
+        let golden = [
+            ("/drop/input/eth0/11.22.33.44", "insert INPUT -s 11.22.33.44 -i eth0 -j DROP"),
+            ("/accept/output/any/192.168.0.0/24", "insert OUTPUT -d 192.168.0.0/24 -j ACCEPT"),
+            ("/reject/input/eth/2001:db8::/48", "insert INPUT -s 2001:db8::/48 -i eth+ -j REJECT"),
+            (
+                "/accept/forward/ppp/1.2.3.0/24/eth0/5.5.5.5",
+                "insert FORWARD -s 1.2.3.0/24 -d 5.5.5.5 -i ppp+ -o eth0 -j ACCEPT",
+            ),
+            ("/drop/input/any/11.22.33.44/?expire=600", "insert INPUT -s 11.22.33.44 -j DROP for 600s"),
+            ("/drop/input/any/11.22.33.44?expire=0", "insert INPUT -s 11.22.33.44 -j DROP for 0s"),
+            (
+                "/drop/input/any/11.22.33.44?wait=true&expire=2h",
+                "insert INPUT -s 11.22.33.44 -j DROP for 7200s",
+            ),
+            ("/drop/input/any/11.22.33.44?", "insert INPUT -s 11.22.33.44 -j DROP"),
+            ("/DROP/Input/Eth/1.2.3.4", "insert INPUT -s 1.2.3.4 -i Eth+ -j DROP"),
+            ("/drop/input/any/44.55.66.77/24", "insert INPUT -s 44.55.66.0/24 -j DROP"),
+            ("/drop/input/any/1.2.3.4/32", "insert INPUT -s 1.2.3.4 -j DROP"),
+            ("/drop/input/any/1.2.3.4/9", "insert INPUT -s 1.0.0.0/9 -j DROP"),
+            ("/drop/input/any/2001:db8::/16", "insert INPUT -s 2001::/16 -j DROP"),
+            ("/drop/input/any/::ffff:1.2.3.4", "insert INPUT -s 1.2.3.4 -j DROP"),
+            ("/drop/input/any/::ffff:1.2.3.4/120", "insert INPUT -s 1.2.3.0/24 -j DROP"),
+            ("/drop/input/any/1.2.3.4/24/", "insert INPUT -s 1.2.3.0/24 -j DROP"),
+            ("/drop/forward/tun/11.22.33.44", "insert FORWARD -s 11.22.33.44 -i tun+ -j DROP"),
+            ("/drop/forward/any/0.0.0.0/any/5.6.7.8", "insert FORWARD -d 5.6.7.8 -j DROP"),
+            ("/drop/forward/any/::/any/2001:db8::1", "insert FORWARD -d 2001:db8::1 -j DROP"),
+            ("/drop/forward/any/1.2.3.4/any/0.0.0.0", "insert FORWARD -s 1.2.3.4 -j DROP"),
+            ("/drop/forward/any/1.2.3.4/eth1", "insert FORWARD -s 1.2.3.4 -o eth1 -j DROP"),
+            ("/drop/forward/any/1.2.3.4/24/eth1", "insert FORWARD -s 1.2.3.0/24 -o eth1 -j DROP"),
+            (
+                "/drop/forward/eth0/1.2.3.4/eth1/5.6.7.8/16",
+                "insert FORWARD -s 1.2.3.4 -d 5.6.0.0/16 -i eth0 -o eth1 -j DROP",
+            ),
+            ("/drop/input/any/1%2e2.3.4", "insert INPUT -s 1.2.3.4 -j DROP"),
+            ("/drop/input/any/2001%3Adb8%3A%3A1", "insert INPUT -s 2001:db8::1 -j DROP"),
+            ("/%64rop/input/any/1.2.3.4?%65xpire=1%30", "insert INPUT -s 1.2.3.4 -j DROP for 10s"),
+            ("https://11.11.11.11:7393/drop/input/any/1.2.3.4", "insert INPUT -s 1.2.3.4 -j DROP"),
+        ];
+        for (target, expected) in golden {
+            assert_eq!(read(Method::Put, target, false), expected, "{target}");
+            assert_eq!(read(Method::Post, target, true), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_part_is_quoted() {
+        let chain = "is not a chain: expected input, output or forward";
+        let interface =
+            "is not an interface: expected \"any\" or 1 to 15 letters, digits or .-_@: not starting with -";
+        let any = "means any address, which only one side of a forward rule may be, without a mask";
+        let span = "is not a time span: expected seconds, or a number with s, m, h or d, up to 36500d";
+        let golden = [
+            (
+                "drop/input/any/1.2.3.4",
+                "the path \"drop/input/any/1.2.3.4\" does not begin with /".to_owned(),
+            ),
+            ("*", "the path \"*\" does not begin with /".to_owned()),
+            ("//", "the path \"//\" has an empty part".to_owned()),
+            ("/drop//any/1.2.3.4", "the path \"/drop//any/1.2.3.4\" has an empty part".to_owned()),
+            (
+                "/drop/input/any/1.2.3.4//",
+                "the path \"/drop/input/any/1.2.3.4//\" has an empty part".to_owned(),
+            ),
+            (
+                "/block/input/any/1.2.3.4",
+                "\"block\" is not an action: expected drop, accept, reject or list".to_owned(),
+            ),
+            (
+                "/drop",
+                "the path \"/drop\" ends too early: expected a chain: input, output or forward".to_owned(),
+            ),
+            ("/drop/prerouting/any/1.2.3.4", format!("\"prerouting\" {chain}")),
+            (
+                "/drop/input",
+                "the path \"/drop/input\" ends too early: expected an interface or \"any\"".to_owned(),
+            ),
+            ("/drop/input/-j/1.2.3.4", format!("\"-j\" {interface}")),
+            ("/drop/input/eth0%20-j/1.2.3.4", format!("\"eth0 -j\" {interface}")),
+            ("/drop/input/eth%0a/1.2.3.4", format!("\"eth\\n\" {interface}")),
+            ("/drop/input/eth+/1.2.3.4", format!("\"eth+\" {interface}")),
+            ("/drop/input/ANY/1.2.3.4", format!("\"ANY\" {interface}")),
+            (
+                "/drop/input/any",
+                "the path \"/drop/input/any\" ends too early: expected an address".to_owned(),
+            ),
+            ("/drop/input/any/1.2.3", "\"1.2.3\" is not an IPv4 or IPv6 address".to_owned()),
+            ("/drop/input/any/1.2.3.0%2F24", "\"1.2.3.0/24\" is not an IPv4 or IPv6 address".to_owned()),
+            ("/drop/input/any/example.org", "\"example.org\" is not an IPv4 or IPv6 address".to_owned()),
+            (
+                "/drop/input/any/1.2.3.4/33",
+                "\"33\" is not a mask of IPv4: expected a number up to 32".to_owned(),
+            ),
+            (
+                "/drop/input/any/1.2.3.4/8",
+                "the mask of 1.0.0.0/8 is too wide: expected 9 to 32 for IPv4".to_owned(),
+            ),
+            (
+                "/drop/input/any/1.2.3.4/0",
+                "the mask of 0.0.0.0/0 is too wide: expected 9 to 32 for IPv4".to_owned(),
+            ),
+            (
+                "/drop/input/any/2001::/15",
+                "the mask of 2000::/15 is too wide: expected 16 to 128 for IPv6".to_owned(),
+            ),
+            ("/drop/input/any/0.0.0.0", format!("0.0.0.0 {any}")),
+            ("/drop/output/any/::", format!(":: {any}")),
+            ("/drop/input/any/::ffff:0.0.0.0", format!("0.0.0.0 {any}")),
+            ("/drop/input/any/1.2.3.4/24/8", "\"8\" is too much: expected the end of the path".to_owned()),
+            ("/drop/input/any/1.2.3.4/eth0", "\"eth0\" is too much: expected the end of the path".to_owned()),
+            (
+                "/drop/forward/any/0.0.0.0",
+                "any address on both sides matches everything: expected an address on one side".to_owned(),
+            ),
+            (
+                "/drop/forward/any/::/any/::",
+                "any address on both sides matches everything: expected an address on one side".to_owned(),
+            ),
+            (
+                "/drop/forward/any/0.0.0.0/any/::1",
+                "0.0.0.0 is IPv4 and ::1 is IPv6: expected one family".to_owned(),
+            ),
+            (
+                "/drop/forward/any/1.2.3.4/any/::1",
+                "1.2.3.4 is IPv4 and ::1 is IPv6: expected one family".to_owned(),
+            ),
+            (
+                "/drop/forward/any/1.2.3.4/any/5.6.7.8/24/x",
+                "\"x\" is too much: expected the end of the path".to_owned(),
+            ),
+            (
+                "/drop/input/any/1.2.3.4?expires=30",
+                "unknown parameter \"expires\": expected expire, wait".to_owned(),
+            ),
+            (
+                "/drop/input/any/1.2.3.4?Expire=30",
+                "unknown parameter \"Expire\": expected expire, wait".to_owned(),
+            ),
+            (
+                "/drop/input/any/1.2.3.4?modify=insert",
+                "unknown parameter \"modify\": expected expire, wait".to_owned(),
+            ),
+            (
+                "/drop/input/any/1.2.3.4?expire=1&expire=2",
+                "the parameter \"expire\" is given twice".to_owned(),
+            ),
+            ("/drop/input/any/1.2.3.4?expire=1&", "unknown parameter \"\": expected expire, wait".to_owned()),
+            ("/drop/input/any/1.2.3.4?expire=", format!("expire: \"\" {span}")),
+            ("/drop/input/any/1.2.3.4?expire=-5", format!("expire: \"-5\" {span}")),
+            (
+                "/drop/input/any/1.2.3.4?expire=99999999999999999999",
+                format!("expire: \"99999999999999999999\" {span}"),
+            ),
+            ("/drop/input/any/1.2.3.4?wait=false", "wait: \"false\" is wrong: expected true".to_owned()),
+            ("/drop/input/any/1.2.3.4%", "\"1.2.3.4%\" is not percent-encoded UTF-8".to_owned()),
+            ("/drop/input/any/1.2.3.4%2", "\"1.2.3.4%2\" is not percent-encoded UTF-8".to_owned()),
+            ("/drop/input/any/%ff", "\"%ff\" is not percent-encoded UTF-8".to_owned()),
+            ("/drop/input/any/%+1", "\"%+1\" is not percent-encoded UTF-8".to_owned()),
+            ("/list", "this path takes GET, HEAD only".to_owned()),
+            ("/", "this path takes GET, HEAD only".to_owned()),
+        ];
+        for (target, message) in golden {
+            assert_eq!(read(Method::Put, target, false), format!("error: {message}"), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_get_reads_unless_it_may_change() {
+        let golden = [
+            ("/", false, "help"),
+            ("", false, "help"),
+            ("/?x=1", false, "error: unknown parameter \"x\": expected none"),
+            ("/list", false, "list None None"),
+            ("/list/", false, "list None None"),
+            ("/list/input", false, "list Some(Input) None"),
+            ("/list/Forward/any", false, "list Some(Forward) Some(None)"),
+            ("/list/input/eth0", false, "list Some(Input) Some(Some(Interface(\"eth0\")))"),
+            (
+                "/list/input/eth0/1.2.3.4",
+                false,
+                "error: \"1.2.3.4\" is too much: expected the end of the path",
+            ),
+            ("/list?expire=5", false, "error: unknown parameter \"expire\": expected none"),
+            ("/drop/input/any/1.2.3.4", false, "error: this path takes PUT, POST, DELETE only"),
+            ("/drop/input/any/1.2.3.4?modify=insert", false, "error: this path takes PUT, POST, DELETE only"),
+            ("/drop/input/any/1.2.3.4?modify=insert", true, "insert INPUT -s 1.2.3.4 -j DROP"),
+            ("/drop/input/any/1.2.3.4?modify=delete", true, "delete INPUT -s 1.2.3.4 -j DROP"),
+            (
+                "/drop/input/any/1.2.3.4?modify=x",
+                true,
+                "error: modify: \"x\" is wrong: expected insert or delete",
+            ),
+            ("/drop/input/any/1.2.3.4", true, "error: modify: \"\" is wrong: expected insert or delete"),
+        ];
+        for (target, non_restful, expected) in golden {
+            assert_eq!(read(Method::Get, target, non_restful), expected, "{target}");
+            assert_eq!(read(Method::Head, target, non_restful), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn other_methods_are_named_what_is_allowed() {
+        for method in [Method::Patch, Method::Options, Method::Trace, Method::Connect] {
+            let error = parse(&method, "/drop/input/any/1.2.3.4", true).unwrap_err();
+            assert_eq!(error, CommandError::Method { allow: "GET, HEAD, PUT, POST, DELETE" });
+        }
+        assert_eq!(read(Method::Delete, "/drop/input/any/1.2.3.4", false), "delete INPUT -s 1.2.3.4 -j DROP");
+        assert_eq!(
+            read(Method::Delete, "/drop/input/any/1.2.3.4?modify=insert", true),
+            "error: the parameter \"modify\" goes with GET only"
+        );
+    }
+
+    #[test]
+    fn a_filter_admits_what_was_put_there() {
+        let golden = [
+            ("/list", "/drop/input/eth0/1.2.3.4", true),
+            ("/list/input", "/drop/input/eth0/1.2.3.4", true),
+            ("/list/output", "/drop/input/eth0/1.2.3.4", false),
+            ("/list/input/eth0", "/drop/input/eth0/1.2.3.4", true),
+            ("/list/input/eth0", "/drop/input/eth/1.2.3.4", false),
+            ("/list/input/eth", "/drop/input/eth/1.2.3.4", true),
+            ("/list/input/eth0", "/drop/input/any/1.2.3.4", false),
+            ("/list/input/any", "/drop/input/any/1.2.3.4", true),
+            ("/list/input/any", "/drop/input/eth0/1.2.3.4", false),
+            ("/list/forward/eth1", "/drop/forward/eth0/1.2.3.4/eth1", true),
+            ("/list/forward/eth0", "/drop/forward/eth0/1.2.3.4/eth1", true),
+            ("/list/forward/any", "/drop/forward/any/1.2.3.4/eth1", false),
+        ];
+        for (list, put, expected) in golden {
+            let Ok(Command::List(filter)) = parse(&Method::Get, list, false) else { panic!("{list}") };
+            let Ok(Command::Insert { rule, .. }) = parse(&Method::Put, put, false) else { panic!("{put}") };
+            assert_eq!(filter.admits(rule.place()), expected, "{list} {put}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_target_panics(target in "\\PC*", tail in "(/[a-z0-9.:%]{0,6}){0,9}(\\?[a-z=&%0-9]*)?") {
+            for text in [target.as_str(), tail.as_str(), &format!("/drop/forward{tail}")] {
+                let _ = parse(&Method::Put, text, true);
+                let _ = parse(&Method::Get, text, true);
+            }
+        }
+    }
+}

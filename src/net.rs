@@ -1,0 +1,369 @@
+//! Addresses and networks, canonical from the moment they are parsed.
+//!
+//! Host bits are cleared, an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) is its
+//! IPv4 address, and a `/32` or `/128` equals the bare address: two spellings of
+//! one network are one value, so the white list can't be walked around.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// The two address families that have a packet filter each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4, filtered by iptables.
+    V4,
+    /// IPv6, filtered by ip6tables.
+    V6,
+}
+
+impl Family {
+    /// Both families, in the order in which rfw speaks of them.
+    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The length of an address in bits: 32 or 128.
+    pub fn bits(self) -> u8 {
+        match self {
+            Family::V4 => 32,
+            Family::V6 => 128,
+        }
+    }
+
+    /// Any address, as iptables prints it: `0.0.0.0/0` or `::/0`.
+    pub fn any(self) -> &'static str {
+        match self {
+            Family::V4 => "0.0.0.0/0",
+            Family::V6 => "::/0",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        })
+    }
+}
+
+/// A host address or a network in CIDR notation (RFC 4632, RFC 4291).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Network {
+    family: Family,
+    first: u128,
+    prefix: u8,
+}
+
+impl Network {
+    /// The network of that prefix length which holds `addr`.
+    ///
+    /// # Errors
+    /// A prefix length over 32 or 128, or one that reaches out of the
+    /// IPv4-mapped part of IPv6.
+    pub fn new(addr: IpAddr, prefix: u8) -> Result<Network, NetworkError> {
+        let (addr, prefix) = match (addr, addr.to_canonical()) {
+            (IpAddr::V6(_), IpAddr::V4(v4)) if prefix <= 128 => {
+                let prefix = prefix.checked_sub(96).ok_or(NetworkError::Mapped(prefix))?;
+                (IpAddr::V4(v4), prefix)
+            }
+            _ => (addr, prefix),
+        };
+        let (family, bits) = match addr {
+            IpAddr::V4(v4) => (Family::V4, u128::from(v4.to_bits())),
+            IpAddr::V6(v6) => (Family::V6, v6.to_bits()),
+        };
+        if prefix > family.bits() {
+            return Err(NetworkError::Prefix(family, prefix.to_string()));
+        }
+        Ok(Network { family, first: bits & !host_mask(family, prefix), prefix })
+    }
+
+    /// The network that holds just this address.
+    pub fn host(addr: IpAddr) -> Network {
+        let (family, first) = match addr.to_canonical() {
+            IpAddr::V4(v4) => (Family::V4, u128::from(v4.to_bits())),
+            IpAddr::V6(v6) => (Family::V6, v6.to_bits()),
+        };
+        Network { family, first, prefix: family.bits() }
+    }
+
+    /// The fewest networks that hold exactly the addresses from `first` to
+    /// `last`, both included, in ascending order.
+    ///
+    /// # Errors
+    /// Ends of two families, or the first above the last.
+    pub fn range(first: IpAddr, last: IpAddr) -> Result<Vec<Network>, NetworkError> {
+        let (low, high) = (Network::host(first), Network::host(last));
+        if low.family != high.family || low.first > high.first {
+            return Err(NetworkError::Range(format!("{first}-{last}")));
+        }
+        let mut networks = Vec::new();
+        let mut next = Some(low.first);
+        while let Some(start) = next.filter(|start| *start <= high.first) {
+            let network = widest_from(low.family, start, high.first);
+            next = network.last().checked_add(1);
+            networks.push(network);
+        }
+        Ok(networks)
+    }
+
+    /// The family of its addresses.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The lowest address.
+    pub fn addr(&self) -> IpAddr {
+        match self.family {
+            // The upper 96 bits of an IPv4 network are zero.
+            Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(self.first as u32)),
+            Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(self.first)),
+        }
+    }
+
+    /// The prefix length in bits.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// Whether it holds one address only.
+    pub fn is_host(&self) -> bool {
+        self.prefix == self.family.bits()
+    }
+
+    /// Whether it is the unspecified address, `0.0.0.0` or `::`, alone.
+    pub fn is_unspecified(&self) -> bool {
+        self.is_host() && self.first == 0
+    }
+
+    /// Whether the two have an address in common.
+    pub fn overlaps(&self, other: &Network) -> bool {
+        self.family == other.family && self.first <= other.last() && other.first <= self.last()
+    }
+
+    /// Whether every address of `other` is in this network.
+    pub fn covers(&self, other: &Network) -> bool {
+        self.overlaps(other) && self.prefix <= other.prefix
+    }
+
+    fn last(&self) -> u128 {
+        self.first | host_mask(self.family, self.prefix)
+    }
+}
+
+/// The bits of an address that a prefix of that length leaves to the host.
+fn host_mask(family: Family, prefix: u8) -> u128 {
+    let host_bits = u32::from(family.bits().saturating_sub(prefix));
+    u128::MAX.checked_shr(128_u32.saturating_sub(host_bits)).unwrap_or(0)
+}
+
+/// The widest network that begins at `start` and does not pass `end`.
+fn widest_from(family: Family, start: u128, end: u128) -> Network {
+    let mut network = Network { family, first: start, prefix: family.bits() };
+    while let Some(prefix) = network.prefix.checked_sub(1) {
+        let wider = Network { prefix, ..network };
+        if start & host_mask(family, prefix) != 0 || wider.last() > end {
+            break;
+        }
+        network = wider;
+    }
+    network
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.is_host() {
+            true => write!(f, "{}", self.addr()),
+            false => write!(f, "{}/{}", self.addr(), self.prefix),
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    /// Reads `address` or `address/prefix`.
+    fn from_str(text: &str) -> Result<Network, NetworkError> {
+        match text.split_once('/') {
+            Some((addr, prefix)) => parse(addr, Some(prefix)),
+            None => parse(text, None),
+        }
+    }
+}
+
+/// Reads an address and, apart from it, a prefix length.
+///
+/// # Errors
+/// What is no address, or no prefix length of its family.
+pub fn parse(addr: &str, prefix: Option<&str>) -> Result<Network, NetworkError> {
+    let ip: IpAddr = addr.parse().map_err(|_| NetworkError::Address(addr.to_owned()))?;
+    match prefix {
+        None => Ok(Network::host(ip)),
+        Some(text) => Network::new(ip, parse_prefix(ip, text)?),
+    }
+}
+
+fn parse_prefix(ip: IpAddr, text: &str) -> Result<u8, NetworkError> {
+    let family = if ip.is_ipv4() { Family::V4 } else { Family::V6 };
+    let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    let prefix = if plain { text.parse().ok() } else { None };
+    prefix.ok_or_else(|| NetworkError::Prefix(family, text.to_owned()))
+}
+
+/// Why a text or a pair of values is no network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkError {
+    /// Not an IPv4 or IPv6 address.
+    Address(String),
+    /// Not a prefix length of that family.
+    Prefix(Family, String),
+    /// A prefix length that reaches out of `::ffff:0:0/96`.
+    Mapped(u8),
+    /// Not a range of one family with its ends in order.
+    Range(String),
+}
+
+impl fmt::Display for NetworkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NetworkError::Address(text) => {
+                write!(f, "\"{}\" is not an IPv4 or IPv6 address", text.escape_debug())
+            }
+            NetworkError::Prefix(family, text) => write!(
+                f,
+                "\"{}\" is not a mask of {family}: expected a number up to {}",
+                text.escape_debug(),
+                family.bits()
+            ),
+            NetworkError::Mapped(prefix) => {
+                write!(f, "mask {prefix} is too wide for an IPv4-mapped address: expected 96 to 128")
+            }
+            NetworkError::Range(text) => {
+                write!(f, "\"{text}\" is not a range: expected two addresses of one family, the lower first")
+            }
+        }
+    }
+}
+
+impl std::error::Error for NetworkError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn networks_are_read_and_made_canonical() {
+        let golden = [
+            ("11.22.33.44", "11.22.33.44"),
+            ("11.22.33.44/32", "11.22.33.44"),
+            ("44.55.66.77/24", "44.55.66.0/24"),
+            ("1.2.3.4/0", "0.0.0.0/0"),
+            ("255.255.255.255/1", "128.0.0.0/1"),
+            ("2001:DB8::1", "2001:db8::1"),
+            ("2001:db8::1/128", "2001:db8::1"),
+            ("2001:db8:0:0::ffff/48", "2001:db8::/48"),
+            ("ffff::/1", "8000::/1"),
+            ("::ffff:1.2.3.4", "1.2.3.4"),
+            ("::ffff:102:304/128", "1.2.3.4"),
+            ("::ffff:1.2.3.4/120", "1.2.3.0/24"),
+            ("::1", "::1"),
+        ];
+        for (text, canonical) in golden {
+            let network: Network = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(network.to_string(), canonical, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_network_is_quoted() {
+        let golden = [
+            ("", "\"\" is not an IPv4 or IPv6 address"),
+            ("1.2.3", "\"1.2.3\" is not an IPv4 or IPv6 address"),
+            ("1.2.3.256", "\"1.2.3.256\" is not an IPv4 or IPv6 address"),
+            ("01.2.3.4", "\"01.2.3.4\" is not an IPv4 or IPv6 address"),
+            (" 1.2.3.4", "\" 1.2.3.4\" is not an IPv4 or IPv6 address"),
+            ("fe80::1%eth0", "\"fe80::1%eth0\" is not an IPv4 or IPv6 address"),
+            ("a\nb", "\"a\\nb\" is not an IPv4 or IPv6 address"),
+            ("1.2.3.4/33", "\"33\" is not a mask of IPv4: expected a number up to 32"),
+            ("1.2.3.4/", "\"\" is not a mask of IPv4: expected a number up to 32"),
+            ("1.2.3.4/024", "\"024\" is not a mask of IPv4: expected a number up to 32"),
+            ("1.2.3.4/+8", "\"+8\" is not a mask of IPv4: expected a number up to 32"),
+            ("1.2.3.4/24/24", "\"24/24\" is not a mask of IPv4: expected a number up to 32"),
+            ("::1/129", "\"129\" is not a mask of IPv6: expected a number up to 128"),
+            ("::1/300", "\"300\" is not a mask of IPv6: expected a number up to 128"),
+            ("::ffff:1.2.3.4/64", "mask 64 is too wide for an IPv4-mapped address: expected 96 to 128"),
+            ("::ffff:1.2.3.4/129", "\"129\" is not a mask of IPv6: expected a number up to 128"),
+        ];
+        for (text, message) in golden {
+            assert_eq!(text.parse::<Network>().unwrap_err().to_string(), message, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_the_fewest_networks() {
+        let golden = [
+            ("203.0.113.5", "203.0.113.9", "203.0.113.5 203.0.113.6/31 203.0.113.8/31"),
+            ("10.0.0.0", "10.0.0.255", "10.0.0.0/24"),
+            ("1.2.3.4", "1.2.3.4", "1.2.3.4"),
+            ("0.0.0.0", "255.255.255.255", "0.0.0.0/0"),
+            ("255.255.255.254", "255.255.255.255", "255.255.255.254/31"),
+            ("2001:db8::1", "2001:db8::4", "2001:db8::1 2001:db8::2/127 2001:db8::4"),
+            ("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::/0"),
+        ];
+        for (first, last, networks) in golden {
+            let range = Network::range(first.parse().unwrap(), last.parse().unwrap()).unwrap();
+            let text: Vec<String> = range.iter().map(Network::to_string).collect();
+            assert_eq!(text.join(" "), networks);
+        }
+        for (first, last) in [("1.2.3.5", "1.2.3.4"), ("1.2.3.4", "::1")] {
+            assert!(Network::range(first.parse().unwrap(), last.parse().unwrap()).is_err());
+        }
+    }
+
+    #[test]
+    fn networks_overlap_where_they_share_an_address() {
+        let golden = [
+            ("10.0.0.0/8", "10.1.2.3", true),
+            ("10.1.2.3", "10.0.0.0/8", true),
+            ("10.0.0.0/9", "10.128.0.0/9", false),
+            ("0.0.0.0/0", "255.255.255.255", true),
+            ("1.2.3.4", "::102:304", false),
+            ("::ffff:1.2.3.4", "1.2.3.0/24", true),
+        ];
+        for (a, b, expected) in golden {
+            let (a, b): (Network, Network) = (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(a.overlaps(&b), expected, "{a} {b}");
+            assert_eq!(b.overlaps(&a), expected, "{b} {a}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_network_printed_and_read_again_is_itself(bits: u128, v4: bool, prefix in 0u8..=128) {
+            let network = match v4 {
+                true => Network::new(IpAddr::V4(Ipv4Addr::from_bits(bits as u32)), prefix % 33),
+                false => Network::new(IpAddr::V6(Ipv6Addr::from_bits(bits)), prefix),
+            };
+            if let Ok(network) = network {
+                prop_assert_eq!(network.to_string().parse::<Network>(), Ok(network));
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC*") {
+            let _ = text.parse::<Network>();
+        }
+
+        #[test]
+        fn a_range_covers_its_ends_and_nothing_outside(a: u32, b: u32) {
+            let (low, high) = (a.min(b), a.max(b));
+            let range = Network::range(Ipv4Addr::from_bits(low).into(), Ipv4Addr::from_bits(high).into()).unwrap();
+            let size: u64 = range.iter().map(|n| (n.last() - n.first + 1) as u64).sum();
+            prop_assert_eq!(size, u64::from(high) - u64::from(low) + 1);
+            prop_assert_eq!(range.first().map(|n| n.first), Some(u128::from(low)));
+            prop_assert_eq!(range.last().map(|n| n.last()), Some(u128::from(high)));
+        }
+    }
+}

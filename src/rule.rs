@@ -1,0 +1,409 @@
+//! What rfw can ask of a packet filter: a target for the packets of one chain
+//! that match an interface and an address, or two of each when forwarded.
+//!
+//! Every value here is checked when it is made. The kernel side takes only these
+//! types, never text of a client, so no client can smuggle in an option.
+
+use crate::net::{Family, Network};
+use std::fmt;
+use std::str::FromStr;
+
+/// What happens to a packet that matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// Let it pass.
+    Accept,
+    /// Throw it away and answer with an ICMP error.
+    Reject,
+    /// Throw it away in silence.
+    Drop,
+}
+
+impl Target {
+    /// The name in iptables' spelling.
+    pub fn name(self) -> &'static str {
+        match self {
+            Target::Accept => "ACCEPT",
+            Target::Reject => "REJECT",
+            Target::Drop => "DROP",
+        }
+    }
+
+    /// Reads a target in any case.
+    pub fn parse(text: &str) -> Option<Target> {
+        let all = [Target::Accept, Target::Reject, Target::Drop];
+        all.into_iter().find(|target| target.name().eq_ignore_ascii_case(text))
+    }
+}
+
+/// A built-in chain of the filter table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Chain {
+    /// Packets to this host.
+    Input,
+    /// Packets through this host.
+    Forward,
+    /// Packets from this host.
+    Output,
+}
+
+impl Chain {
+    /// The name in iptables' spelling.
+    pub fn name(self) -> &'static str {
+        match self {
+            Chain::Input => "INPUT",
+            Chain::Forward => "FORWARD",
+            Chain::Output => "OUTPUT",
+        }
+    }
+
+    /// Reads a chain in any case.
+    pub fn parse(text: &str) -> Option<Chain> {
+        let all = [Chain::Input, Chain::Forward, Chain::Output];
+        all.into_iter().find(|chain| chain.name().eq_ignore_ascii_case(text))
+    }
+}
+
+/// The name of a network interface, or of all that begin alike: a name that does
+/// not end in a digit is a prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Interface(String);
+
+/// The longest interface name in bytes: `IFNAMSIZ` of linux/if.h less its NUL.
+const INTERFACE_MAX: usize = 15;
+
+impl Interface {
+    /// The name as iptables matches it: `eth0`, or `eth+` for a prefix. A prefix
+    /// of full length matches just the one interface of that name.
+    pub fn pattern(&self) -> String {
+        let prefix = !self.0.ends_with(|c: char| c.is_ascii_digit()) && self.0.len() < INTERFACE_MAX;
+        format!("{}{}", self.0, if prefix { "+" } else { "" })
+    }
+
+    /// Reads what [`Interface::pattern`] makes; any other pattern is none of ours.
+    pub fn from_pattern(pattern: &str) -> Option<Interface> {
+        let name = pattern.strip_suffix('+').unwrap_or(pattern);
+        name.parse::<Interface>().ok().filter(|interface| interface.pattern() == pattern)
+    }
+}
+
+impl FromStr for Interface {
+    type Err = InterfaceError;
+
+    fn from_str(text: &str) -> Result<Interface, InterfaceError> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_@:".contains(&b);
+        let length = (1..=INTERFACE_MAX).contains(&text.len());
+        let reserved = text == "." || text == ".." || text.eq_ignore_ascii_case("any");
+        if !length || reserved || text.starts_with('-') || !text.bytes().all(allowed) {
+            return Err(InterfaceError(text.to_owned()));
+        }
+        Ok(Interface(text.to_owned()))
+    }
+}
+
+/// A text that can't name an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceError(String);
+
+impl fmt::Display for InterfaceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "\"{}\" is not an interface: expected \"any\" or 1 to 15 letters, digits or .-_@: not starting with -",
+            self.0.escape_debug()
+        )
+    }
+}
+
+/// Where a rule looks: its chain, what it does there, and on which interfaces.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    target: Target,
+    chain: Chain,
+    input: Option<Interface>,
+    output: Option<Interface>,
+}
+
+impl Place {
+    /// Packets that come in by `input` to this host.
+    pub fn input(target: Target, input: Option<Interface>) -> Place {
+        Place { target, chain: Chain::Input, input, output: None }
+    }
+
+    /// Packets that leave this host by `output`.
+    pub fn output(target: Target, output: Option<Interface>) -> Place {
+        Place { target, chain: Chain::Output, input: None, output }
+    }
+
+    /// Packets that come in by `input` and leave by `output`.
+    pub fn forward(target: Target, input: Option<Interface>, output: Option<Interface>) -> Place {
+        Place { target, chain: Chain::Forward, input, output }
+    }
+
+    /// A place out of its parts.
+    ///
+    /// # Errors
+    /// INPUT has no output interface and OUTPUT no input interface.
+    pub fn new(
+        target: Target,
+        chain: Chain,
+        input: Option<Interface>,
+        output: Option<Interface>,
+    ) -> Result<Place, RuleError> {
+        match chain {
+            Chain::Input if output.is_some() => Err(RuleError::Interface(chain)),
+            Chain::Output if input.is_some() => Err(RuleError::Interface(chain)),
+            _ => Ok(Place { target, chain, input, output }),
+        }
+    }
+
+    /// What happens to a packet.
+    pub fn target(&self) -> Target {
+        self.target
+    }
+
+    /// The chain.
+    pub fn chain(&self) -> Chain {
+        self.chain
+    }
+
+    /// The interface the packet came in by; `None` is any.
+    pub fn input_interface(&self) -> Option<&Interface> {
+        self.input.as_ref()
+    }
+
+    /// The interface the packet leaves by; `None` is any.
+    pub fn output_interface(&self) -> Option<&Interface> {
+        self.output.as_ref()
+    }
+
+    /// The rule that one address makes here: the source of what comes in or
+    /// passes through, the destination of what goes out.
+    ///
+    /// # Errors
+    /// A network that is no proper match, see [`Rule::new`].
+    pub fn rule(self, network: Network) -> Result<Rule, RuleError> {
+        match self.chain {
+            Chain::Output => Rule::new(self, None, Some(network)),
+            Chain::Input | Chain::Forward => Rule::new(self, Some(network), None),
+        }
+    }
+}
+
+/// A rule of the filter table that rfw may keep.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Rule {
+    place: Place,
+    family: Family,
+    source: Option<Network>,
+    destination: Option<Network>,
+}
+
+impl Rule {
+    /// A rule out of its parts; `None` is any address.
+    ///
+    /// # Errors
+    /// No address at all, addresses of two families, the address of the wrong
+    /// side, an unspecified address, or a mask so wide that it blocks a good part
+    /// of the internet.
+    pub fn new(
+        place: Place,
+        source: Option<Network>,
+        destination: Option<Network>,
+    ) -> Result<Rule, RuleError> {
+        let side_missing = match place.chain {
+            Chain::Input => source.is_none() || destination.is_some(),
+            Chain::Output => destination.is_none() || source.is_some(),
+            Chain::Forward => false,
+        };
+        if side_missing {
+            return Err(RuleError::Side(place.chain));
+        }
+        let family = match (source, destination) {
+            (Some(a), Some(b)) if a.family() != b.family() => return Err(RuleError::Families(a, b)),
+            (Some(network), _) | (None, Some(network)) => network.family(),
+            (None, None) => return Err(RuleError::AnyToAny),
+        };
+        source.iter().chain(&destination).try_for_each(check_width)?;
+        Ok(Rule { place, family, source, destination })
+    }
+
+    /// Where it looks and what it does.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The family of its addresses, and so the tool that keeps it.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The addresses the packet comes from; `None` is any.
+    pub fn source(&self) -> Option<&Network> {
+        self.source.as_ref()
+    }
+
+    /// The addresses the packet goes to; `None` is any.
+    pub fn destination(&self) -> Option<&Network> {
+        self.destination.as_ref()
+    }
+
+    /// The networks it names, one or two.
+    pub fn networks(&self) -> impl Iterator<Item = &Network> {
+        self.source.iter().chain(&self.destination)
+    }
+}
+
+impl fmt::Display for Rule {
+    /// The rule as a person would give it to iptables, without `-I`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.place.chain.name())?;
+        for (flag, network) in [("-s", &self.source), ("-d", &self.destination)] {
+            network.iter().try_for_each(|network| write!(f, " {flag} {network}"))?;
+        }
+        for (flag, interface) in [("-i", &self.place.input), ("-o", &self.place.output)] {
+            interface.iter().try_for_each(|interface| write!(f, " {flag} {}", interface.pattern()))?;
+        }
+        write!(f, " -j {}", self.place.target.name())
+    }
+}
+
+/// The shortest masks, in bits, that a rule may have: nobody blocks half of the
+/// internet by a slip.
+fn shortest_mask(family: Family) -> u8 {
+    match family {
+        Family::V4 => 9,
+        Family::V6 => 16,
+    }
+}
+
+fn check_width(network: &Network) -> Result<(), RuleError> {
+    if network.is_unspecified() {
+        return Err(RuleError::Unspecified(*network));
+    }
+    match network.prefix() < shortest_mask(network.family()) {
+        true => Err(RuleError::Mask(*network)),
+        false => Ok(()),
+    }
+}
+
+/// Why parts make no rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleError {
+    /// The chain has no such interface.
+    Interface(Chain),
+    /// The chain takes an address of the other side.
+    Side(Chain),
+    /// Source and destination of two families.
+    Families(Network, Network),
+    /// A forward rule that matches everything.
+    AnyToAny,
+    /// `0.0.0.0` or `::` where an address is wanted.
+    Unspecified(Network),
+    /// A mask that takes in too much.
+    Mask(Network),
+}
+
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RuleError::Interface(chain) => write!(f, "the chain {} has one interface", chain.name()),
+            RuleError::Side(chain) => write!(f, "the chain {} takes one address", chain.name()),
+            RuleError::Families(a, b) => {
+                write!(f, "{a} is {} and {b} is {}: expected one family", a.family(), b.family())
+            }
+            RuleError::AnyToAny => {
+                f.write_str("any address on both sides matches everything: expected an address on one side")
+            }
+            RuleError::Unspecified(network) => write!(
+                f,
+                "{network} means any address, which only one side of a forward rule may be, without a mask"
+            ),
+            RuleError::Mask(network) => write!(
+                f,
+                "the mask of {network} is too wide: expected {} to {} for {}",
+                shortest_mask(network.family()),
+                network.family().bits(),
+                network.family()
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_are_checked_and_made_patterns() {
+        let golden = [
+            ("eth0", Some("eth0")),
+            ("eth", Some("eth+")),
+            ("Wan", Some("Wan+")),
+            ("br-1a2b", Some("br-1a2b+")),
+            ("eth0.100", Some("eth0.100")),
+            ("eth0:1", Some("eth0:1")),
+            ("veth@if7", Some("veth@if7")),
+            ("x", Some("x+")),
+            ("abcdefghijklmn", Some("abcdefghijklmn+")),
+            ("abcdefghijklmno", Some("abcdefghijklmno")),
+            ("abcdefghijklmn1", Some("abcdefghijklmn1")),
+            ("abcdefghijklmnop", None),
+            ("", None),
+            ("-eth0", None),
+            ("eth+", None),
+            ("eth 0", None),
+            ("eth/0", None),
+            ("!eth0", None),
+            ("ANY", None),
+            ("any", None),
+            ("..", None),
+            ("ü", None),
+            ("eth0\n", None),
+        ];
+        for (text, pattern) in golden {
+            let interface = text.parse::<Interface>().ok();
+            assert_eq!(interface.as_ref().map(Interface::pattern).as_deref(), pattern, "{text}");
+            if let Some(pattern) = pattern {
+                assert_eq!(Interface::from_pattern(pattern), interface, "{pattern}");
+            }
+        }
+        for foreign in ["eth0+", "+", "eth", "", "!eth0", "abcdefghijklmno+"] {
+            assert_eq!(Interface::from_pattern(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn networks_that_take_in_too_much_make_no_rule() {
+        let golden = [
+            ("1.0.0.0/9", None),
+            ("0.0.0.0/9", None),
+            ("1.0.0.0/8", Some("the mask of 1.0.0.0/8 is too wide: expected 9 to 32 for IPv4")),
+            ("2001::/16", None),
+            ("2000::/15", Some("the mask of 2000::/15 is too wide: expected 16 to 128 for IPv6")),
+            ("0.0.0.0/0", Some("the mask of 0.0.0.0/0 is too wide: expected 9 to 32 for IPv4")),
+            (
+                "::",
+                Some(":: means any address, which only one side of a forward rule may be, without a mask"),
+            ),
+        ];
+        for (network, message) in golden {
+            let rule = Place::input(Target::Drop, None).rule(network.parse().unwrap());
+            assert_eq!(rule.err().map(|e| e.to_string()).as_deref(), message, "{network}");
+        }
+    }
+
+    #[test]
+    fn a_rule_has_the_sides_of_its_chain() {
+        let net = |text: &str| -> Option<Network> { Some(text.parse().unwrap()) };
+        let eth0: Option<Interface> = Some("eth0".parse().unwrap());
+        assert!(Rule::new(Place::input(Target::Drop, None), None, net("1.2.3.4")).is_err());
+        assert!(Rule::new(Place::output(Target::Drop, None), net("1.2.3.4"), None).is_err());
+        assert!(Rule::new(Place::forward(Target::Drop, None, None), None, None).is_err());
+        assert!(Rule::new(Place::forward(Target::Drop, None, None), net("1.2.3.4"), net("::1")).is_err());
+        assert!(Place::new(Target::Drop, Chain::Input, None, eth0.clone()).is_err());
+        assert!(Place::new(Target::Drop, Chain::Output, eth0.clone(), None).is_err());
+        let rule = Rule::new(Place::forward(Target::Reject, eth0, None), None, net("1.2.3.4")).unwrap();
+        assert_eq!(rule.to_string(), "FORWARD -d 1.2.3.4 -i eth0 -j REJECT");
+    }
+}
