@@ -1,0 +1,146 @@
+//! The command line.
+
+use getopts::Options;
+use log::LevelFilter;
+use std::path::PathBuf;
+
+/// What rfw was called for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// To print this text and end.
+    Print(String),
+    /// To check the configuration and end.
+    Check(Arguments),
+    /// To remove every rule of rfw and end.
+    Flush(Arguments),
+    /// To serve.
+    Serve(Arguments),
+}
+
+/// How rfw was called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arguments {
+    /// The configuration.
+    pub config: PathBuf,
+    /// The log.
+    pub log_file: PathBuf,
+    /// What goes into the log.
+    pub log_level: LevelFilter,
+    /// Whether everything is logged to the terminal as well.
+    pub verbose: bool,
+}
+
+const DEFAULT_CONFIG: &str = "/etc/rfw/rfw.conf";
+const DEFAULT_LOG: &str = "/var/log/rfw.log";
+
+/// The levels of the original, which are Python's.
+const LEVELS: [(&str, LevelFilter); 5] = [
+    ("DEBUG", LevelFilter::Debug),
+    ("INFO", LevelFilter::Info),
+    ("WARNING", LevelFilter::Warn),
+    ("ERROR", LevelFilter::Error),
+    ("CRITICAL", LevelFilter::Error),
+];
+
+/// Reads the arguments behind the program's name.
+///
+/// # Errors
+/// A line that says what is wrong and names `--help`.
+pub fn parse(arguments: &[String]) -> Result<Call, String> {
+    let options = options();
+    let fail = |why: String| format!("{why} (see rfw --help)");
+    let given = options.parse(arguments).map_err(|error| fail(error.to_string()))?;
+    if given.opt_present("h") {
+        let brief = "rfw - remote firewall: blocks and allows addresses on request over HTTPS\n\nUsage: rfw [options]";
+        return Ok(Call::Print(options.usage(brief)));
+    }
+    if given.opt_present("version") {
+        return Ok(Call::Print(concat!("rfw ", env!("CARGO_PKG_VERSION"), "\n").to_owned()));
+    }
+    if let Some(extra) = given.free.first() {
+        return Err(fail(format!("unexpected argument \"{}\"", extra.escape_debug())));
+    }
+    let path =
+        |name, default: &str| given.opt_str(name).map_or_else(|| PathBuf::from(default), PathBuf::from);
+    let arguments = Arguments {
+        config: path("f", DEFAULT_CONFIG),
+        log_file: path("logfile", DEFAULT_LOG),
+        log_level: level(given.opt_str("loglevel").as_deref().unwrap_or("INFO")).map_err(fail)?,
+        verbose: given.opt_present("v"),
+    };
+    match (given.opt_present("check"), given.opt_present("flush")) {
+        (true, true) => Err(fail("--check and --flush do not go together".to_owned())),
+        (true, false) => Ok(Call::Check(arguments)),
+        (false, true) => Ok(Call::Flush(arguments)),
+        (false, false) => Ok(Call::Serve(arguments)),
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options::new();
+    options
+        .optopt("f", "", &format!("configuration file (default {DEFAULT_CONFIG})"), "FILE")
+        .optopt("", "loglevel", "DEBUG, INFO, WARNING, ERROR or CRITICAL (default INFO)", "LEVEL")
+        .optopt("", "logfile", &format!("log file (default {DEFAULT_LOG})"), "FILE")
+        .optflag("v", "", "log everything to the terminal too, kernel transactions included")
+        .optflag("", "check", "check configuration, white list, keys and tools, then end")
+        .optflag("", "flush", "remove every rule that rfw made, then end")
+        .optflag("h", "help", "print this help")
+        .optflag("", "version", "print the version");
+    options
+}
+
+fn level(name: &str) -> Result<LevelFilter, String> {
+    let level = LEVELS.iter().find(|(known, _)| *known == name).map(|(_, level)| *level);
+    level.ok_or_else(|| {
+        let name = name.escape_debug();
+        format!("--loglevel: \"{name}\": expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Call, String> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_original() {
+        let Ok(Call::Serve(arguments)) = read("") else { panic!() };
+        assert_eq!(arguments.config, PathBuf::from("/etc/rfw/rfw.conf"));
+        assert_eq!(arguments.log_file, PathBuf::from("/var/log/rfw.log"));
+        assert_eq!((arguments.log_level, arguments.verbose), (LevelFilter::Info, false));
+    }
+
+    #[test]
+    fn arguments_are_read() {
+        let Ok(Call::Check(arguments)) = read("-f a --loglevel CRITICAL --logfile b -v --check") else {
+            panic!()
+        };
+        assert_eq!((arguments.config, arguments.log_file), (PathBuf::from("a"), PathBuf::from("b")));
+        assert_eq!((arguments.log_level, arguments.verbose), (LevelFilter::Error, true));
+        assert!(matches!(read("--flush"), Ok(Call::Flush(_))));
+        assert_eq!(read("--version"), Ok(Call::Print(format!("rfw {}\n", env!("CARGO_PKG_VERSION")))));
+        assert!(matches!(read("-h"), Ok(Call::Print(text)) if text.contains("--loglevel LEVEL")));
+    }
+
+    #[test]
+    fn wrong_arguments_are_named() {
+        let golden = [
+            ("start", "unexpected argument \"start\" (see rfw --help)"),
+            ("--chek", "Unrecognized option: 'chek' (see rfw --help)"),
+            ("-f", "Argument to option 'f' missing (see rfw --help)"),
+            ("-f a -f b", "Option 'f' given more than once (see rfw --help)"),
+            (
+                "--loglevel info",
+                "--loglevel: \"info\": expected DEBUG, INFO, WARNING, ERROR or CRITICAL (see rfw --help)",
+            ),
+            ("--check --flush", "--check and --flush do not go together (see rfw --help)"),
+        ];
+        for (line, message) in golden {
+            assert_eq!(read(line).unwrap_err(), message, "{line}");
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! `rfw.conf`: from text with line numbers to a [`Config`] of checked values.
+//!
+//! The file has one section, `[config]`, with one `option = value` or bare flag a
+//! line, as Python's ConfigParser reads it, so that a file of the original rfw
+//! works as it is. No I/O here; files that are named are opened by those who need
+//! them.
+
+use crate::lease::{Interval, IntervalError};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// All options, flags first; anything else is an error.
+const FLAGS: [&str; 4] = ["outward.server", "local.server", "local.server.authentication", "non.restful"];
+const VALUES: [&str; 11] = [
+    "outward.server.port",
+    "outward.server.ip",
+    "outward.server.certfile",
+    "outward.server.keyfile",
+    "local.server.port",
+    "auth.username",
+    "auth.password",
+    "default.expire",
+    "whitelist.file",
+    "iptables.path",
+    "ip6tables.path",
+];
+
+/// The longest user name and password in bytes.
+pub const CREDENTIAL_MAX: usize = 255;
+
+/// What an administrator wants of rfw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The HTTPS server for clients elsewhere.
+    pub outward: Option<Outward>,
+    /// The HTTP server for clients on this host.
+    pub local: Option<Local>,
+    /// Whether a GET may change rules.
+    pub non_restful: bool,
+    /// Who may give orders; there if a server asks for it.
+    pub credentials: Option<Credentials>,
+    /// How long a rule stays if a client does not say.
+    pub default_expire: Interval,
+    /// The white list.
+    pub whitelist_file: Setting<PathBuf>,
+    /// The iptables command, by whose name its companions are found.
+    pub iptables: Setting<PathBuf>,
+    /// The ip6tables command; not set, it is derived from the name of iptables.
+    pub ip6tables: Setting<PathBuf>,
+}
+
+/// The HTTPS server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outward {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its certificate and the chain up to its authority, in PEM.
+    pub certfile: Setting<PathBuf>,
+    /// The private key, in PEM.
+    pub keyfile: Setting<PathBuf>,
+}
+
+/// The HTTP server on 127.0.0.1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Local {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether it asks for credentials.
+    pub authentication: bool,
+}
+
+/// A user name and password, of at most 255 bytes each and never empty.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user.
+    pub username: String,
+    /// The password.
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials({:?}, …)", self.username)
+    }
+}
+
+/// A value and where it stands, for those who find it wrong later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting<T> {
+    /// The option.
+    pub option: &'static str,
+    /// The line, counted from 1; `None` is the default.
+    pub line: Option<usize>,
+    /// The value.
+    pub value: T,
+}
+
+impl<T> Setting<T> {
+    /// An error about this setting in the file `file`.
+    pub fn error(&self, file: &Path, why: impl fmt::Display) -> LocatedError {
+        let why = format!("{}: {why}", self.option);
+        LocatedError { file: file.to_owned(), line: self.line, why }
+    }
+}
+
+impl Config {
+    /// Reads and checks a whole configuration; `file` is its name in errors.
+    ///
+    /// # Errors
+    /// The first line that is wrong, or an option that is missing.
+    pub fn parse(file: &Path, text: &str) -> Result<Config, LocatedError> {
+        let config = read_options(text).and_then(|options| check(&options));
+        config.map_err(|(line, error)| LocatedError { file: file.to_owned(), line, why: error.to_string() })
+    }
+}
+
+/// An option as it stands in the file.
+#[derive(Debug)]
+struct Entry {
+    line: usize,
+    name: &'static str,
+    value: Option<String>,
+}
+
+type Located<T> = Result<T, (Option<usize>, ConfigError)>;
+
+/// The first stage: the lines of the file, without looking at their values.
+fn read_options(text: &str) -> Located<Vec<Entry>> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut in_section = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        let fail = |error| Err((Some(number), error));
+        match line {
+            _ if line.is_empty() || line.starts_with(['#', ';']) => {}
+            "[config]" if in_section => return fail(ConfigError::Section(line.to_owned())),
+            "[config]" => in_section = true,
+            _ if line.starts_with('[') || !in_section => {
+                return fail(ConfigError::Section(line.to_owned()));
+            }
+            _ => {
+                let (name, value) = split_option(line);
+                let known = FLAGS.iter().chain(&VALUES).find(|known| known.eq_ignore_ascii_case(name));
+                let Some(name) = known else { return fail(ConfigError::Unknown(name.to_owned())) };
+                if let Some(first) = entries.iter().find(|entry| entry.name == *name) {
+                    return fail(ConfigError::Repeated(name, first.line));
+                }
+                entries.push(Entry { line: number, name, value });
+            }
+        }
+    }
+    Ok(entries)
+}
+
+/// Splits a line as ConfigParser does: at the first `=` or `:`, and a `;` after a
+/// space begins a comment.
+fn split_option(line: &str) -> (&str, Option<String>) {
+    let line = line.find(" ;").and_then(|at| line.get(..at)).unwrap_or(line).trim_end();
+    match line.split_once(['=', ':']) {
+        Some((name, value)) => (name.trim(), Some(value.trim().to_owned())),
+        None => (line, None),
+    }
+}
+
+/// The second stage: values and what they need of each other.
+fn check(entries: &[Entry]) -> Located<Config> {
+    let options = Options(entries);
+    options.forms()?;
+    let outward = Outward {
+        address: SocketAddr::new(options.ip()?, options.port("outward.server.port", 7393)?),
+        certfile: options.path("outward.server.certfile", "/etc/rfw/ssl/server.crt")?,
+        keyfile: options.path("outward.server.keyfile", "/etc/rfw/ssl/server.key")?,
+    };
+    let local = Local {
+        address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), options.port("local.server.port", 7390)?),
+        authentication: options.flag("local.server.authentication"),
+    };
+    let outward = Some(outward).filter(|_| options.flag("outward.server"));
+    let local = Some(local).filter(|_| options.flag("local.server"));
+    let asks = outward.is_some() || local.as_ref().is_some_and(|local| local.authentication);
+    if outward.is_none() && local.is_none() {
+        return Err((None, ConfigError::NoServer));
+    }
+    let iptables = options.path("iptables.path", "iptables")?;
+    Ok(Config {
+        outward,
+        local,
+        non_restful: options.flag("non.restful"),
+        credentials: if asks { Some(options.credentials()?) } else { None },
+        default_expire: options.expire()?,
+        whitelist_file: options.path("whitelist.file", "/etc/rfw/white.list")?,
+        ip6tables: options.ip6tables(&iptables)?,
+        iptables,
+    })
+}
+
+struct Options<'a>(&'a [Entry]);
+
+impl<'a> Options<'a> {
+    /// Flags have no value; everything else has one.
+    fn forms(&self) -> Located<()> {
+        for entry in self.0 {
+            match (FLAGS.contains(&entry.name), &entry.value) {
+                (true, Some(_)) => return Err((Some(entry.line), ConfigError::NotAFlag(entry.name))),
+                (false, None) => return Err((Some(entry.line), ConfigError::NoValue(entry.name))),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&self, name: &str) -> Option<&'a Entry> {
+        self.0.iter().find(|entry| entry.name == name)
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.entry(name).is_some()
+    }
+
+    /// The line and value of an option that is set.
+    fn value(&self, name: &'static str) -> Option<(usize, &'a str)> {
+        self.entry(name).and_then(|entry| Some((entry.line, entry.value.as_deref()?)))
+    }
+
+    /// The value of an option, read by `read`, or its default.
+    fn read<T>(
+        &self,
+        name: &'static str,
+        default: T,
+        read: impl Fn(&str) -> Result<T, ConfigError>,
+    ) -> Located<Setting<T>> {
+        let Some((line, text)) = self.value(name) else {
+            return Ok(Setting { option: name, line: None, value: default });
+        };
+        let value = read(text).map_err(|error| (Some(line), error))?;
+        Ok(Setting { option: name, line: Some(line), value })
+    }
+
+    fn path(&self, name: &'static str, default: &str) -> Located<Setting<PathBuf>> {
+        self.read(name, PathBuf::from(default), |text| match text {
+            "" => Err(ConfigError::NoValue(name)),
+            _ => Ok(PathBuf::from(text)),
+        })
+    }
+
+    fn port(&self, name: &'static str, default: u16) -> Located<u16> {
+        let port = self.read(name, default, |text| {
+            let port = text.parse().ok().filter(|port| *port > 0 && !text.starts_with('+'));
+            port.ok_or_else(|| ConfigError::Value(name, text.to_owned(), "a port from 1 to 65535"))
+        });
+        Ok(port?.value)
+    }
+
+    fn ip(&self) -> Located<IpAddr> {
+        let name = "outward.server.ip";
+        let ip = self.read(name, Ipv4Addr::UNSPECIFIED.into(), |text| {
+            let ip: Option<IpAddr> = text.parse().ok();
+            ip.map(|ip| ip.to_canonical())
+                .ok_or_else(|| ConfigError::Value(name, text.to_owned(), "an IPv4 or IPv6 address"))
+        });
+        Ok(ip?.value)
+    }
+
+    fn expire(&self) -> Located<Interval> {
+        let day = Interval::parse("24h").map_err(|error| (None, ConfigError::Expire(error)))?;
+        Ok(self.read("default.expire", day, |text| Interval::parse(text).map_err(ConfigError::Expire))?.value)
+    }
+
+    fn credentials(&self) -> Located<Credentials> {
+        Ok(Credentials {
+            username: self.credential("auth.username")?,
+            password: self.credential("auth.password")?,
+        })
+    }
+
+    fn credential(&self, name: &'static str) -> Located<String> {
+        match self.value(name) {
+            None | Some((_, "")) => {
+                Err((self.entry(name).map(|entry| entry.line), ConfigError::Credential(name)))
+            }
+            Some((line, text)) if text.len() > CREDENTIAL_MAX => {
+                Err((Some(line), ConfigError::TooLong(name)))
+            }
+            Some((line, text)) if name == "auth.username" && text.contains(':') => {
+                Err((Some(line), ConfigError::Value(name, text.to_owned(), "a name without a colon")))
+            }
+            Some((_, text)) => Ok(text.to_owned()),
+        }
+    }
+
+    /// `iptables-legacy` has its `ip6tables-legacy`, in the same folder.
+    fn ip6tables(&self, iptables: &Setting<PathBuf>) -> Located<Setting<PathBuf>> {
+        if self.flag("ip6tables.path") {
+            return self.path("ip6tables.path", "");
+        }
+        let name = iptables.value.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        match name.split_once("iptables") {
+            Some((before, after)) => {
+                let value = iptables.value.with_file_name(format!("{before}ip6tables{after}"));
+                Ok(Setting { option: "ip6tables.path", line: None, value })
+            }
+            None => Err((iptables.line, ConfigError::NoCompanion(name.to_owned()))),
+        }
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum ConfigError {
+    Section(String),
+    Unknown(String),
+    Repeated(&'static str, usize),
+    NotAFlag(&'static str),
+    NoValue(&'static str),
+    Value(&'static str, String, &'static str),
+    Expire(IntervalError),
+    Credential(&'static str),
+    TooLong(&'static str),
+    NoCompanion(String),
+    NoServer,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Section(line) => {
+                write!(f, "\"{}\": expected one section, [config], before all options", line.escape_debug())
+            }
+            ConfigError::Unknown(name) => write!(f, "unknown option \"{}\"", name.escape_debug()),
+            ConfigError::Repeated(name, line) => write!(f, "{name}: already set in line {line}"),
+            ConfigError::NotAFlag(name) => {
+                write!(f, "{name}: takes no value: expected the bare name for on, or a # before it for off")
+            }
+            ConfigError::NoValue(name) => write!(f, "{name}: has no value: expected {name} = value"),
+            ConfigError::Value(name, text, expected) => {
+                write!(f, "{name}: \"{}\": expected {expected}", text.escape_debug())
+            }
+            ConfigError::Expire(error) => write!(f, "default.expire: {error}"),
+            ConfigError::Credential(name) => {
+                write!(f, "{name}: not set: expected a value, since clients have to log in")
+            }
+            ConfigError::TooLong(name) => write!(f, "{name}: longer than {CREDENTIAL_MAX} bytes"),
+            ConfigError::NoCompanion(name) => write!(
+                f,
+                "iptables.path: \"{}\" has no \"iptables\" in its name: expected ip6tables.path to be set too",
+                name.escape_debug()
+            ),
+            ConfigError::NoServer => f.write_str("neither outward.server nor local.server is on"),
+        }
+    }
+}
+
+/// An error and the place in a file that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocatedError {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, counted from 1, if there is one.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl fmt::Display for LocatedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}: {}", self.file.display(), self.why),
+            None => write!(f, "{}: {}", self.file.display(), self.why),
+        }
+    }
+}
+
+impl std::error::Error for LocatedError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BASE: &str = "[config]\noutward.server\nauth.username = me\nauth.password = secret\n";
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("rfw.conf"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn options_have_the_defaults_of_the_original() {
+        let config = parse(BASE).unwrap();
+        let outward = config.outward.unwrap();
+        assert_eq!(outward.address, "0.0.0.0:7393".parse().unwrap());
+        assert_eq!(outward.certfile.value, Path::new("/etc/rfw/ssl/server.crt"));
+        assert_eq!(outward.keyfile.value, Path::new("/etc/rfw/ssl/server.key"));
+        assert_eq!(config.local, None);
+        assert!(!config.non_restful);
+        assert_eq!(config.default_expire.seconds(), 86_400);
+        assert_eq!(config.whitelist_file.value, Path::new("/etc/rfw/white.list"));
+        assert_eq!(config.iptables.value, Path::new("iptables"));
+        assert_eq!(config.ip6tables.value, Path::new("ip6tables"));
+    }
+
+    #[test]
+    fn a_file_of_the_original_works_as_it_is() {
+        let text = "#####\n# rfw\n\n[config]\noutward.server\noutward.server.port = 7393\noutward.server.ip = 0.0.0.0\n\
+            outward.server.certfile = /etc/rfw/ssl/server.crt\noutward.server.keyfile = /etc/rfw/ssl/server.key\n\
+            local.server\nlocal.server.port = 7390\nnon.restful\n# local.server.authentication\n\
+            auth.username = mietek\nauth.password: pass=wd ; a comment\ndefault.expire = 24h\n\
+            whitelist.file = /etc/rfw/white.list\niptables.path = iptables\n";
+        let config = parse(text).unwrap();
+        assert!(config.non_restful);
+        assert_eq!(
+            config.local,
+            Some(Local { address: "127.0.0.1:7390".parse().unwrap(), authentication: false })
+        );
+        let credentials = config.credentials.unwrap();
+        assert_eq!((credentials.username.as_str(), credentials.password.as_str()), ("mietek", "pass=wd"));
+        assert!(!format!("{credentials:?}").contains("pass=wd"));
+    }
+
+    #[test]
+    fn ip6tables_is_the_companion_of_iptables() {
+        let golden = [
+            ("iptables.path = iptables-legacy", "ip6tables-legacy"),
+            ("iptables.path = /usr/sbin/iptables-nft", "/usr/sbin/ip6tables-nft"),
+            ("ip6tables.path = /opt/six", "/opt/six"),
+        ];
+        for (line, expected) in golden {
+            assert_eq!(
+                parse(&format!("{BASE}{line}")).unwrap().ip6tables.value,
+                Path::new(expected),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_lines_are_named() {
+        let golden = [
+            ("outward.server.port = 0", "5: outward.server.port: \"0\": expected a port from 1 to 65535"),
+            (
+                "outward.server.port = 65536",
+                "5: outward.server.port: \"65536\": expected a port from 1 to 65535",
+            ),
+            ("outward.server.port = +1", "5: outward.server.port: \"+1\": expected a port from 1 to 65535"),
+            ("outward.server.ip = eth0", "5: outward.server.ip: \"eth0\": expected an IPv4 or IPv6 address"),
+            ("outward.server", "5: outward.server: already set in line 2"),
+            ("Outward.Server", "5: outward.server: already set in line 2"),
+            (
+                "non.restful = no",
+                "5: non.restful: takes no value: expected the bare name for on, or a # before it for off",
+            ),
+            ("default.expire", "5: default.expire: has no value: expected default.expire = value"),
+            ("whitelist.file =", "5: whitelist.file: has no value: expected whitelist.file = value"),
+            (
+                "default.expire = soon",
+                "5: default.expire: \"soon\" is not a time span: expected seconds, or a number with s, m, h or d, up to 36500d",
+            ),
+            ("outward.sever.port = 1", "5: unknown option \"outward.sever.port\""),
+            ("[other]", "5: \"[other]\": expected one section, [config], before all options"),
+            ("[config]", "5: \"[config]\": expected one section, [config], before all options"),
+            (
+                "iptables.path = nft",
+                "5: iptables.path: \"nft\" has no \"iptables\" in its name: expected ip6tables.path to be set too",
+            ),
+        ];
+        for (line, message) in golden {
+            assert_eq!(
+                parse(&format!("{BASE}{line}\n")).unwrap_err(),
+                format!("rfw.conf:{message}"),
+                "{line}"
+            );
+        }
+        let golden = [
+            ("outward.server\n", "1: \"outward.server\": expected one section, [config], before all options"),
+            ("[config]\n", " neither outward.server nor local.server is on"),
+            ("", " neither outward.server nor local.server is on"),
+            (
+                "[config]\noutward.server\nauth.username = a\n",
+                " auth.password: not set: expected a value, since clients have to log in",
+            ),
+            (
+                "[config]\nlocal.server\nlocal.server.authentication\nauth.username =\n",
+                "4: auth.username: not set: expected a value, since clients have to log in",
+            ),
+            (
+                "[config]\noutward.server\nauth.username = a:b\nauth.password = c\n",
+                "3: auth.username: \"a:b\": expected a name without a colon",
+            ),
+        ];
+        for (text, message) in golden {
+            assert_eq!(parse(text).unwrap_err(), format!("rfw.conf:{message}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_local_server_without_authentication_needs_no_credentials() {
+        let config = parse("[config]\nlocal.server\nauth.username = \nauth.password =\n").unwrap();
+        assert_eq!(config.credentials, None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC*", tail in "[a-z. =:;\n0-9]*") {
+            let _ = parse(&text);
+            let _ = parse(&format!("{BASE}{tail}"));
+        }
+    }
+}

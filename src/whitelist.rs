@@ -1,0 +1,198 @@
+//! The white list: who may talk to rfw, and whom no rule may ever touch.
+//!
+//! One entry a line: an address, a network in CIDR notation, or a range
+//! `first-last`; `#` begins a comment. Parsing only, no I/O.
+
+use crate::net::{Network, NetworkError};
+use crate::rule::Rule;
+use std::fmt;
+use std::net::IpAddr;
+
+/// The networks of a white list, at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhiteList(Vec<Network>);
+
+impl WhiteList {
+    /// Reads the text of a white list.
+    ///
+    /// # Errors
+    /// A line that is no entry, an entry that takes in everything, no entry at all.
+    pub fn parse(text: &str) -> Result<WhiteList, WhiteListError> {
+        let mut networks = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let entry = line.split('#').next().unwrap_or_default().trim();
+            if !entry.is_empty() {
+                networks.extend(parse_entry(entry).map_err(|why| WhiteListError::Entry(number, why))?);
+            }
+        }
+        match networks.is_empty() {
+            true => Err(WhiteListError::Empty),
+            false => Ok(WhiteList(networks)),
+        }
+    }
+
+    /// Whether the address is listed.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let host = Network::host(address);
+        self.0.iter().any(|network| network.overlaps(&host))
+    }
+
+    /// The first listed network that shares an address with the one given.
+    pub fn overlap(&self, network: &Network) -> Option<&Network> {
+        self.0.iter().find(|listed| listed.overlaps(network))
+    }
+
+    /// The first listed network that one side of a rule shares an address with,
+    /// and that side.
+    pub fn conflict<'a>(&'a self, rule: &'a Rule) -> Option<(&'a Network, &'a Network)> {
+        rule.networks().find_map(|side| self.overlap(side).map(|listed| (listed, side)))
+    }
+
+    /// All networks, in the order of the file.
+    pub fn networks(&self) -> impl Iterator<Item = &Network> {
+        self.0.iter()
+    }
+}
+
+fn parse_entry(entry: &str) -> Result<Vec<Network>, EntryError> {
+    let networks = match entry.split_once('-') {
+        Some((first, last)) => Network::range(address(first)?, address(last)?)?,
+        None => vec![entry.parse::<Network>()?],
+    };
+    match networks.iter().any(|network| network.prefix() == 0 || network.is_unspecified()) {
+        true => Err(EntryError::Everything(entry.to_owned())),
+        false => Ok(networks),
+    }
+}
+
+fn address(text: &str) -> Result<IpAddr, NetworkError> {
+    text.trim().parse().map_err(|_| NetworkError::Address(text.trim().to_owned()))
+}
+
+/// Why an entry is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryError {
+    /// Not an address, network or range.
+    Network(NetworkError),
+    /// It leaves nothing that could be blocked, or names no host.
+    Everything(String),
+}
+
+impl From<NetworkError> for EntryError {
+    fn from(error: NetworkError) -> EntryError {
+        EntryError::Network(error)
+    }
+}
+
+/// Why a text is no white list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WhiteListError {
+    /// The number of a line, counted from 1, and what is wrong with it.
+    Entry(usize, EntryError),
+    /// No entry.
+    Empty,
+}
+
+impl WhiteListError {
+    /// The line at fault, if it is one.
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            WhiteListError::Entry(line, _) => Some(*line),
+            WhiteListError::Empty => None,
+        }
+    }
+}
+
+impl fmt::Display for WhiteListError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WhiteListError::Entry(_, EntryError::Network(error)) => error.fmt(f),
+            WhiteListError::Entry(_, EntryError::Everything(text)) => {
+                write!(f, "\"{text}\" means any address: expected the addresses of clients")
+            }
+            WhiteListError::Empty => f.write_str("no entry: expected at least one address, network or range"),
+        }
+    }
+}
+
+impl std::error::Error for WhiteListError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn entries_are_read() {
+        let golden = [
+            ("1.2.3.4", "1.2.3.4"),
+            ("  1.2.3.4  # the laptop", "1.2.3.4"),
+            ("# nothing\n\n1.2.3.4\r\n::1\n", "1.2.3.4 ::1"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("203.0.113.5-203.0.113.9", "203.0.113.5 203.0.113.6/31 203.0.113.8/31"),
+            ("203.0.113.8 - 203.0.113.9", "203.0.113.8/31"),
+            ("2001:db8::-2001:db8::ff", "2001:db8::/120"),
+            ("::ffff:1.2.3.4", "1.2.3.4"),
+        ];
+        for (text, expected) in golden {
+            let list = WhiteList::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let networks: Vec<String> = list.networks().map(Network::to_string).collect();
+            assert_eq!(networks.join(" "), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_line_is_named() {
+        let golden = [
+            ("", None, "no entry: expected at least one address, network or range"),
+            ("# 1.2.3.4\n\n", None, "no entry: expected at least one address, network or range"),
+            ("1.2.3.4\nlaptop\n", Some(2), "\"laptop\" is not an IPv4 or IPv6 address"),
+            ("1.2.3.4 5.6.7.8", Some(1), "\"1.2.3.4 5.6.7.8\" is not an IPv4 or IPv6 address"),
+            ("1.2.3.4/40", Some(1), "\"40\" is not a mask of IPv4: expected a number up to 32"),
+            (
+                "1.2.3.9-1.2.3.4",
+                Some(1),
+                "\"1.2.3.9-1.2.3.4\" is not a range: expected two addresses of one family, the lower first",
+            ),
+            ("1.2.3.4-", Some(1), "\"\" is not an IPv4 or IPv6 address"),
+            ("0.0.0.0/0", Some(1), "\"0.0.0.0/0\" means any address: expected the addresses of clients"),
+            ("::", Some(1), "\"::\" means any address: expected the addresses of clients"),
+        ];
+        for (text, line, message) in golden {
+            let error = WhiteList::parse(text).unwrap_err();
+            assert_eq!((error.line(), error.to_string().as_str()), (line, message), "{text}");
+        }
+    }
+
+    #[test]
+    fn conflicts_are_found_on_either_side() {
+        let list = WhiteList::parse("10.0.0.5\n192.168.0.0/16\n2001:db8::1").unwrap();
+        let golden = [
+            ("/drop/input/any/10.0.0.5", true),
+            ("/drop/input/any/10.0.0.0/24", true),
+            ("/drop/input/any/10.0.0.6", false),
+            ("/accept/output/any/192.168.7.0/24", true),
+            ("/reject/input/any/2001:db8::/32", true),
+            ("/reject/input/any/::ffff:10.0.0.5", true),
+            ("/drop/forward/any/1.2.3.4/any/192.168.1.1", true),
+            ("/drop/forward/any/192.168.1.1/any/1.2.3.4", true),
+            ("/drop/forward/any/0.0.0.0/any/1.2.3.4", false),
+        ];
+        for (target, expected) in golden {
+            let command = crate::command::parse(&tiny_http::Method::Put, target, false);
+            let Ok(crate::command::Command::Insert { rule, .. }) = command else { panic!("{target}") };
+            assert_eq!(list.conflict(&rule).is_some(), expected, "{target}");
+        }
+        assert!(list.contains("::ffff:10.0.0.5".parse().unwrap()));
+        assert!(!list.contains("10.0.0.4".parse().unwrap()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC*", tail in "[0-9a-f.:/#\n -]*") {
+            let _ = WhiteList::parse(&text);
+            let _ = WhiteList::parse(&tail);
+        }
+    }
+}
