@@ -1,0 +1,168 @@
+//! Expiry: the one background thread, asleep until the next rule is due.
+//!
+//! It sleeps on a timer of the wall clock (timerfd_create(2)), which also fires
+//! when the clock is set past the moment. The firewall is shared with the server
+//! under one lock; the sweeper gives way after each transaction and keeps each one
+//! short, so that no client waits for long.
+
+use crate::firewall::Firewall;
+use crate::lease::Moment;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use rustix::time::{timerfd_create, timerfd_settime};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+/// The firewall, the timer of its next expiry, and who waits for it.
+pub struct Shared {
+    firewall: Mutex<Firewall>,
+    timer: OwnedFd,
+    client_waits: AtomicBool,
+}
+
+/// How long after a failure the sweeper tries again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What one transaction of the sweeper should take at most.
+const SHORT: Duration = Duration::from_millis(150);
+
+/// The fewest and the most rules that go in one transaction while all is well.
+const BATCH: (usize, usize) = (16, 8192);
+
+/// How many rules that can't be removed are passed over before it gives up for now.
+const PASS_OVER_MAX: usize = 16;
+
+impl Shared {
+    /// Shares a firewall; nothing expires before [`Shared::start_sweeper`].
+    ///
+    /// # Errors
+    /// The system has no timer to give.
+    pub fn new(firewall: Firewall) -> io::Result<Arc<Shared>> {
+        let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC)?;
+        Ok(Arc::new(Shared { firewall: Mutex::new(firewall), timer, client_waits: AtomicBool::new(false) }))
+    }
+
+    /// Works on the firewall for a client, then sets the timer anew.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Firewall) -> T) -> T {
+        self.client_waits.store(true, Ordering::SeqCst);
+        let mut firewall = self.lock();
+        self.client_waits.store(false, Ordering::SeqCst);
+        let result = work(&mut firewall);
+        self.arm(firewall.next_due());
+        result
+    }
+
+    /// Removes what is due, and from then on whatever comes due.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn start_sweeper(self: &Arc<Shared>) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        let sweeper = thread::Builder::new().name("sweeper".to_owned()).stack_size(256 << 10);
+        sweeper.spawn(move || {
+            loop {
+                shared.sweep_all();
+                shared.sleep();
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Removes all that is due, one short transaction after the other, and sets the
+    /// timer for the next.
+    fn sweep_all(&self) {
+        let (mut batch, mut passed_over) = (512, 0);
+        loop {
+            let mut firewall = self.lock();
+            let start = Instant::now();
+            match firewall.sweep(SystemTime::now(), passed_over, batch) {
+                Ok(removed) if removed.is_empty() && passed_over == 0 => {
+                    return self.arm(firewall.next_due());
+                }
+                Ok(removed) if removed.is_empty() => return self.arm_retry(),
+                Ok(removed) => {
+                    removed.iter().for_each(|rule| log::info!("expired: {rule}"));
+                    batch = next_batch(batch, start.elapsed());
+                }
+                Err(_) if batch > 1 => batch = 1,
+                Err(error) => {
+                    log::error!("a rule that is due can't be removed, next try in {RETRY:?}: {error}");
+                    passed_over += 1;
+                    if passed_over > PASS_OVER_MAX {
+                        return self.arm_retry();
+                    }
+                }
+            }
+            drop(firewall);
+            self.give_way();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Firewall> {
+        self.firewall.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A lock is not fair: without this the sweeper would take it again at once.
+    fn give_way(&self) {
+        while self.client_waits.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Sets the timer to a moment, or to none.
+    fn arm(&self, due: Option<Moment>) {
+        // A timer set to zero is off; no rule of today is due in 1970.
+        let seconds = due.map_or(0, |moment| i64::try_from(moment.seconds().max(1)).unwrap_or(i64::MAX));
+        let none = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let timer = Itimerspec { it_interval: none, it_value: Timespec { tv_sec: seconds, ..none } };
+        if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &timer) {
+            log::error!("the timer of the next expiry can't be set: {error}");
+        }
+    }
+
+    fn arm_retry(&self) {
+        self.arm(Some(Moment::at_or_after(SystemTime::now() + RETRY)));
+    }
+
+    /// Returns when the timer has fired.
+    fn sleep(&self) {
+        loop {
+            match rustix::io::read(&self.timer, &mut [0; 8]) {
+                Ok(_) => return,
+                Err(Errno::INTR) => {}
+                Err(error) => {
+                    log::error!("the timer of the next expiry can't be read: {error}");
+                    return thread::sleep(RETRY);
+                }
+            }
+        }
+    }
+}
+
+/// The size of the next transaction, after one of `batch` rules took that long.
+fn next_batch(batch: usize, took: Duration) -> usize {
+    let next = match took {
+        took if took > SHORT => batch / 2,
+        took if took < SHORT / 3 => batch * 2,
+        _ => batch,
+    };
+    next.clamp(BATCH.0, BATCH.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_stay_short() {
+        let golden =
+            [(512, 10, 1024), (512, 100, 512), (512, 400, 256), (16, 400, 16), (8192, 1, 8192), (1, 1, 16)];
+        for (batch, millis, expected) in golden {
+            assert_eq!(next_batch(batch, Duration::from_millis(millis)), expected);
+        }
+    }
+}
