@@ -1,0 +1,384 @@
+//! From a request to its answer: who asks, what is asked, what the firewall says
+//! to it, and the one place where errors become HTTP statuses.
+
+use crate::command::{self, Command, CommandError, Filter};
+use crate::config::{CREDENTIAL_MAX, Config, Credentials};
+use crate::firewall::{self, FirewallError, Listed, Outcome};
+use crate::http::{Answer, HttpError, Request};
+use crate::lease::{Interval, Lease};
+use crate::limit::Limit;
+use crate::net::Network;
+use crate::rule::{Interface, Rule, Target};
+use crate::sweeper::Shared;
+use crate::tool::ToolError;
+use crate::whitelist::WhiteList;
+use base64::prelude::{BASE64_STANDARD, Engine};
+use serde_json::{Value, json};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+use subtle::ConstantTimeEq;
+
+/// What a client talks to.
+pub struct Service {
+    config: Config,
+    shared: Arc<Shared>,
+    whitelist: WhiteList,
+    strangers: Limit,
+}
+
+/// Who asks, and whether he has to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Where he is.
+    pub address: IpAddr,
+    /// Whether credentials are asked for.
+    pub authentication: bool,
+}
+
+impl Service {
+    /// A service on a firewall that has been brought into line with the white list.
+    pub fn new(config: Config, shared: Arc<Shared>, whitelist: WhiteList) -> Service {
+        Service { config, shared, whitelist, strangers: Limit::default() }
+    }
+
+    /// Whether somebody at that address may talk to rfw at all.
+    pub fn knows(&self, address: IpAddr) -> bool {
+        self.whitelist.contains(address)
+    }
+
+    /// Takes a new white list and brings the firewall into line with it; where
+    /// that fails the old one stays.
+    ///
+    /// # Errors
+    /// The kernel could not be changed.
+    pub fn replace_whitelist(&mut self, list: WhiteList) -> Result<(), FirewallError> {
+        let port = self.config.outward.as_ref().map(|outward| outward.address.port());
+        let removed = self.shared.with(|firewall| firewall.guard(port, &list))?;
+        removed.iter().for_each(|rule| log::warn!("removed, since it touches the white list: {rule}"));
+        self.whitelist = list;
+        Ok(())
+    }
+
+    /// Where the white list is.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Does what a request asks for and tells what came of it.
+    pub fn answer(&mut self, peer: Peer, request: &Request) -> Answer {
+        let user = match self.user(peer, request) {
+            Ok(user) => user,
+            Err(error) => {
+                let who = peer.address;
+                self.strangers.log(Instant::now(), log::Level::Warn, format_args!("{who}: {error}"));
+                return error.answer();
+            }
+        };
+        let who = format!("{} {}", peer.address, user.escape_debug());
+        match self.perform(&who, request) {
+            Ok(answer) => answer,
+            Err(error) => {
+                let target = request.target.escape_debug();
+                log::log!(error.level(), "{who}: {} {target}: {error}", request.method);
+                error.answer()
+            }
+        }
+    }
+
+    /// The name of the user, `-` where nobody has to log in.
+    fn user(&self, peer: Peer, request: &Request) -> Result<String, ApiError> {
+        match &self.config.credentials {
+            Some(expected) if peer.authentication => {
+                let given = request.authorization.as_deref().and_then(basic_credentials);
+                let given = given.ok_or(ApiError::NotLoggedIn)?;
+                if same_credentials(&given, expected) {
+                    Ok(given.username)
+                } else {
+                    Err(ApiError::WrongCredentials)
+                }
+            }
+            None if peer.authentication => Err(ApiError::NotLoggedIn),
+            _ => Ok("-".to_owned()),
+        }
+    }
+
+    fn perform(&mut self, who: &str, request: &Request) -> Result<Answer, ApiError> {
+        let command = command::parse(&request.method, &request.target, self.config.non_restful)?;
+        if !request.body.is_empty() {
+            return Err(ApiError::Body);
+        }
+        match command {
+            Command::Help => Ok(self.help()),
+            Command::List(filter) => self.list(&filter),
+            Command::Insert { rule, expire } => self.insert(who, &rule, expire),
+            Command::Delete(rule) => self.delete(who, &rule),
+        }
+    }
+
+    fn insert(&mut self, who: &str, rule: &Rule, expire: Option<Interval>) -> Result<Answer, ApiError> {
+        if let Some((listed, side)) = self.whitelist.conflict(rule) {
+            return Err(ApiError::WhiteListed(*side, *listed));
+        }
+        let interval = expire.unwrap_or(self.config.default_expire);
+        let lease = interval.from(SystemTime::now());
+        let outcome = self.shared.with(|firewall| firewall.insert(rule, lease))?;
+        log::info!("{who}: {}: {rule}, {lease}", outcome.name());
+        Ok(changed(outcome, rule, lease))
+    }
+
+    fn delete(&mut self, who: &str, rule: &Rule) -> Result<Answer, ApiError> {
+        let outcome = self.shared.with(|firewall| firewall.delete(rule))?;
+        log::info!("{who}: {}: {rule}", outcome.name());
+        Ok(changed(outcome, rule, Lease::Permanent))
+    }
+
+    fn list(&self, filter: &Filter) -> Result<Answer, ApiError> {
+        let rows = self.shared.with(|firewall| firewall.list(filter))?;
+        let rows: Vec<String> = rows.iter().map(|row| listed(row).to_string()).collect();
+        let body = match rows.is_empty() {
+            true => "[]\n".to_owned(),
+            false => format!("[\n{}\n]\n", rows.join(",\n")),
+        };
+        Ok(Answer { status: 200, body, header: None })
+    }
+
+    fn help(&self) -> Answer {
+        let outward = self.config.outward.as_ref().map(|outward| format!("https://{}", outward.address));
+        let local = self.config.local.as_ref().map(|local| format!("http://{}", local.address));
+        let servers: Vec<String> = outward.into_iter().chain(local).collect();
+        let help = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "listening": servers,
+            "default.expire": self.config.default_expire.to_string(),
+            "grammar": GRAMMAR,
+            "parameters": PARAMETERS,
+            "examples": EXAMPLES,
+        });
+        Answer { status: 200, body: format!("{help:#}\n"), header: None }
+    }
+}
+
+const GRAMMAR: [&str; 5] = [
+    "PUT|DELETE /{drop|accept|reject}/{input|output}/{interface|any}/address[/mask][?parameters]",
+    "PUT|DELETE /{drop|accept|reject}/forward/{interface|any}/address[/mask][/{interface|any}[/address[/mask]]][?parameters]",
+    "GET /list[/chain[/interface]]",
+    "GET /",
+    "an interface that does not end in a digit is a prefix: eth is eth+; in forward, 0.0.0.0 or :: on one side is any address",
+];
+
+const PARAMETERS: [&str; 3] = [
+    "expire=seconds, or a number with s, m, h or d; 0 is permanent; without it default.expire",
+    "wait=true: accepted, since every request waits until the kernel has it",
+    "modify=insert|delete: turns a GET into a change, where non.restful is on",
+];
+
+const EXAMPLES: [&str; 6] = [
+    "PUT /drop/input/eth0/11.22.33.44?expire=10m",
+    "DELETE /drop/input/eth0/11.22.33.44",
+    "PUT /accept/output/any/192.168.0.0/24",
+    "PUT /reject/input/eth/2001:db8::/48",
+    "PUT /accept/forward/ppp/1.2.3.0/24/eth0/5.5.5.5",
+    "GET /list/input/eth0",
+];
+
+fn changed(outcome: Outcome, rule: &Rule, lease: Lease) -> Answer {
+    let expires = lease.end().map(|moment| moment.to_string());
+    let body = json!({ "result": outcome.name(), "rule": described(rule), "expires": expires });
+    Answer { status: 200, body: format!("{body}\n"), header: None }
+}
+
+/// A rule by the names that iptables gives its parts.
+fn described(rule: &Rule) -> Value {
+    let place = rule.place();
+    let interface = |interface: Option<&Interface>| interface.map_or("*".to_owned(), Interface::pattern);
+    json!({
+        "chain": place.chain().name(),
+        "target": place.target().name(),
+        "inp": interface(place.input_interface()),
+        "out": interface(place.output_interface()),
+        "source": firewall::printed(rule.source(), rule.family()),
+        "destination": firewall::printed(rule.destination(), rule.family()),
+    })
+}
+
+/// A row of a list, with the keys of the original, as `iptables -nvxL` prints it.
+fn listed(row: &Listed) -> Value {
+    let mut value = described(&row.rule);
+    let reject = match (row.rule.place().target(), row.rule.family()) {
+        (Target::Reject, crate::net::Family::V4) => " reject-with icmp-port-unreachable",
+        (Target::Reject, crate::net::Family::V6) => " reject-with icmp6-port-unreachable",
+        (Target::Accept | Target::Drop, _) => "",
+    };
+    let rest = [
+        ("num", json!(row.number.to_string())),
+        ("pkts", json!(row.counters.packets.to_string())),
+        ("bytes", json!(row.counters.bytes.to_string())),
+        ("prot", json!("all")),
+        ("opt", json!("--")),
+        ("extra", json!(format!("/* {} */{reject}", row.lease))),
+        ("expires", json!(row.lease.end().map(|moment| moment.to_string()))),
+    ];
+    if let Value::Object(object) = &mut value {
+        object.extend(rest.map(|(key, value)| (key.to_owned(), value)));
+    }
+    value
+}
+
+/// Reads `Basic` credentials (RFC 7617).
+fn basic_credentials(header: &str) -> Option<Credentials> {
+    let (scheme, encoded) = header.split_once(' ')?;
+    let decoded =
+        BASE64_STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("Basic"))?;
+    let text = String::from_utf8(decoded).ok()?;
+    let (username, password) = text.split_once(':')?;
+    Some(Credentials { username: username.to_owned(), password: password.to_owned() })
+}
+
+/// Compares in a time that depends on neither what is right nor how much of it.
+fn same_credentials(given: &Credentials, expected: &Credentials) -> bool {
+    let same = |a: &str, b: &str| padded(a).ct_eq(&padded(b));
+    (same(&given.username, &expected.username) & same(&given.password, &expected.password)).into()
+}
+
+/// A text with its length in front, all at one size. What is too long, which no
+/// credential of ours is, has a length that fits none.
+fn padded(text: &str) -> [u8; CREDENTIAL_MAX + 3] {
+    let mut padded = [0; CREDENTIAL_MAX + 3];
+    let length = u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes();
+    padded.iter_mut().zip(length.iter().chain(text.as_bytes())).for_each(|(to, from)| *to = *from);
+    padded
+}
+
+/// Why a request is not done.
+#[derive(Debug)]
+enum ApiError {
+    NotLoggedIn,
+    WrongCredentials,
+    Command(CommandError),
+    Body,
+    WhiteListed(Network, Network),
+    Firewall(FirewallError),
+}
+
+impl From<CommandError> for ApiError {
+    fn from(error: CommandError) -> ApiError {
+        ApiError::Command(error)
+    }
+}
+
+impl From<FirewallError> for ApiError {
+    fn from(error: FirewallError) -> ApiError {
+        ApiError::Firewall(error)
+    }
+}
+
+impl ApiError {
+    fn status(&self) -> u16 {
+        match self {
+            ApiError::NotLoggedIn | ApiError::WrongCredentials => 401,
+            ApiError::Command(CommandError::Method { .. }) => 405,
+            ApiError::Command(_) | ApiError::Body | ApiError::WhiteListed(..) => 400,
+            ApiError::Firewall(FirewallError::NoFamily(_)) => 501,
+            ApiError::Firewall(FirewallError::Tool(ToolError::Locked(_)) | FirewallError::Restless) => 503,
+            ApiError::Firewall(FirewallError::Tool(_)) => 500,
+        }
+    }
+
+    fn header(&self) -> Option<(&'static str, String)> {
+        match self {
+            ApiError::NotLoggedIn | ApiError::WrongCredentials => {
+                Some(("WWW-Authenticate", "Basic realm=\"rfw\", charset=\"UTF-8\"".to_owned()))
+            }
+            ApiError::Command(CommandError::Method { allow }) => Some(("Allow", (*allow).to_owned())),
+            _ => None,
+        }
+    }
+
+    /// What is the client's fault is no trouble of ours.
+    fn level(&self) -> log::Level {
+        match self.status() {
+            500.. => log::Level::Error,
+            _ => log::Level::Info,
+        }
+    }
+
+    fn answer(&self) -> Answer {
+        Answer { header: self.header(), ..failed(self.status(), self) }
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ApiError::NotLoggedIn => f.write_str("log in with HTTP Basic authentication"),
+            ApiError::WrongCredentials => f.write_str("wrong user name or password"),
+            ApiError::Command(error) => error.fmt(f),
+            ApiError::Body => f.write_str("this path takes no body: expected the address in the path"),
+            ApiError::WhiteListed(side, listed) if side == listed => write!(f, "{side} is white-listed"),
+            ApiError::WhiteListed(side, listed) => {
+                write!(f, "{side} has addresses of {listed}, which is white-listed")
+            }
+            ApiError::Firewall(error) => error.fmt(f),
+        }
+    }
+}
+
+/// The answer to a request that could not be read, if somebody is left to hear it.
+pub fn unreadable(error: &HttpError) -> Option<Answer> {
+    error.status().map(|status| failed(status, error))
+}
+
+fn failed(status: u16, why: &dyn fmt::Display) -> Answer {
+    let body = json!({ "error": why.to_string() });
+    Answer { status, body: format!("{body}\n"), header: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn basic_credentials_are_read() {
+        let golden = [
+            ("Basic bWU6c2VjcmV0", Some(("me", "secret"))),
+            ("basic bWU6c2VjcmV0", Some(("me", "secret"))),
+            ("Basic bWU6YTpi", Some(("me", "a:b"))),
+            ("Basic  bWU6c2VjcmV0 ", Some(("me", "secret"))),
+            ("Basic bWU=", None),
+            ("Basic !!!!", None),
+            ("Basic /w==", None),
+            ("Bearer bWU6c2VjcmV0", None),
+            ("Basic", None),
+            ("", None),
+        ];
+        for (header, expected) in golden {
+            let read = basic_credentials(header);
+            let read = read.as_ref().map(|c| (c.username.as_str(), c.password.as_str()));
+            assert_eq!(read, expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_the_same_only_as_a_whole() {
+        let credentials = |username: &str, password: &str| Credentials {
+            username: username.to_owned(),
+            password: password.to_owned(),
+        };
+        let expected = credentials("me", "secret");
+        let long = "x".repeat(70_000);
+        let golden = [
+            ("me", "secret", true),
+            ("me", "secre", false),
+            ("me", "secret\0", false),
+            ("me", "", false),
+            ("Me", "secret", false),
+            ("", "secret", false),
+            ("me", long.as_str(), false),
+        ];
+        for (username, password, same) in golden {
+            assert_eq!(same_credentials(&credentials(username, password), &expected), same);
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! HTTP/1.1 (RFC 9112) within fixed bounds: one request is read, one answer is
+//! written. Requests are parsed by httparse, answers printed by tiny_http.
+//!
+//! tiny_http's own server is not used: it sets no time-out, bounds neither headers
+//! nor threads, and its TLS feature pins a rustls with a known hole.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use tiny_http::{HTTPVersion, Header, Method, Response, StatusCode};
+
+/// The largest request line and headers together, in bytes.
+const HEAD_MAX: usize = 8 << 10;
+
+/// The most headers of a request.
+const HEADERS_MAX: usize = 64;
+
+/// A request without its body.
+#[derive(Debug)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// The request target as it was sent.
+    pub target: String,
+    /// The value of `Authorization`.
+    pub authorization: Option<String>,
+    /// How the body is framed.
+    pub body: Framing,
+    /// Whether the client keeps the connection for further requests.
+    pub keep_alive: bool,
+    minor: u8,
+}
+
+/// How the body of a request is framed (RFC 9112, 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// So many bytes.
+    Length(u64),
+    /// Chunks up to an empty one.
+    Chunked,
+}
+
+impl Framing {
+    /// Whether no byte of a body follows.
+    pub fn is_empty(self) -> bool {
+        self == Framing::Length(0)
+    }
+}
+
+/// What has been received and not yet used.
+#[derive(Debug, Default)]
+pub struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// Whether nothing is left over.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Reads the head of the next request; `None` is an end before its first byte.
+    ///
+    /// # Errors
+    /// See [`HttpError`].
+    pub fn read_head(&mut self, stream: &mut impl Read) -> Result<Option<Request>, HttpError> {
+        loop {
+            if let Some((request, length)) = parse_head(&self.0)? {
+                self.0.drain(..length);
+                return Ok(Some(request));
+            }
+            if self.0.len() >= HEAD_MAX {
+                return Err(HttpError::HeadTooLarge);
+            }
+            let mut part = [0; 4096];
+            let room = HEAD_MAX.saturating_sub(self.0.len()).min(part.len());
+            let part = part.get_mut(..room).unwrap_or_default();
+            let length = stream.read(part).map_err(|error| self.broken(error))?;
+            match part.get(..length) {
+                None | Some([]) if self.0.is_empty() => return Ok(None),
+                None | Some([]) => return Err(HttpError::Io(io::ErrorKind::UnexpectedEof.into())),
+                Some(bytes) => self.0.extend_from_slice(bytes),
+            }
+        }
+    }
+
+    /// A time-out is worth an answer; any other trouble ends the connection.
+    fn broken(&self, error: io::Error) -> HttpError {
+        match error.kind() {
+            io::ErrorKind::TimedOut => HttpError::Slow,
+            _ => HttpError::Io(error),
+        }
+    }
+}
+
+/// Parses a head; `None` if it is not complete.
+fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut headers);
+    let length = match parsed.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(HttpError::HeadTooLarge),
+        Err(httparse::Error::Version) => return Err(HttpError::Version),
+        Err(error) => return Err(HttpError::Malformed(error.to_string())),
+    };
+    let malformed = |what: &str| HttpError::Malformed(what.to_owned());
+    let minor = parsed.version.ok_or_else(|| malformed("no version"))?;
+    let method = parsed.method.ok_or_else(|| malformed("no method"))?;
+    let target = parsed.path.ok_or_else(|| malformed("no target"))?.to_owned();
+    let headers = Headers(parsed.headers);
+    if headers.all("Host").count() != 1 && minor > 0 {
+        return Err(malformed("expected one header Host"));
+    }
+    let request = Request {
+        method: method.parse().map_err(|()| malformed("not a method"))?,
+        target,
+        authorization: headers.text("Authorization")?,
+        body: headers.framing()?,
+        keep_alive: minor > 0 && !headers.list("Connection").any(|word| word.eq_ignore_ascii_case("close")),
+        minor,
+    };
+    Ok(Some((request, length)))
+}
+
+struct Headers<'a>(&'a [httparse::Header<'a>]);
+
+impl<'a> Headers<'a> {
+    fn all(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+    }
+
+    /// The value of a header that may be there once.
+    fn text(&self, name: &'a str) -> Result<Option<String>, HttpError> {
+        let mut values = self.all(name).map(|value| String::from_utf8_lossy(value).trim().to_owned());
+        let value = values.next();
+        match values.next() {
+            Some(_) => Err(HttpError::Malformed(format!("expected one header {name}"))),
+            None => Ok(value),
+        }
+    }
+
+    /// The words of a header whose value is a list.
+    fn list(&self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let texts = self.all(name).filter_map(|value| str::from_utf8(value).ok());
+        texts.flat_map(|text| text.split(',').map(str::trim))
+    }
+
+    /// Both framings at once, or two lengths, are how requests are smuggled (RFC 9112, 6.3).
+    fn framing(&self) -> Result<Framing, HttpError> {
+        let length = self.text("Content-Length")?;
+        let encoding = self.text("Transfer-Encoding")?;
+        match (length, encoding) {
+            (None, None) => Ok(Framing::Length(0)),
+            (Some(text), None) => {
+                let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+                let length = text.parse().ok().filter(|_| digits);
+                length.map(Framing::Length).ok_or_else(|| {
+                    HttpError::Malformed(format!(
+                        "Content-Length: \"{}\" is not a number",
+                        text.escape_debug()
+                    ))
+                })
+            }
+            (None, Some(text)) if text.eq_ignore_ascii_case("chunked") => Ok(Framing::Chunked),
+            (None, Some(text)) => Err(HttpError::Coding(text)),
+            (Some(_), Some(_)) => {
+                Err(HttpError::Malformed("Content-Length and Transfer-Encoding at once".to_owned()))
+            }
+        }
+    }
+}
+
+/// Why a request can't be read.
+#[derive(Debug)]
+pub enum HttpError {
+    /// It did not come in time.
+    Slow,
+    /// The request line and headers are more than fits.
+    HeadTooLarge,
+    /// Not HTTP, or not as it has to be.
+    Malformed(String),
+    /// Neither HTTP/1.0 nor HTTP/1.1.
+    Version,
+    /// A transfer coding other than chunked.
+    Coding(String),
+    /// The connection is broken.
+    Io(io::Error),
+}
+
+impl HttpError {
+    /// The status to answer with; `None` where nobody is left to answer to.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            HttpError::Slow => Some(408),
+            HttpError::HeadTooLarge => Some(431),
+            HttpError::Malformed(_) => Some(400),
+            HttpError::Version => Some(505),
+            HttpError::Coding(_) => Some(501),
+            HttpError::Io(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for HttpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HttpError::Slow => f.write_str("the request took too long"),
+            HttpError::HeadTooLarge => write!(
+                f,
+                "the request line and headers are too large: expected {HEAD_MAX} bytes and {HEADERS_MAX} headers at most"
+            ),
+            HttpError::Malformed(what) => write!(f, "malformed request: {what}"),
+            HttpError::Version => f.write_str("unknown version: expected HTTP/1.1 or HTTP/1.0"),
+            HttpError::Coding(text) => {
+                write!(f, "unknown transfer coding \"{}\": expected chunked", text.escape_debug())
+            }
+            HttpError::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for HttpError {}
+
+/// An answer: a status, a body of JSON, and at most one header of its own.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The body, JSON with a newline at its end.
+    pub body: String,
+    /// A header that goes with the status, such as `Allow`.
+    pub header: Option<(&'static str, String)>,
+}
+
+/// How an answer goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivery {
+    minor: u8,
+    head_only: bool,
+    close: bool,
+}
+
+impl Delivery {
+    /// In the form that the request wants; `close` tells that none follows.
+    pub fn to(request: &Request, close: bool) -> Delivery {
+        Delivery { minor: request.minor, head_only: request.method == Method::Head, close }
+    }
+
+    /// The last words to somebody whose request could not be read.
+    pub fn last() -> Delivery {
+        Delivery { minor: 1, head_only: false, close: true }
+    }
+}
+
+impl Answer {
+    /// Writes it out.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn write(self, stream: &mut impl Write, delivery: Delivery) -> io::Result<()> {
+        let own = self.header.iter().map(|(name, value)| (*name, value.as_str()));
+        let all = [
+            ("Content-Type", "application/json"),
+            ("Cache-Control", "no-store"),
+            ("Server", concat!("rfw/", env!("CARGO_PKG_VERSION"))),
+        ];
+        let headers = all.into_iter().chain(own);
+        let headers = headers.filter_map(|(name, value)| Header::from_bytes(name, value).ok()).collect();
+        let length = Some(self.body.len());
+        let response = Response::new(StatusCode(self.status), headers, self.body.as_bytes(), length, None)
+            .with_chunked_threshold(usize::MAX);
+        let connection = if delivery.close { "Connection: close\r\n" } else { "" };
+        let mut stream =
+            Connection { stream: io::BufWriter::with_capacity(16 << 10, stream), header: connection };
+        let version = HTTPVersion(1, delivery.minor);
+        response.raw_print(&mut stream, version, &[], delivery.head_only, None)?;
+        stream.flush()
+    }
+}
+
+/// Puts the header `Connection`, which tiny_http refuses to print, behind the
+/// status line.
+struct Connection<'a, W: Write> {
+    stream: W,
+    header: &'a str,
+}
+
+impl<W: Write> Write for Connection<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line_end = bytes.iter().position(|byte| *byte == b'\n').map(|at| at.saturating_add(1));
+        match line_end {
+            Some(end) if !self.header.is_empty() => {
+                self.stream.write_all(bytes.get(..end).unwrap_or_default())?;
+                self.stream.write_all(self.header.as_bytes())?;
+                self.header = "";
+                Ok(end)
+            }
+            _ => self.stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> Result<Option<Request>, HttpError> {
+        Buffer::default().read_head(&mut text.as_bytes())
+    }
+
+    #[test]
+    fn what_a_head_says_is_read() {
+        let text = "PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nhost: x\r\nAUTHORIZATION: Basic abc\r\n\r\n";
+        let request = read(text).unwrap().unwrap();
+        assert_eq!((request.method, request.target.as_str()), (Method::Put, "/drop/input/any/1.2.3.4"));
+        assert_eq!(request.authorization.as_deref(), Some("Basic abc"));
+        assert!(request.keep_alive && request.body.is_empty());
+    }
+
+    #[test]
+    fn connections_are_kept_as_the_client_asks() {
+        let golden = [
+            ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nHost: x\r\nConnection: Close\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nHost: x\r\nConnection: x, close\r\n\r\n", false),
+            ("GET / HTTP/1.0\r\n\r\n", false),
+        ];
+        for (text, expected) in golden {
+            assert_eq!(read(text).unwrap().unwrap().keep_alive, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_has_a_status() {
+        let many = "a: b\r\n".repeat(65);
+        let long = "x".repeat(9000);
+        let golden = [
+            ("GET / HTTP/2.0\r\n\r\n".to_owned(), Some(505)),
+            ("GET /\r\n\r\n".to_owned(), Some(400)),
+            ("GET / HTTP/1.1\r\n\r\n".to_owned(), Some(400)),
+            ("GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n".to_owned(), Some(400)),
+            ("GET / HTTP/1.1\r\nHost : x\r\n\r\n".to_owned(), Some(400)),
+            (
+                "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n".to_owned(),
+                Some(400),
+            ),
+            ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n".to_owned(), Some(400)),
+            ("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1, 1\r\n\r\n".to_owned(), Some(400)),
+            (
+                "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    .to_owned(),
+                Some(400),
+            ),
+            ("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n".to_owned(), Some(501)),
+            (
+                "GET / HTTP/1.1\r\nHost: x\r\nAuthorization: a\r\nAuthorization: b\r\n\r\n".to_owned(),
+                Some(400),
+            ),
+            (format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n"), Some(431)),
+            (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), Some(431)),
+            ("\u{16}\u{3}\u{1}\u{2}".to_owned(), Some(400)),
+            ("GET / HTTP/1.1\r\nHo".to_owned(), None),
+        ];
+        for (text, status) in golden {
+            assert_eq!(read(&text).unwrap_err().status(), status, "{text}");
+        }
+        assert!(read("").unwrap().is_none());
+    }
+
+    #[test]
+    fn requests_may_come_one_behind_the_other() {
+        let mut buffer = Buffer::default();
+        let mut stream = "GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n".as_bytes();
+        for target in ["/1", "/2"] {
+            assert_eq!(buffer.read_head(&mut stream).unwrap().unwrap().target, target);
+        }
+        assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn an_answer_is_whole_and_says_when_it_is_the_last() {
+        let mut out = Vec::new();
+        let answer =
+            Answer { status: 405, body: "{}\n".to_owned(), header: Some(("Allow", "GET".to_owned())) };
+        answer.write(&mut out, Delivery::last()).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\nConnection: close\r\n"), "{text}");
+        assert!(text.contains("\r\nAllow: GET\r\n") && text.contains("\r\nContent-Length: 3\r\n"), "{text}");
+        assert!(text.ends_with("\r\n\r\n{}\n"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>, tail in "[A-Za-z :/.\r\n0-9]*") {
+            let _ = Buffer::default().read_head(&mut bytes.as_slice());
+            let _ = Buffer::default().read_head(&mut format!("GET / HTTP/1.1\r\n{tail}").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! From the command line to a running server: everything is read and checked
+//! before anything is touched, then the port is taken, then guarded, then opened.
+
+use crate::api::Service;
+use crate::cli::Arguments;
+use crate::config::{Config, LocatedError, Setting};
+use crate::files;
+use crate::firewall::{Commands, Firewall, FirewallError};
+use crate::server::{self, Bound, Server, ServerError};
+use crate::signals::Signals;
+use crate::sweeper::Shared;
+use crate::tls::{self, Identity};
+use crate::tool::ToolError;
+use crate::whitelist::WhiteList;
+use simplelog::{CombinedLogger, LevelFilter, SharedLogger, SimpleLogger, WriteLogger};
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+/// Prints a text to standard output.
+///
+/// # Errors
+/// Nobody reads it.
+pub fn print(text: &str) -> Result<(), Failure> {
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::Io)
+}
+
+/// Checks everything that a start depends on, and touches nothing.
+///
+/// # Errors
+/// What would end the start.
+pub fn check(arguments: &Arguments) -> Result<(), Failure> {
+    start_logging(arguments, None)?;
+    let checked = Checked::load(&arguments.config)?;
+    let Checked { whitelist, identity, .. } = &checked;
+    if let Some(identity) = identity {
+        warn_if_ending(identity);
+    }
+    let count = whitelist.networks().count();
+    print(&format!("{}: ok, {count} networks in the white list\n", arguments.config.display()))
+}
+
+/// Removes everything that rfw made in the kernel.
+///
+/// # Errors
+/// The configuration names no working tools, or they fail.
+pub fn flush(arguments: &Arguments) -> Result<(), Failure> {
+    start_logging(arguments, None)?;
+    let config = load_config(&arguments.config)?;
+    let count = open_firewall(&arguments.config, &config)?.flush()?;
+    print(&format!("{count} rules removed\n"))
+}
+
+/// Serves until it is told to end.
+///
+/// # Errors
+/// What ends the start, or the server later.
+pub fn serve(arguments: &Arguments) -> Result<(), Failure> {
+    start_logging(arguments, Some(&arguments.log_file))?;
+    let served = load_and_run(arguments);
+    match &served {
+        Ok(()) => log::info!("rfw ends, its rules stay"),
+        Err(failure) => log::error!("rfw ends: {failure}"),
+    }
+    served
+}
+
+fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
+    let Checked { config, whitelist, identity, firewall } = Checked::load(&arguments.config)?;
+    let signals = Signals::catch().map_err(Failure::Io)?;
+    let outward = config.outward.as_ref().map(|outward| Bound::new(outward.address)).transpose()?;
+    let local = config.local.as_ref().map(|local| Bound::new(local.address)).transpose()?;
+    let local_authentication = config.local.as_ref().is_some_and(|local| local.authentication);
+    let shared = Shared::new(firewall).map_err(Failure::Io)?;
+    let mut service = Service::new(config, shared.clone(), whitelist.clone());
+    service.replace_whitelist(whitelist)?;
+    shared.start_sweeper().map_err(Failure::Io)?;
+    let mut server = Server::new(service, signals);
+    if let (Some(bound), Some(identity)) = (outward, identity) {
+        warn_if_ending(&identity);
+        server.open_outward(bound, identity.tls)?;
+    }
+    if let Some(bound) = local {
+        server.open_local(bound, local_authentication)?;
+    }
+    log::info!("rfw {} is ready", env!("CARGO_PKG_VERSION"));
+    Ok(server.run()?)
+}
+
+/// All that a start depends on, read and found right.
+struct Checked {
+    config: Config,
+    whitelist: WhiteList,
+    identity: Option<Identity>,
+    firewall: Firewall,
+}
+
+impl Checked {
+    fn load(file: &Path) -> Result<Checked, Failure> {
+        let config = load_config(file)?;
+        let whitelist = server::load_whitelist(&config)?;
+        let identity = config.outward.as_ref().map(|outward| tls::load(file, outward)).transpose()?;
+        let firewall = open_firewall(file, &config)?;
+        Ok(Checked { config, whitelist, identity, firewall })
+    }
+}
+
+fn load_config(file: &Path) -> Result<Config, LocatedError> {
+    let text = files::read_secret(file).map_err(|error| LocatedError {
+        file: file.to_owned(),
+        line: None,
+        why: error.to_string(),
+    })?;
+    Config::parse(file, &text)
+}
+
+/// Finds the tools and sees that they may read the kernel's tables.
+fn open_firewall(file: &Path, config: &Config) -> Result<Firewall, LocatedError> {
+    let v4 = open_commands(&config.iptables).map_err(|error| config.iptables.error(file, error))?;
+    let v6 = match open_commands(&config.ip6tables) {
+        Ok(commands) => Some(commands),
+        Err(error) if config.ip6tables.line.is_some() => return Err(config.ip6tables.error(file, error)),
+        Err(error) if config.outward.as_ref().is_some_and(|outward| outward.address.is_ipv6()) => {
+            let why = format!("{error}: the server can't listen on IPv6 without a guard");
+            return Err(config.ip6tables.error(file, why));
+        }
+        Err(error) => {
+            log::warn!("IPv6 is not available: {error}");
+            None
+        }
+    };
+    Ok(Firewall::new(v4, v6))
+}
+
+fn open_commands(setting: &Setting<PathBuf>) -> Result<Commands, ToolError> {
+    let commands = Commands::find(&setting.value)?;
+    commands.read()?;
+    Ok(commands)
+}
+
+fn warn_if_ending(identity: &Identity) {
+    let now = SystemTime::now();
+    match identity.ends.duration_since(now) {
+        Err(_) => log::warn!("the certificate has expired: clients will refuse it"),
+        Ok(left) if left < tls::ENDS_SOON => {
+            log::warn!("the certificate expires in {} days", left.as_secs() / 86_400);
+        }
+        Ok(_) => {}
+    }
+}
+
+/// Logs to a file, if there is one, and with `-v` to the terminal.
+fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failure> {
+    let format = simplelog::ConfigBuilder::new()
+        .set_time_format_rfc3339()
+        .set_thread_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        .add_filter_allow_str("rfw")
+        .build();
+    let mut loggers: Vec<Box<dyn SharedLogger>> = Vec::new();
+    if let Some(path) = file {
+        let open = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
+        let file = open.map_err(|error| Failure::Log(path.to_owned(), error))?;
+        loggers.push(WriteLogger::new(arguments.log_level, format.clone(), file));
+    }
+    let level = if arguments.verbose { LevelFilter::Debug } else { LevelFilter::Off };
+    loggers.push(SimpleLogger::new(level, format));
+    // A second logger would be a mistake in this file; it changes nothing.
+    let _ = CombinedLogger::init(loggers);
+    Ok(())
+}
+
+/// Why rfw ends otherwise than it was told to.
+#[derive(Debug)]
+pub enum Failure {
+    /// Called wrongly.
+    Usage(String),
+    /// Configured wrongly.
+    Config(LocatedError),
+    /// The log can't be opened.
+    Log(PathBuf, io::Error),
+    /// The firewall can't be changed.
+    Firewall(FirewallError),
+    /// The server can't serve.
+    Server(ServerError),
+    /// The system's word.
+    Io(io::Error),
+}
+
+impl Failure {
+    /// Tells a person, on one line, and gives the exit status (sysexits.h has 78).
+    pub fn report(&self) -> ExitCode {
+        // Without a terminal the log has it.
+        let _ = writeln!(io::stderr(), "rfw: {self}");
+        ExitCode::from(match self {
+            Failure::Usage(_) => 2,
+            Failure::Config(_) => 78,
+            Failure::Log(..) | Failure::Firewall(_) | Failure::Server(_) | Failure::Io(_) => 1,
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(why) => f.write_str(why),
+            Failure::Config(error) => error.fmt(f),
+            Failure::Log(path, error) => write!(f, "the log {}: {error}", path.display()),
+            Failure::Firewall(error) => error.fmt(f),
+            Failure::Server(error) => error.fmt(f),
+            Failure::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<LocatedError> for Failure {
+    fn from(error: LocatedError) -> Failure {
+        Failure::Config(error)
+    }
+}
+
+impl From<FirewallError> for Failure {
+    fn from(error: FirewallError) -> Failure {
+        Failure::Firewall(error)
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Failure {
+        Failure::Server(error)
+    }
+}
