@@ -36,7 +36,7 @@ pub enum Outcome {
     Inserted,
     /// The rule was there and has another lease now.
     Refreshed,
-    /// The rule was there with just that lease.
+    /// The rule was there for ever and stays so.
     Unchanged,
     /// The rule was there and is gone.
     Deleted,
@@ -85,7 +85,7 @@ impl Firewall {
     pub fn insert(&mut self, rule: &Rule, lease: Lease) -> Result<Outcome, FirewallError> {
         self.table(rule.family())?.change(|kept, transaction| {
             let leases = kept.leases(rule);
-            if leases == [lease] {
+            if leases == [Lease::Permanent] && lease == Lease::Permanent {
                 return Outcome::Unchanged;
             }
             leases.iter().for_each(|lease| transaction.delete(rule, *lease));

@@ -1,0 +1,415 @@
+//! A host of its own for a test: a network and mount namespace with the real
+//! iptables, ip6tables and ipset of this machine, a folder, keys, and rfw on it.
+//!
+//! Nothing is ever run outside: every command enters the namespace first, and a
+//! host whose network namespace is the machine's own is refused when it is made.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The two implementations of iptables, as `iptables.path` names them.
+pub const VARIANTS: [&str; 2] = ["iptables-nft", "iptables-legacy"];
+
+/// How long anything may take to come true.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// A namespace and a folder; both go with it.
+pub struct Host {
+    holder: Child,
+    as_user: bool,
+    pub dir: PathBuf,
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Said {
+    pub line: String,
+    pub status: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    fn of(line: String, output: &Output) -> Said {
+        Said {
+            line,
+            status: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Its output, if it succeeded.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.status, Some(0), "{self:#?}");
+        self.out
+    }
+
+    /// What it complained of, if it ended with that status.
+    #[track_caller]
+    pub fn fails_with(self, status: i32) -> String {
+        assert_eq!(self.status, Some(status), "{self:#?}");
+        self.err
+    }
+}
+
+impl Host {
+    /// Makes a host whose loopback interface is up.
+    #[track_caller]
+    pub fn new() -> Host {
+        for tool in
+            ["unshare", "nsenter", "ip", "iptables-nft", "iptables-legacy", "ipset", "curl", "openssl"]
+        {
+            assert!(is_installed(tool), "{tool} is missing: run make deps");
+        }
+        let as_user = run("id", &["-u"]).out.trim() != "0";
+        let unshare = if as_user { "-rnm" } else { "-nm" };
+        let setup = "mount -t tmpfs tmpfs /run && ip link set lo up && echo ready && exec cat";
+        let mut holder = Command::new("unshare")
+            .args([unshare, "sh", "-c", setup])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare (util-linux)");
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(
+            line, "ready\n",
+            "unshare {unshare} does not work here: namespaces are needed for this test"
+        );
+        let host = Host { holder, as_user, dir: new_folder() };
+        let inside = host.run("readlink", &["/proc/self/ns/net"]).ok();
+        let outside = run("readlink", &["/proc/self/ns/net"]).ok();
+        assert_ne!(inside, outside, "this is the machine's own network namespace");
+        host
+    }
+
+    /// A command that will run on this host.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.holder.id().to_string(), "-n", "-m"]);
+        if self.as_user {
+            command.args(["-U", "--preserve-credentials"]);
+        }
+        // Entering a mount namespace changes the folder to its root.
+        command.arg(format!("--wd={}", self.dir.display())).arg("--").arg(program);
+        command
+    }
+
+    /// Runs a command on this host to its end.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Said {
+        let output = self.command(program).args(arguments).stdin(Stdio::null()).output().expect(program);
+        Said::of(format!("{program} {}", arguments.join(" ")), &output)
+    }
+
+    /// Runs a command, fed with `input`.
+    pub fn feed(&self, program: &str, arguments: &[&str], input: &[u8]) -> Said {
+        let mut child = self
+            .command(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect(program);
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        let writer = thread::spawn(move || stdin.write_all(&input));
+        let output = child.wait_with_output().unwrap();
+        let _ = writer.join();
+        Said::of(format!("{program} {}", arguments.join(" ")), &output)
+    }
+
+    /// The rules of a chain as `iptables -S CHAIN` prints them, without those that
+    /// guard rfw's port and without the policy.
+    #[track_caller]
+    pub fn rules(&self, iptables: &str, chain: &str) -> Vec<String> {
+        let all = self.run(iptables, &["-w", "-S", chain]).ok();
+        let rules = all.lines().filter(|line| line.starts_with("-A") && !line.contains("rfw guard"));
+        rules.map(str::to_owned).collect()
+    }
+
+    /// Those that guard rfw's port, all chains.
+    #[track_caller]
+    pub fn guards(&self, iptables: &str) -> Vec<String> {
+        let all = self.run(iptables, &["-w", "-S"]).ok();
+        all.lines().filter(|line| line.contains("rfw guard")).map(str::to_owned).collect()
+    }
+
+    /// Writes a file below the host's folder.
+    pub fn write(&self, name: &str, mode: u32, text: &str) -> PathBuf {
+        let path = self.dir.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    /// Prepares rfw with keys, a white list of 127.0.0.1 and ::1 and both servers on;
+    /// `iptables` is its `iptables.path`.
+    pub fn rfw(&self, iptables: &str) -> Rfw<'_> {
+        copy_keys(&self.dir);
+        self.write("white.list", 0o644, "127.0.0.1\n::1\n");
+        let conf = format!(
+            "[config]\noutward.server\noutward.server.ip = ::\noutward.server.certfile = {0}/server.crt\n\
+             outward.server.keyfile = {0}/server.key\nlocal.server\nauth.username = me\nauth.password = secret\n\
+             default.expire = 1h\nwhitelist.file = {0}/white.list\niptables.path = {iptables}\n",
+            self.dir.display()
+        );
+        self.write("rfw.conf", 0o600, &conf);
+        Rfw { host: self, child: None }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// rfw on a host: prepared, and then perhaps running.
+pub struct Rfw<'a> {
+    pub host: &'a Host,
+    child: Option<Child>,
+}
+
+impl Rfw<'_> {
+    /// Adds lines to rfw.conf.
+    pub fn configure(self, lines: &str) -> Self {
+        let conf = fs::read_to_string(self.host.dir.join("rfw.conf")).unwrap();
+        self.host.write("rfw.conf", 0o600, &format!("{conf}{lines}\n"));
+        self
+    }
+
+    /// Replaces text in rfw.conf.
+    #[track_caller]
+    pub fn reconfigure(self, from: &str, to: &str) -> Self {
+        let conf = fs::read_to_string(self.host.dir.join("rfw.conf")).unwrap();
+        assert!(conf.contains(from), "{from:?} is not in {conf}");
+        self.host.write("rfw.conf", 0o600, &conf.replace(from, to));
+        self
+    }
+
+    /// Replaces the white list.
+    pub fn white_list(self, text: &str) -> Self {
+        self.host.write("white.list", 0o644, text);
+        self
+    }
+
+    /// Starts it and waits until it serves.
+    #[track_caller]
+    pub fn start(mut self) -> Self {
+        self.spawn();
+        self
+    }
+
+    /// Starts it again with the same configuration.
+    #[track_caller]
+    pub fn spawn(&mut self) {
+        let _ = fs::remove_file(self.host.dir.join("rfw.log"));
+        let arguments = ["-f", "rfw.conf", "--logfile", "rfw.log", "--loglevel", "DEBUG"];
+        let child = self
+            .host
+            .command(env!("CARGO_BIN_EXE_rfw"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(self.host.dir.join("rfw.err")).unwrap())
+            .spawn()
+            .expect("rfw");
+        self.child = Some(child);
+        until(SOON, "rfw is ready", || {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                panic!("rfw has ended, {status}\n{}", self.log());
+            }
+            self.log().contains("is ready")
+        });
+    }
+
+    /// Calls it with `arguments` behind the configuration file, to its end.
+    pub fn call(&self, arguments: &[&str]) -> Said {
+        let arguments = [&["-f", "rfw.conf", "--logfile", "rfw.log"], arguments].concat();
+        self.host.run(env!("CARGO_BIN_EXE_rfw"), &arguments)
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        // nsenter without a fork becomes the program itself.
+        self.child.as_ref().expect("rfw runs").id()
+    }
+
+    /// Sends it a signal by name.
+    pub fn signal(&self, name: &str) {
+        run("kill", &["-s", name, &self.pid().to_string()]).ok();
+    }
+
+    /// Waits until it has ended and gives its exit status, -1 for a signal.
+    #[track_caller]
+    pub fn end(&mut self) -> i32 {
+        let mut child = self.child.take().expect("rfw runs");
+        let mut status = None;
+        until(SOON, "rfw has ended", || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code().unwrap_or(-1)
+    }
+
+    /// Stops it as an administrator does.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        assert_eq!(self.end(), 0, "{}", self.log());
+    }
+
+    /// What it has logged since its start, and what it said on standard error.
+    pub fn log(&self) -> String {
+        let read = |name| fs::read_to_string(self.host.dir.join(name)).unwrap_or_default();
+        read("rfw.log") + &read("rfw.err")
+    }
+
+    /// Sends a request with curl, by HTTPS and with credentials.
+    #[track_caller]
+    pub fn request(&self, method: &str, path: &str) -> Reply {
+        self.curl(&["-X", method, "-u", "me:secret", &format!("https://127.0.0.1:7393{path}")])
+    }
+
+    /// Runs curl with the CA file.
+    #[track_caller]
+    pub fn curl(&self, arguments: &[&str]) -> Reply {
+        let common = ["-sS", "--max-time", "20", "--path-as-is", "-i", "--cacert", "ca.crt"];
+        let method = arguments.windows(2).find(|pair| pair[0] == "-X" && pair[1] == "HEAD");
+        let head = if method.is_some() { vec!["-I"] } else { vec![] };
+        let said = self.host.run("curl", &[&common[..], &head, arguments].concat());
+        let log = self.log();
+        assert_eq!(said.status, Some(0), "{said:#?}\n{log}");
+        Reply::parse(&said.out)
+    }
+
+    /// Sends a request that has to succeed and gives its JSON.
+    #[track_caller]
+    pub fn ok(&self, method: &str, path: &str) -> serde_json::Value {
+        let reply = self.request(method, path);
+        assert_eq!(reply.status, 200, "{method} {path}: {reply:#?}\n{}", self.log());
+        reply.json()
+    }
+
+    /// Sends a request that has to be refused with that status and gives the error.
+    #[track_caller]
+    pub fn refused(&self, method: &str, path: &str, status: u16) -> String {
+        let reply = self.request(method, path);
+        assert_eq!(reply.status, status, "{method} {path}: {reply:#?}\n{}", self.log());
+        reply.json()["error"].as_str().expect("an error").to_owned()
+    }
+
+    /// Sends raw bytes to the local HTTP server and gives what comes until it closes.
+    pub fn raw(&self, bytes: &[u8]) -> String {
+        let script = "exec 3<>/dev/tcp/127.0.0.1/7390; cat >&3 & cat <&3; kill $! 2>/dev/null; true";
+        self.host.feed("timeout", &["20", "bash", "-c", script], bytes).out
+    }
+}
+
+impl Drop for Rfw<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// An HTTP response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Reply {
+    /// Reads what `curl -i` prints, or a raw response.
+    #[track_caller]
+    pub fn parse(text: &str) -> Reply {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
+        if head.starts_with("HTTP/1.1 100") {
+            return Reply::parse(body);
+        }
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status: {text:?}"));
+        Reply { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (known, value) = line.split_once(':')?;
+            known.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+/// Waits until something has come true.
+#[track_caller]
+pub fn until(limit: Duration, what: &str, mut came: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !came() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Runs a command of this machine that changes nothing on it.
+pub fn run(program: &str, arguments: &[&str]) -> Said {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().expect(program);
+    Said::of(format!("{program} {}", arguments.join(" ")), &output)
+}
+
+fn is_installed(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(system).any(|folder| folder.join(tool).is_file())
+}
+
+fn new_folder() -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, Ordering::SeqCst);
+    let name = format!("host-{}-{count}", std::process::id());
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// Copies keys that rfwgen makes once for each run of a test program.
+fn copy_keys(dir: &Path) {
+    static KEYS: OnceLock<PathBuf> = OnceLock::new();
+    let keys = KEYS.get_or_init(|| {
+        let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("keys-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&made);
+        fs::create_dir_all(&made).unwrap();
+        let rfwgen = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/deploy/rfwgen");
+        let output =
+            Command::new(rfwgen).args(["127.0.0.1", "::1"]).stdin(Stdio::null()).current_dir(&made).output();
+        Said::of(rfwgen.to_owned(), &output.expect(rfwgen)).ok();
+        made
+    });
+    for file in ["server_127.0.0.1/server.crt", "server_127.0.0.1/server.key", "client/ca.crt"] {
+        let name = Path::new(file).file_name().unwrap();
+        fs::copy(keys.join(file), dir.join(name)).unwrap();
+    }
+}
