@@ -1,0 +1,306 @@
+//! A tool that stays: a process of iptables-restore or ipset that is fed one
+//! transaction after the other, which saves the fork and exec of each.
+//!
+//! Each transaction is followed by a line that makes the tool say a known word
+//! once everything before it is done. Standard output is a pseudo-terminal,
+//! since the tools hold their output back on a pipe. iptables-restore ends on the
+//! first error, with nothing changed; ipset says what is wrong and goes on. A
+//! process that died or hangs is replaced at the next transaction.
+
+use crate::tool::{Owned, Tool, ToolError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use std::io::{self, Read, Write};
+use std::process::{ChildStderr, ChildStdin, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a tool may take for an answer: five seconds, and then it has waited
+/// that long for the lock of the tables itself and ends.
+const ANSWER_TIME: Duration = Duration::from_millis(5_500);
+
+/// How much longer for each line that it is given.
+const LINE_TIME: Duration = Duration::from_millis(1);
+
+/// How long a tool that closed its output may take to end.
+const END_TIME: Duration = Duration::from_secs(1);
+
+/// How a tool is made to say that it has done everything so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// The line that asks for it.
+    pub ask: &'static str,
+    /// What its answer has and nothing else that it prints.
+    pub answer: &'static str,
+    /// Whether it goes on after an error, so that any complaint is one.
+    pub goes_on: bool,
+}
+
+/// A tool that is started on first use and then kept.
+pub struct Resident {
+    tool: Tool,
+    arguments: &'static [&'static str],
+    acknowledgement: Acknowledgement,
+    process: Option<Process>,
+}
+
+impl Resident {
+    /// A tool that reads transactions from standard input when called so.
+    pub fn new(tool: Tool, arguments: &'static [&'static str], acknowledgement: Acknowledgement) -> Resident {
+        Resident { tool, arguments, acknowledgement, process: None }
+    }
+
+    /// Has one transaction done, given as whole lines.
+    ///
+    /// # Errors
+    /// The tool could not do it, and says why; or gives no answer.
+    pub fn transact(&mut self, lines: &str) -> Result<(), ToolError> {
+        log::debug!("{}: {}", self.tool, shown(lines));
+        let mut process = match self.process.take().filter(Process::is_fit) {
+            Some(process) => process,
+            None => self.start()?,
+        };
+        let limit = ANSWER_TIME + LINE_TIME * u32::try_from(lines.lines().count()).unwrap_or(u32::MAX);
+        let text = format!("{lines}{}\n", self.acknowledgement.ask);
+        let said = process.converse(text.as_bytes(), self.acknowledgement.answer, Instant::now() + limit);
+        let line = || self.tool.line(self.arguments);
+        match said {
+            Ok(Said::Done(errors)) => {
+                self.process = Some(process);
+                match self.acknowledgement.goes_on && !errors.is_empty() {
+                    true => Err(self.tool.failure(self.arguments, None, &errors)),
+                    false => Ok(()),
+                }
+            }
+            Ok(Said::Ended(errors)) => Err(match process.end() {
+                Some(status) => self.tool.failure(self.arguments, Some(status), &errors),
+                None => ToolError::TimedOut(line(), END_TIME),
+            }),
+            Ok(Said::Nothing) => Err(ToolError::TimedOut(line(), limit)),
+            Err(error) => Err(ToolError::Spawn(line(), error)),
+        }
+    }
+
+    fn start(&self) -> Result<Process, ToolError> {
+        let error = |error: io::Error| ToolError::Spawn(self.tool.line(self.arguments), error);
+        let (screen, terminal) = pseudo_terminal().map_err(|errno| error(errno.into()))?;
+        let mut child = self.tool.start(self.arguments, Stdio::piped(), Stdio::from(terminal))?;
+        let (Some(stdin), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
+            return Err(error(io::ErrorKind::BrokenPipe.into()));
+        };
+        ioctl_fionbio(&stdin, true).map_err(|errno| error(errno.into()))?;
+        ioctl_fionbio(&stderr, true).map_err(|errno| error(errno.into()))?;
+        ioctl_fionbio(&screen, true).map_err(|errno| error(errno.into()))?;
+        Ok(Process { child: Owned(child), stdin, screen, stderr })
+    }
+}
+
+/// A transaction for the log: on one line, and not the whole of a long one.
+fn shown(lines: &str) -> String {
+    const MOST: usize = 50;
+    let shown = lines.lines().take(MOST).collect::<Vec<_>>().join("; ");
+    match lines.lines().count().saturating_sub(MOST) {
+        0 => shown,
+        more => format!("{shown}; and {more} more lines"),
+    }
+}
+
+/// Both ends of a pseudo-terminal: what reads the output, and what it goes to.
+fn pseudo_terminal() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&screen)?;
+    unlockpt(&screen)?;
+    let terminal =
+        ioctl_tiocgptpeer(&screen, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    Ok((screen, terminal))
+}
+
+/// What came of a transaction.
+enum Said {
+    /// It is done, with these complaints.
+    Done(String),
+    /// The process ended, with these last words.
+    Ended(String),
+    /// No answer in time.
+    Nothing,
+}
+
+struct Process {
+    child: Owned,
+    stdin: ChildStdin,
+    screen: OwnedFd,
+    stderr: ChildStderr,
+}
+
+impl Process {
+    /// Whether it is alive and has said nothing since the last transaction.
+    fn is_fit(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut fds =
+            [PollFd::new(&self.screen, PollFlags::empty()), PollFd::new(&self.stderr, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&now)), Ok(0))
+    }
+
+    /// Feeds it and listens until it has answered, at most until `deadline`.
+    fn converse(&mut self, mut text: &[u8], answer: &str, deadline: Instant) -> io::Result<Said> {
+        let (mut heard, mut errors) = (String::new(), String::new());
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            self.wait(!text.is_empty(), left)?;
+            if !text.is_empty() {
+                text = feed(&mut self.stdin, text)?;
+            }
+            let screen = read_part(|bytes| Ok(rustix::io::read(&self.screen, bytes)?))?;
+            while let Part::Text(part) = read_part(|bytes| self.stderr.read(bytes))? {
+                errors.push_str(&part);
+            }
+            match screen {
+                Part::End => return Ok(Said::Ended(errors)),
+                Part::Nothing => {}
+                Part::Text(part) => {
+                    heard.push_str(&part);
+                    if heard.contains(answer) {
+                        return Ok(Said::Done(errors));
+                    }
+                    keep_end(&mut heard, answer.len());
+                }
+            }
+        }
+        Ok(Said::Nothing)
+    }
+
+    /// Sleeps until it has said something, or may be fed.
+    fn wait(&self, feed: bool, limit: Duration) -> io::Result<()> {
+        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+        let mut fds =
+            vec![PollFd::new(&self.screen, PollFlags::IN), PollFd::new(&self.stderr, PollFlags::IN)];
+        fds.extend(feed.then(|| PollFd::new(&self.stdin, PollFlags::OUT)));
+        match poll(&mut fds, Some(&limit)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Its exit status; a process that has closed its output ends at once.
+    fn end(mut self) -> Option<ExitStatus> {
+        let start = Instant::now();
+        while start.elapsed() < END_TIME {
+            match self.child.0.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) => thread::sleep(Duration::from_millis(1)),
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+}
+
+/// Writes as much as is taken and gives the rest; a tool that has ended takes none.
+fn feed<'a>(stdin: &mut ChildStdin, text: &'a [u8]) -> io::Result<&'a [u8]> {
+    match stdin.write(text) {
+        Ok(length) => Ok(text.get(length..).unwrap_or_default()),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(text),
+            io::ErrorKind::BrokenPipe => Ok(&[]),
+            _ => Err(error),
+        },
+    }
+}
+
+/// What a read gave that does not wait.
+enum Part {
+    Text(String),
+    Nothing,
+    End,
+}
+
+fn read_part(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Part> {
+    let mut bytes = [0; 4096];
+    match read(&mut bytes) {
+        Ok(0) => Ok(Part::End),
+        Ok(length) => {
+            Ok(Part::Text(String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).into_owned()))
+        }
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::AGAIN | Errno::INTR) => Ok(Part::Nothing),
+            // What a pseudo-terminal says when its other end is closed.
+            Some(Errno::IO) => Ok(Part::End),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Forgets what came before the last `length` bytes.
+fn keep_end(text: &mut String, length: usize) {
+    let mut start = text.len().saturating_sub(length);
+    while !text.is_char_boundary(start) {
+        start = start.saturating_sub(1);
+    }
+    text.drain(..start);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// A shell that does each line and, asked for a sign, gives it.
+    fn shell(goes_on: bool) -> Resident {
+        let acknowledgement = Acknowledgement { ask: "echo the sign", answer: "the sign", goes_on };
+        Resident::new(Tool::find(Path::new("/bin/sh")).unwrap(), &[], acknowledgement)
+    }
+
+    fn pid(resident: &Resident) -> Option<u32> {
+        resident.process.as_ref().map(|process| process.child.0.id())
+    }
+
+    #[test]
+    fn a_tool_stays_from_one_transaction_to_the_next() {
+        let mut shell = shell(true);
+        shell.transact("x=1\n").unwrap();
+        let first = pid(&shell);
+        shell.transact("test $x = 1 || echo forgotten >&2\n").unwrap();
+        assert!(first.is_some() && first == pid(&shell));
+    }
+
+    #[test]
+    fn a_complaint_of_a_tool_that_goes_on_is_an_error() {
+        let mut shell = shell(true);
+        let error = shell.transact("echo no such set >&2\n").unwrap_err();
+        assert_eq!(error.to_string(), "/bin/sh : no such set");
+        assert!(pid(&shell).is_some());
+        assert!(self::shell(false).transact("echo a warning >&2\n").is_ok());
+    }
+
+    #[test]
+    fn a_tool_that_ends_is_started_again() {
+        let mut shell = shell(false);
+        let error = shell.transact("echo line 2 failed >&2; exit 1\n").unwrap_err();
+        assert_eq!(error.to_string(), "/bin/sh : exit status: 1: line 2 failed");
+        shell.transact("true\n").unwrap();
+        shell.transact("exec >&- 2>&1; sleep 0; exit\n").unwrap_err();
+        shell.transact("true\n").unwrap();
+    }
+
+    #[test]
+    fn a_tool_that_was_killed_meanwhile_is_started_again() {
+        let mut shell = shell(false);
+        shell.transact("true\n").unwrap();
+        let first = pid(&shell).unwrap();
+        Tool::find(Path::new("kill")).unwrap().run(&["-9", &first.to_string()], "").unwrap();
+        let start = Instant::now();
+        while shell.process.as_ref().is_some_and(Process::is_fit) {
+            assert!(start.elapsed() < Duration::from_secs(5));
+        }
+        shell.transact("true\n").unwrap();
+        assert_ne!(pid(&shell), Some(first));
+    }
+
+    #[test]
+    fn much_text_both_ways_does_not_jam() {
+        let mut shell = shell(true);
+        let lines = "echo 0123456789012345678901234567890123456789\n".repeat(5_000);
+        shell.transact(&lines).unwrap();
+    }
+}
