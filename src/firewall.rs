@@ -1,32 +1,36 @@
 //! The packet filter as rfw sees it: a handful of verbs, each idempotent, each one
 //! transaction of the kernel.
 //!
-//! The kernel is the database. A change is planned on what the kernel holds at that
-//! moment; where another program changed it in between, the transaction fails as a
-//! whole, the kernel is read anew and the change planned again. What rfw did not
-//! make is never touched.
+//! The kernel is the database. An address is a rule of its own, or with the option
+//! `ipset` an entry of a set that one rule looks packets up in; both work the same
+//! to a client. What rfw did not make is never touched.
 
-use crate::command::Filter;
-use crate::iptables::{self, Change, Counters, Owner, Transaction};
-use crate::lease::{Lease, Moment};
+use crate::ipset::{self, Entry, Set, Side, TIMEOUT_MAX, Timeout};
+use crate::lease::{Interval, Lease, Moment};
+use crate::listing::{Filter, Listing};
 use crate::net::{Family, Network};
-use crate::rule::Rule;
-use crate::tool::{Tool, ToolError};
+use crate::rule::{Place, Rule};
+use crate::sets::{Count, Entered, Sets, Wish};
+use crate::table::{Commands, Kept, Table, Trust};
+use crate::tool::ToolError;
 use crate::whitelist::WhiteList;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
-use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How often a change is planned anew when the kernel's table keeps changing.
-const ATTEMPTS: usize = 5;
+/// How often a set is tried whose rule somebody else keeps removing.
+const ATTEMPTS: usize = 3;
 
-/// Seconds to wait for another program that holds the lock of the tables.
-const LOCK_WAIT: &str = "--wait=5";
+/// So many rules of its own make rfw say that sets are the better choice.
+const MANY_RULES: usize = 500;
 
-/// The tables of both families, or of IPv4 alone where there is no IPv6.
+/// The tables of both families, or of IPv4 alone where there is no IPv6, and the
+/// sets.
 pub struct Firewall {
     tables: Vec<Table>,
+    sets: Option<Sets>,
+    use_sets: bool,
+    said_many: bool,
 }
 
 /// What a change came to.
@@ -57,41 +61,44 @@ impl Outcome {
     }
 }
 
-/// A rule of rfw as the kernel holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    /// Its number in its chain, from 1, all rules of the chain counted.
-    pub number: usize,
-    /// What it has matched.
-    pub counters: Counters,
-    /// The rule.
-    pub rule: Rule,
-    /// How long it stays.
-    pub lease: Lease,
-}
-
 impl Firewall {
-    /// The tables behind these commands; nothing is read or changed yet.
-    pub fn new(v4: Commands, v6: Option<Commands>) -> Firewall {
+    /// The tables behind these commands, and the sets if the host has ipset;
+    /// `use_sets` tells whether addresses are kept in them. Nothing is read or
+    /// changed yet.
+    pub fn new(v4: Commands, v6: Option<Commands>, sets: Option<Sets>, use_sets: bool) -> Firewall {
         let v4 = Table::new(Family::V4, v4);
         let v6 = v6.map(|commands| Table::new(Family::V6, commands));
-        Firewall { tables: [Some(v4), v6].into_iter().flatten().collect() }
+        let tables = [Some(v4), v6].into_iter().flatten().collect();
+        Firewall { tables, use_sets: use_sets && sets.is_some(), sets, said_many: false }
     }
 
     /// Puts a rule in front of its chain, or renews the lease of the one there.
     ///
     /// # Errors
     /// The kernel does not have it: see [`FirewallError`].
-    pub fn insert(&mut self, rule: &Rule, lease: Lease) -> Result<Outcome, FirewallError> {
-        self.table(rule.family())?.change(|kept, transaction| {
+    pub fn insert(&mut self, rule: &Rule, lease: Lease, now: SystemTime) -> Result<Outcome, FirewallError> {
+        let set = Set::of(rule);
+        if self.is_for_sets(&set)? {
+            return self.insert_entry(rule, &set, lease, now);
+        }
+        let place = rule.place().clone();
+        let by_precedence = self.use_sets;
+        let trust = if lease == Lease::Permanent { Trust::Kernel } else { Trust::Memory };
+        if by_precedence {
+            self.table(rule.family())?.forget();
+        }
+        let outcome = self.change(rule.family(), trust, |kept, transaction| {
             let leases = kept.leases(rule);
             if leases == [Lease::Permanent] && lease == Lease::Permanent {
                 return Outcome::Unchanged;
             }
+            let number = if by_precedence { kept.number_for(place.target(), place.chain()) } else { 1 };
             leases.iter().for_each(|lease| transaction.delete(rule, *lease));
-            transaction.insert(rule, lease);
+            transaction.insert(rule, lease, number);
             if leases.is_empty() { Outcome::Inserted } else { Outcome::Refreshed }
-        })
+        })?;
+        self.say_if_many();
+        Ok(outcome)
     }
 
     /// Takes a rule out.
@@ -99,29 +106,83 @@ impl Firewall {
     /// # Errors
     /// The kernel may still have it: see [`FirewallError`].
     pub fn delete(&mut self, rule: &Rule) -> Result<Outcome, FirewallError> {
-        self.table(rule.family())?.change(|kept, transaction| {
+        let as_rule = self.change(rule.family(), Trust::Kernel, |kept, transaction| {
             let leases = kept.leases(rule);
             leases.iter().for_each(|lease| transaction.delete(rule, *lease));
             if leases.is_empty() { Outcome::Absent } else { Outcome::Deleted }
-        })
+        })?;
+        let set = Set::of(rule);
+        if !self.use_sets || !self.table(rule.family())?.has_set(&set)? {
+            return Ok(as_rule);
+        }
+        match self.sets()?.delete(&set.name(), &ipset::element(rule))? {
+            Entered::Done => Ok(Outcome::Deleted),
+            Entered::Already | Entered::Full | Entered::NoSet => Ok(as_rule),
+        }
     }
 
-    /// The rules of rfw that the filter admits, in the kernel's order.
+    /// Puts in or renews a rule for every address of a list at one place: for each
+    /// family all of them or none.
+    ///
+    /// # Errors
+    /// See [`FirewallError`]; where a set has no room nothing has been changed.
+    pub fn insert_all(
+        &mut self,
+        place: &Place,
+        list: &[Network],
+        lease: Lease,
+        now: SystemTime,
+    ) -> Result<Count, FirewallError> {
+        let timeout = if self.use_sets { Some(timeout(lease, now)?) } else { None };
+        let batches = self.batches(place, list)?;
+        if self.use_sets {
+            batches.iter().try_for_each(|batch| self.check_room(batch))?;
+        }
+        let mut total = Count::default();
+        for batch in &batches {
+            total.add(match timeout {
+                Some(timeout) => self.change_entries(batch, Wish::Add(timeout))?,
+                None => self.insert_rules(batch, lease)?,
+            });
+        }
+        self.say_if_many();
+        Ok(total)
+    }
+
+    /// Takes out the rule of every address of a list at one place.
+    ///
+    /// # Errors
+    /// See [`FirewallError`].
+    pub fn delete_all(&mut self, place: &Place, list: &[Network]) -> Result<Count, FirewallError> {
+        let mut total = Count::default();
+        for batch in &self.batches(place, list)? {
+            let mut count = self.delete_rules(batch)?;
+            if self.use_sets && self.table(batch.set.family())?.has_set(&batch.set)? {
+                let entries = self.change_entries(batch, Wish::Delete)?;
+                count.present = count.present.max(entries.present);
+                count.absent = count.absent.min(entries.absent);
+            }
+            total.add(count);
+        }
+        Ok(total)
+    }
+
+    /// The rules of rfw that the filter admits, in the kernel's order, to be read
+    /// row by row.
     ///
     /// # Errors
     /// A table can't be read.
-    pub fn list(&self, filter: &Filter) -> Result<Vec<Listed>, FirewallError> {
-        let mut listed = Vec::new();
+    pub fn list(&self, filter: &Filter, now: SystemTime) -> Result<Listing, FirewallError> {
+        let mut tables = VecDeque::new();
         for table in &self.tables {
-            let text = table.commands.read()?;
-            listed.extend(listed_in(&text, table.family).filter(|row| filter.admits(row.rule.place())));
+            tables.push_back((table.family(), table.commands().read()?));
         }
-        Ok(listed)
+        Ok(Listing::new(filter.clone(), tables, self.sets.as_ref(), now))
     }
 
     /// Removes rules that are due at `now`, of each family at most `most` in one
     /// transaction, and gives them. The first `pass_over` are left alone; no others
-    /// are left when it gives none.
+    /// are left when it gives none. Entries of sets are swept by the kernel.
     ///
     /// # Errors
     /// A table can't be read or changed.
@@ -132,10 +193,9 @@ impl Firewall {
         most: usize,
     ) -> Result<Vec<Rule>, FirewallError> {
         let mut removed = Vec::new();
-        for table in &mut self.tables {
-            removed.extend(table.change(|kept, transaction| {
-                let due = kept.find(|_, lease| lease.is_due(now));
-                let due = due.into_iter().skip(pass_over).take(most);
+        for family in self.families() {
+            removed.extend(self.change(family, Trust::Memory, |kept, transaction| {
+                let due = kept.find(|_, lease| lease.is_due(now)).into_iter().skip(pass_over).take(most);
                 due.map(|(rule, lease)| {
                     transaction.delete(rule, lease);
                     rule.clone()
@@ -148,21 +208,19 @@ impl Firewall {
 
     /// When the next rule is due, as far as rfw has read the tables.
     pub fn next_due(&self) -> Option<Moment> {
-        let copies = self.tables.iter().flat_map(|table| table.kept.rules.values().flatten());
-        copies.filter_map(|copy| copy.lease.end()).min()
+        self.tables.iter().flat_map(|table| table.kept().all_leases()).filter_map(Lease::end).min()
     }
 
     /// Brings the tables into line with the white list: its networks alone may
-    /// reach the port, rules that touch them go. Gives the rules removed.
+    /// reach the port, rules and entries that touch them go. Gives those removed.
     ///
     /// # Errors
     /// A table can't be read or changed.
     pub fn guard(&mut self, port: Option<u16>, list: &WhiteList) -> Result<Vec<Rule>, FirewallError> {
         let mut removed = Vec::new();
-        for table in &mut self.tables {
-            let family = table.family;
-            removed.extend(table.change(|kept, transaction| {
-                kept.guards.iter().for_each(|guard| transaction.delete_guard(guard));
+        for family in self.families() {
+            removed.extend(self.change(family, Trust::Kernel, |kept, transaction| {
+                kept.guards().iter().for_each(|guard| transaction.delete_guard(guard));
                 if let Some(port) = port {
                     let networks = list.networks().filter(|network| network.family() == family);
                     transaction.insert_guard(port, networks);
@@ -175,185 +233,374 @@ impl Firewall {
                 remove.collect::<Vec<Rule>>()
             })?);
         }
+        for set in self.linked_sets() {
+            removed.extend(self.remove_entries(&set, |rule| list.conflict(rule).is_some())?);
+        }
         Ok(removed)
     }
 
-    /// Removes everything that rfw made and gives the number of rules.
+    /// Takes along what was kept in the other way before the option `ipset` was
+    /// changed, and clears away sets that are empty or that no rule uses.
     ///
     /// # Errors
-    /// A table can't be read or changed.
+    /// A table or set can't be read or changed.
+    pub fn adopt(&mut self, now: SystemTime) -> Result<(), FirewallError> {
+        for family in self.families() {
+            self.table(family)?.refresh()?;
+            match self.use_sets {
+                true => self.move_rules_to_sets(family, now)?,
+                false => self.move_sets_to_rules(family, now)?,
+            }
+        }
+        self.clear_away()
+    }
+
+    /// Removes everything that rfw made and gives the number of rules and entries.
+    ///
+    /// # Errors
+    /// A table or set can't be read or changed.
     pub fn flush(&mut self) -> Result<usize, FirewallError> {
-        let mut count: usize = 0;
-        for table in &mut self.tables {
-            let removed = table.change(|kept, transaction| {
+        let mut count = 0;
+        for family in self.families() {
+            self.table(family)?.refresh()?;
+            for set in self.linked_sets().iter().filter(|set| set.family() == family) {
+                count += self.sets.as_ref().map_or(Ok(0), |sets| sets.size(&set.name()))?;
+            }
+            count += self.change(family, Trust::Kernel, |kept, transaction| {
                 let rules = kept.find(|_, _| true);
                 rules.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
-                kept.guards.iter().for_each(|guard| transaction.delete_guard(guard));
-                rules.len().saturating_add(kept.guards.len())
+                kept.sets().for_each(|set| transaction.delete_set(set));
+                kept.guards().iter().for_each(|guard| transaction.delete_guard(guard));
+                rules.len() + kept.guards().len()
             })?;
-            count = count.saturating_add(removed);
         }
+        self.clear_away()?;
         Ok(count)
     }
 
+    fn families(&self) -> Vec<Family> {
+        self.tables.iter().map(Table::family).collect()
+    }
+
     fn table(&mut self, family: Family) -> Result<&mut Table, FirewallError> {
-        let table = self.tables.iter_mut().find(|table| table.family == family);
+        let table = self.tables.iter_mut().find(|table| table.family() == family);
         table.ok_or(FirewallError::NoFamily(family))
     }
+
+    fn sets(&mut self) -> Result<&mut Sets, FirewallError> {
+        self.sets.as_mut().ok_or(FirewallError::NoSets)
+    }
+
+    /// Changes the table of a family and tells the other, which is of the same
+    /// ruleset where this is nftables.
+    fn change<T>(
+        &mut self,
+        family: Family,
+        trust: Trust,
+        plan: impl Fn(&Kept, &mut crate::iptables::Transaction) -> T,
+    ) -> Result<T, FirewallError> {
+        let table = self.table(family)?;
+        let outcome = table.change(trust, plan);
+        if let Some((before, after)) = table.take_own_change() {
+            let others = self.tables.iter_mut().filter(|table| table.family() != family);
+            others.for_each(|table| table.note_change(before, after));
+        }
+        Ok(outcome?)
+    }
+
+    /// Once says that sets are better for so many rules.
+    fn say_if_many(&mut self) {
+        let rules: usize = self.tables.iter().map(|table| table.kept().len()).sum();
+        if !self.use_sets && !self.said_many && rules > MANY_RULES {
+            self.said_many = true;
+            log::warn!(
+                "{rules} rules: each packet is compared with one after the other; \
+                 with the option ipset in rfw.conf they cost as little as a single rule"
+            );
+        }
+    }
 }
 
-/// The commands of one family: `iptables-save` and `iptables-restore`, or those of
-/// a variant such as `iptables-legacy`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Commands {
-    save: Tool,
-    restore: Tool,
+/// Addresses in rules.
+impl Firewall {
+    fn insert_rules(&mut self, batch: &Batch, lease: Lease) -> Result<Count, FirewallError> {
+        self.change(batch.set.family(), Trust::Memory, |kept, transaction| {
+            let present = batch.delete_present(kept, transaction);
+            batch.rules.iter().for_each(|rule| transaction.insert(rule, lease, 1));
+            batch.count(present)
+        })
+    }
+
+    fn delete_rules(&mut self, batch: &Batch) -> Result<Count, FirewallError> {
+        self.change(batch.set.family(), Trust::Kernel, |kept, transaction| {
+            let present = batch.delete_present(kept, transaction);
+            batch.count(present)
+        })
+    }
+
+    fn batches(&self, place: &Place, list: &[Network]) -> Result<Vec<Batch>, FirewallError> {
+        let mut batches = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let networks: HashSet<Network> = list.iter().copied().filter(|n| n.family() == family).collect();
+            if networks.is_empty() {
+                continue;
+            }
+            if !self.families().contains(&family) {
+                return Err(FirewallError::NoFamily(family));
+            }
+            batches.push(Batch::new(place, family, networks, self.use_sets));
+        }
+        Ok(batches)
+    }
 }
 
-impl Commands {
-    /// Finds the companions of an iptables command by its name.
-    ///
-    /// # Errors
-    /// One of the three is not there.
-    pub fn find(command: &Path) -> Result<Commands, ToolError> {
-        Tool::find(command)?;
-        let companion = |suffix: &str| {
-            let mut name = command.as_os_str().to_owned();
-            name.push(suffix);
-            Tool::find(Path::new(&name))
+/// The addresses of one family in a list.
+struct Batch {
+    set: Set,
+    networks: HashSet<Network>,
+    /// The rules they make, which are not needed where they are in sets.
+    rules: HashSet<Rule>,
+}
+
+impl Batch {
+    fn new(place: &Place, family: Family, networks: HashSet<Network>, in_sets: bool) -> Batch {
+        let side = match place.chain() {
+            crate::rule::Chain::Output => Side::Destination,
+            crate::rule::Chain::Input | crate::rule::Chain::Forward => Side::Source,
         };
-        Ok(Commands { save: companion("-save")?, restore: companion("-restore")? })
+        let rules = match in_sets {
+            true => HashSet::new(),
+            false => networks.iter().filter_map(|network| place.clone().rule(*network).ok()).collect(),
+        };
+        Batch { set: Set::new(family, place.clone(), side), networks, rules }
     }
 
-    /// The filter table as `iptables-save` prints it, counters included.
-    ///
-    /// # Errors
-    /// It can't be read, for want of permission or of support in the kernel.
-    pub fn read(&self) -> Result<String, ToolError> {
-        self.save.run(&["-c", "-t", "filter"], "")
+    /// Deletes those that are there, and gives their number.
+    fn delete_present(&self, kept: &Kept, transaction: &mut crate::iptables::Transaction) -> usize {
+        let wanted = |rule: &Rule| match self.rules.is_empty() {
+            true => {
+                Set::of(rule) == self.set && rule.networks().all(|network| self.networks.contains(network))
+            }
+            false => self.rules.contains(rule),
+        };
+        let present = kept.find(|rule, _| wanted(rule));
+        present.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
+        present.iter().map(|(rule, _)| *rule).collect::<HashSet<&Rule>>().len()
     }
 
-    fn commit(&self, transaction: &Transaction) -> Result<(), ToolError> {
-        let script = transaction.script();
-        log::debug!("{}: {}", self.restore, script.trim_end().replace('\n', "; "));
-        self.restore.run(&["--noflush", LOCK_WAIT], &script).map(drop)
+    fn count(&self, present: usize) -> Count {
+        Count { present, absent: self.networks.len().saturating_sub(present) }
     }
 }
 
-/// The filter table of one family.
-struct Table {
-    family: Family,
-    commands: Commands,
-    kept: Kept,
-}
-
-impl Table {
-    fn new(family: Family, commands: Commands) -> Table {
-        Table { family, commands, kept: Kept::default() }
+/// Addresses in sets.
+impl Firewall {
+    /// Whether rules like those of `set` are kept in sets. Where the kernel has no
+    /// sets of pairs, a pair is a rule of its own.
+    fn is_for_sets(&mut self, set: &Set) -> Result<bool, FirewallError> {
+        match &mut self.sets {
+            Some(sets) if self.use_sets => Ok(set.side() != Side::Both || sets.has_pairs(set)?),
+            _ => Ok(false),
+        }
     }
 
-    /// Plans a change on what the kernel holds now and makes it. A plan that failed
-    /// because the table was not what it had been is made again; one that would be
-    /// the same again is an error.
-    fn change<T>(&mut self, plan: impl Fn(&Kept, &mut Transaction) -> T) -> Result<T, FirewallError> {
-        let mut failed: Option<(Transaction, ToolError)> = None;
+    fn insert_entry(
+        &mut self,
+        rule: &Rule,
+        set: &Set,
+        lease: Lease,
+        now: SystemTime,
+    ) -> Result<Outcome, FirewallError> {
+        let (name, element, timeout) = (set.name(), ipset::element(rule), timeout(lease, now)?);
         for _ in 0..ATTEMPTS {
-            self.kept = Kept::read(&self.commands.read()?, self.family);
-            let mut transaction = Transaction::default();
-            let outcome = plan(&self.kept, &mut transaction);
-            match failed {
-                Some((before, error)) if before == transaction => return Err(error.into()),
-                _ if transaction.changes().is_empty() => return Ok(outcome),
-                _ => {}
-            }
-            match self.commands.commit(&transaction) {
-                Ok(()) => {
-                    self.kept.apply(&transaction);
-                    return Ok(outcome);
+            self.link(set)?;
+            let sets = self.sets()?;
+            let outcome = match sets.add(&name, &element, timeout)? {
+                Entered::Done => Outcome::Inserted,
+                Entered::Full => return Err(FirewallError::Full(sets.maxelem())),
+                Entered::NoSet => {
+                    self.table(set.family())?.forget();
+                    continue;
                 }
-                Err(error @ ToolError::Failed(..)) => failed = Some((transaction, error)),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(failed.map_or(FirewallError::Restless, |(_, error)| error.into()))
-    }
-}
-
-/// What rfw keeps in a table, as last read.
-#[derive(Default)]
-struct Kept {
-    rules: HashMap<Rule, Vec<Copy>>,
-    guards: Vec<String>,
-    /// The position of the rule put in last; the kernel's own begin at 1.
-    top: i64,
-}
-
-/// One of the copies of a rule; other programs may have made a second.
-struct Copy {
-    lease: Lease,
-    position: i64,
-}
-
-impl Kept {
-    fn read(text: &str, family: Family) -> Kept {
-        let mut kept = Kept::default();
-        for (position, line) in (1..).zip(text.lines().filter_map(|line| iptables::parse(line, family))) {
-            match line.owner {
-                Owner::Rfw(rule, lease) => kept.rules.entry(rule).or_default().push(Copy { lease, position }),
-                Owner::Guard(specification) => kept.guards.push(specification),
-                Owner::Other => {}
-            }
-        }
-        kept
-    }
-
-    /// Does what the kernel has done.
-    fn apply(&mut self, transaction: &Transaction) {
-        for change in transaction.changes() {
-            match change {
-                Change::Insert(rule, lease) => {
-                    self.top = self.top.saturating_sub(1);
-                    let copy = Copy { lease: *lease, position: self.top };
-                    self.rules.entry(rule.clone()).or_default().push(copy);
+                Entered::Already
+                    if timeout.seconds() == 0 && sets.timeout(&name, &element)? == Some(timeout) =>
+                {
+                    Outcome::Unchanged
                 }
-                Change::Delete(rule, lease) => {
-                    if let Some(copies) = self.rules.get_mut(rule) {
-                        copies.retain(|copy| copy.lease != *lease);
-                    }
+                Entered::Already => match sets.renew(&name, &element, timeout)? {
+                    Entered::Full => return Err(FirewallError::Full(sets.maxelem())),
+                    Entered::Done | Entered::Already | Entered::NoSet => Outcome::Refreshed,
+                },
+            };
+            return self.without_rule(rule, outcome);
+        }
+        Err(ToolError::Restless.into())
+    }
+
+    /// Deletes the rule of an address that is in a set now. There is one where its
+    /// time was longer than a set can hold.
+    fn without_rule(&mut self, rule: &Rule, outcome: Outcome) -> Result<Outcome, FirewallError> {
+        if self.table(rule.family())?.kept().leases(rule).is_empty() {
+            return Ok(outcome);
+        }
+        self.change(rule.family(), Trust::Memory, |kept, transaction| {
+            kept.leases(rule).iter().for_each(|lease| transaction.delete(rule, *lease));
+        })?;
+        Ok(Outcome::Refreshed)
+    }
+
+    /// Makes sure that a set is there and a rule looks packets up in it. A set that
+    /// no rule used, since somebody flushed the table, begins anew.
+    fn link(&mut self, set: &Set) -> Result<(), FirewallError> {
+        let table = self.table(set.family())?;
+        if table.has_set(set)? {
+            return Ok(());
+        }
+        table.forget();
+        self.sets()?.create(set)?;
+        self.change(set.family(), Trust::Kernel, |kept, transaction| {
+            let number = kept.number_for(set.place().target(), set.place().chain());
+            transaction.insert_set(set, number);
+        })?;
+        // The rule that went in has moved others.
+        self.table(set.family())?.forget();
+        Ok(())
+    }
+
+    fn check_room(&mut self, batch: &Batch) -> Result<(), FirewallError> {
+        let linked = self.table(batch.set.family())?.has_set(&batch.set)?;
+        let sets = self.sets()?;
+        let most = usize::try_from(sets.maxelem()).unwrap_or(usize::MAX);
+        let size = match linked {
+            true => sets.size_with(&batch.set.name(), &batch.networks)?,
+            false => batch.networks.len(),
+        };
+        if size > most { Err(FirewallError::Full(sets.maxelem())) } else { Ok(()) }
+    }
+
+    fn change_entries(&mut self, batch: &Batch, wish: Wish) -> Result<Count, FirewallError> {
+        if let Wish::Add(_) = wish {
+            self.link(&batch.set)?;
+        }
+        let maxelem = self.sets()?.maxelem();
+        match self.sets()?.apply(&batch.set, &batch.networks, wish) {
+            Err(error) if error.says("is full") => Err(FirewallError::Full(maxelem)),
+            count => Ok(count?),
+        }
+    }
+
+    /// The sets that a rule looks packets up in, as last read.
+    fn linked_sets(&self) -> Vec<Set> {
+        self.tables.iter().flat_map(|table| table.kept().sets()).cloned().collect()
+    }
+
+    /// Deletes the entries that stand for unwanted rules, and gives those.
+    fn remove_entries(
+        &mut self,
+        set: &Set,
+        unwanted: impl Fn(&Rule) -> bool,
+    ) -> Result<Vec<Rule>, FirewallError> {
+        let name = set.name();
+        let mut removed = Vec::new();
+        let mut lines = self.sets()?.save(&name)?;
+        while let Some(line) = lines.next_line()? {
+            let rule = Entry::parse(&line).and_then(|entry| set.rule(entry.element));
+            removed.extend(rule.filter(&unwanted));
+        }
+        for rule in &removed {
+            self.sets()?.delete(&name, &ipset::element(rule))?;
+        }
+        Ok(removed)
+    }
+
+    /// What was kept as rules goes into sets, with what is left of its time.
+    fn move_rules_to_sets(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
+        let mut entries: HashMap<Set, Vec<(String, Timeout)>> = HashMap::new();
+        let mut moved: Vec<Rule> = Vec::new();
+        let rules: Vec<(Rule, Lease)> = {
+            let found = self.table(family)?.kept().find(|_, lease| !lease.is_due(now));
+            found.into_iter().map(|(rule, lease)| (rule.clone(), lease)).collect()
+        };
+        for (rule, lease) in rules {
+            let set = Set::of(&rule);
+            match timeout(lease, now) {
+                Ok(timeout) if self.is_for_sets(&set)? => {
+                    entries.entry(set).or_default().push((ipset::element(&rule), timeout));
+                    moved.push(rule);
                 }
-                Change::InsertGuard(guard) => self.guards.push(guard.clone()),
-                Change::DeleteGuard(guard) => self.guards.retain(|kept| kept != guard),
+                Ok(_) => {}
+                Err(_) => log::warn!("stays a rule, since a set can't hold it that long: {rule}, {lease}"),
             }
         }
-        self.rules.retain(|_, copies| !copies.is_empty());
+        let moved: HashSet<Rule> = moved.into_iter().collect();
+        for (set, entries) in &entries {
+            self.link(set)?;
+            self.sets()?.load(set, entries)?;
+        }
+        self.change(family, Trust::Kernel, |kept, transaction| {
+            let old = kept.find(|rule, _| moved.contains(rule));
+            old.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
+        })?;
+        if !moved.is_empty() {
+            log::info!("{} rules of {family} are entries of sets now", moved.len());
+        }
+        Ok(())
     }
 
-    fn leases(&self, rule: &Rule) -> Vec<Lease> {
-        self.rules.get(rule).into_iter().flatten().map(|copy| copy.lease).collect()
+    /// What was kept in sets becomes rules, with what is left of its time.
+    fn move_sets_to_rules(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
+        // Accept comes first in this order; put in last, it is in front.
+        let sets: Vec<Set> =
+            self.linked_sets().into_iter().filter(|set| set.family() == family).rev().collect();
+        let mut moved: Vec<(Rule, Lease)> = Vec::new();
+        for set in &sets {
+            let mut lines = self.sets()?.save(&set.name())?;
+            while let Some(line) = lines.next_line()? {
+                let Some(entry) = Entry::parse(&line) else { continue };
+                let lease = Interval::seconds_long(entry.timeout.seconds()).from(now);
+                moved.extend(set.rule(entry.element).map(|rule| (rule, lease)));
+            }
+        }
+        self.change(family, Trust::Kernel, |_, transaction| {
+            moved.iter().for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
+            sets.iter().for_each(|set| transaction.delete_set(set));
+        })?;
+        if !moved.is_empty() {
+            log::info!("{} entries of sets are rules of {family} now", moved.len());
+            self.say_if_many();
+        }
+        Ok(())
     }
 
-    /// The rules that are wanted, first in the table first: iptables looks for a
-    /// rule to delete from the head, so this order keeps many deletes linear.
-    fn find(&self, wanted: impl Fn(&Rule, Lease) -> bool) -> Vec<(&Rule, Lease)> {
-        let all = self.rules.iter().flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule, copy)));
-        let mut found: Vec<_> = all.filter(|(rule, copy)| wanted(rule, copy.lease)).collect();
-        found.sort_unstable_by_key(|(_, copy)| copy.position);
-        found.into_iter().map(|(rule, copy)| (rule, copy.lease)).collect()
+    /// Destroys the sets of rfw that are empty or that no rule uses.
+    fn clear_away(&mut self) -> Result<(), FirewallError> {
+        let Some(sets) = &mut self.sets else { return Ok(()) };
+        for table in &mut self.tables {
+            let mut empty = Vec::new();
+            for set in table.kept().sets() {
+                if sets.size(&set.name())? == 0 {
+                    empty.push(set.clone());
+                }
+            }
+            table.change(Trust::Kernel, |kept, transaction| {
+                kept.sets().filter(|set| empty.contains(set)).for_each(|set| transaction.delete_set(set));
+            })?;
+        }
+        let used: HashSet<String> =
+            self.tables.iter().flat_map(|table| table.kept().sets()).map(Set::name).collect();
+        for name in sets.names()?.iter().filter(|name| ipset::is_own_name(name) && !used.contains(*name)) {
+            sets.destroy(name)?;
+        }
+        Ok(())
     }
 }
 
-/// The rules of rfw in a saved table.
-fn listed_in(text: &str, family: Family) -> impl Iterator<Item = Listed> {
-    let mut numbers: HashMap<String, usize> = HashMap::new();
-    let lines = text.lines().filter_map(move |line| iptables::parse(line, family));
-    lines.filter_map(move |line| {
-        let number = numbers.entry(line.chain).or_default();
-        *number = number.saturating_add(1);
-        match line.owner {
-            Owner::Rfw(rule, lease) => Some(Listed { number: *number, counters: line.counters, rule, lease }),
-            Owner::Guard(_) | Owner::Other => None,
-        }
-    })
+/// What is left of a lease at `now`, as the kernel's timeout of an entry.
+fn timeout(lease: Lease, now: SystemTime) -> Result<Timeout, FirewallError> {
+    let Some(end) = lease.end() else { return Ok(Timeout::default()) };
+    let end = UNIX_EPOCH + Duration::from_secs(end.seconds());
+    let left = end.duration_since(now).unwrap_or(Duration::ZERO).as_secs().max(1);
+    Timeout::new(left).ok_or(FirewallError::TooLong(left))
 }
 
 /// Why the kernel does not hold what was asked for.
@@ -363,8 +610,12 @@ pub enum FirewallError {
     Tool(ToolError),
     /// This host has no packet filter for that family.
     NoFamily(Family),
-    /// Other programs changed the table again and again.
-    Restless,
+    /// There are entries of sets, and no ipset to read them.
+    NoSets,
+    /// A set has its most entries.
+    Full(u32),
+    /// A time in seconds that a set can't hold.
+    TooLong(u64),
 }
 
 impl From<ToolError> for FirewallError {
@@ -378,7 +629,14 @@ impl fmt::Display for FirewallError {
         match self {
             FirewallError::Tool(error) => error.fmt(f),
             FirewallError::NoFamily(family) => write!(f, "{family} is not available on this host"),
-            FirewallError::Restless => f.write_str("other programs keep changing the table"),
+            FirewallError::NoSets => f.write_str("the tables use sets of rfw, but ipset is not installed"),
+            FirewallError::Full(most) => {
+                write!(f, "no room: a set has at most {most} entries (ipset.maxelem in rfw.conf)")
+            }
+            FirewallError::TooLong(seconds) => write!(
+                f,
+                "{seconds} seconds are too long: a set holds an address for at most {TIMEOUT_MAX} seconds, or for ever with expire=0"
+            ),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! A line is ours if its comment is one that rfw writes and all the rest of it is
 //! what rfw would have made. Anything more, anything else, is someone else's.
 
+use crate::ipset::{Set, Side};
 use crate::lease::Lease;
 use crate::net::{Family, Network};
 use crate::rule::{Chain, Interface, Place, Rule, Target};
@@ -11,6 +12,9 @@ use std::fmt::Write;
 
 /// The comment of the rules that guard rfw's own port.
 const GUARD: &str = "rfw guard";
+
+/// The comment of the rules that look packets up in a set of rfw.
+const SET: &str = "rfw set";
 
 /// The packets and bytes that a rule has matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,6 +41,8 @@ pub struct Line {
 pub enum Owner {
     /// A rule that rfw put in for a client.
     Rfw(Rule, Lease),
+    /// A rule that looks packets up in a set of rfw.
+    Set(Set),
     /// A rule that guards rfw's port, as `-A` would take it.
     Guard(String),
     /// Somebody else's.
@@ -50,7 +56,7 @@ pub fn parse(line: &str, family: Family) -> Option<Line> {
     let words = split(specification)?;
     let chain = words.first()?.clone();
     let owner = match own(&words, family) {
-        Some((rule, lease)) => Owner::Rfw(rule, lease),
+        Some(owner) => owner,
         None if is_guard(&words) => Owner::Guard(specification.to_owned()),
         None => Owner::Other,
     };
@@ -89,8 +95,8 @@ fn split(line: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
-/// The rule and lease of a line that rfw made.
-fn own(words: &[String], family: Family) -> Option<(Rule, Lease)> {
+/// What a line says that rfw made for a client.
+fn own(words: &[String], family: Family) -> Option<Owner> {
     let (chain, options) = words.split_first()?;
     let mut found = Options::default();
     let mut options = options.iter().map(String::as_str);
@@ -100,14 +106,15 @@ fn own(words: &[String], family: Family) -> Option<(Rule, Lease)> {
             ("-d", value) => set(&mut found.destination, value.parse::<Network>().ok()?)?,
             ("-i", value) => set(&mut found.input, Interface::from_pattern(value)?)?,
             ("-o", value) => set(&mut found.output, Interface::from_pattern(value)?)?,
-            ("-m", "comment") => {}
-            ("--comment", value) => set(&mut found.lease, Lease::from_comment(value)?)?,
+            ("-m", "comment" | "set") => {}
+            ("--comment", value) => set(&mut found.comment, value)?,
+            ("--match-set", value) => set(&mut found.set, (value, Side::from_direction(options.next()?)?))?,
             ("-j", value) => set(&mut found.target, Target::parse(value)?)?,
             ("--reject-with", value) => set(&mut found.reject_with, value)?,
             _ => return None,
         }
     }
-    found.rule(Chain::parse(chain)?, family)
+    found.owner(Chain::parse(chain)?, family)
 }
 
 #[derive(Default)]
@@ -116,19 +123,30 @@ struct Options<'a> {
     destination: Option<Network>,
     input: Option<Interface>,
     output: Option<Interface>,
-    lease: Option<Lease>,
+    set: Option<(&'a str, Side)>,
+    comment: Option<&'a str>,
     target: Option<Target>,
     reject_with: Option<&'a str>,
 }
 
 impl Options<'_> {
-    fn rule(self, chain: Chain, family: Family) -> Option<(Rule, Lease)> {
+    fn owner(self, chain: Chain, family: Family) -> Option<Owner> {
         let target = self.target?;
         let reject_with = (target == Target::Reject).then_some(reject_with(family));
         let place = Place::new(target, chain, self.input, self.output).ok()?;
-        let rule = Rule::new(place, self.source, self.destination).ok()?;
-        let ours = rule.family() == family && self.reject_with == reject_with;
-        Some((rule, self.lease?)).filter(|_| ours)
+        match self.set {
+            _ if self.reject_with != reject_with => None,
+            None => {
+                let rule = Rule::new(place, self.source, self.destination).ok()?;
+                let lease = Lease::from_comment(self.comment?)?;
+                (rule.family() == family).then_some(Owner::Rfw(rule, lease))
+            }
+            Some((name, side)) => {
+                let set = Set::new(family, place, side);
+                let ours = self.comment == Some(SET) && set.name() == name;
+                (ours && self.source.is_none() && self.destination.is_none()).then_some(Owner::Set(set))
+            }
+        }
     }
 }
 
@@ -156,10 +174,16 @@ pub struct Transaction(Vec<Change>);
 /// One change of the filter table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Puts a rule in front of its chain.
-    Insert(Rule, Lease),
+    /// Puts a rule into its chain, as the one of that number.
+    Insert(Rule, Lease, usize),
     /// Takes a rule out.
     Delete(Rule, Lease),
+    /// Puts the rule of a set into its chain, as the one of that number.
+    InsertSet(Set, usize),
+    /// Takes the rule of a set out.
+    DeleteSet(Set),
+    /// Fails unless the rule of a set is there.
+    CheckSet(Set),
     /// Puts a rule in front of a chain that guards rfw's port.
     InsertGuard(String),
     /// Takes a guard rule out, as the kernel printed it.
@@ -167,9 +191,24 @@ pub enum Change {
 }
 
 impl Transaction {
-    /// Puts a rule in front of its chain.
-    pub fn insert(&mut self, rule: &Rule, lease: Lease) {
-        self.0.push(Change::Insert(rule.clone(), lease));
+    /// Puts a rule into its chain, as the one of that number; 1 is in front.
+    pub fn insert(&mut self, rule: &Rule, lease: Lease, number: usize) {
+        self.0.push(Change::Insert(rule.clone(), lease, number));
+    }
+
+    /// Puts the rule of a set into its chain, as the one of that number.
+    pub fn insert_set(&mut self, set: &Set, number: usize) {
+        self.0.push(Change::InsertSet(set.clone(), number));
+    }
+
+    /// Takes the rule of a set out.
+    pub fn delete_set(&mut self, set: &Set) {
+        self.0.push(Change::DeleteSet(set.clone()));
+    }
+
+    /// Fails unless the rule of a set is there.
+    pub fn check_set(&mut self, set: &Set) {
+        self.0.push(Change::CheckSet(set.clone()));
     }
 
     /// Takes a rule out.
@@ -205,8 +244,15 @@ impl Transaction {
         for change in &self.0 {
             // Writing to a string can't fail.
             let _ = match change {
-                Change::Insert(rule, lease) => writeln!(script, "-I {}", specification(rule, *lease)),
+                Change::Insert(rule, lease, number) => {
+                    writeln!(script, "-I {}", numbered(&specification(rule, *lease), *number))
+                }
                 Change::Delete(rule, lease) => writeln!(script, "-D {}", specification(rule, *lease)),
+                Change::InsertSet(set, number) => {
+                    writeln!(script, "-I {}", numbered(&set_specification(set), *number))
+                }
+                Change::DeleteSet(set) => writeln!(script, "-D {}", set_specification(set)),
+                Change::CheckSet(set) => writeln!(script, "-C {}", set_specification(set)),
                 Change::InsertGuard(specification) => writeln!(script, "-I {specification}"),
                 Change::DeleteGuard(specification) => writeln!(script, "-D {specification}"),
             };
@@ -217,9 +263,33 @@ impl Transaction {
 
 /// A rule with its lease as iptables takes it, and prints it but for the masks of hosts.
 fn specification(rule: &Rule, lease: Lease) -> String {
-    let text = rule.to_string();
-    let (matches, target) = text.rsplit_once(" -j ").unwrap_or((&text, ""));
-    format!("{matches} -m comment --comment \"{lease}\" -j {target}")
+    let networks = [("-s", rule.source()), ("-d", rule.destination())];
+    let networks = networks.into_iter().filter_map(|(flag, network)| Some(format!(" {flag} {}", network?)));
+    in_place(rule.place(), &networks.collect::<String>(), &lease.to_string())
+}
+
+/// The rule that looks packets up in a set.
+fn set_specification(set: &Set) -> String {
+    let matches = format!(" -m set --match-set {} {}", set.name(), set.side().direction());
+    in_place(set.place(), &matches, SET)
+}
+
+fn in_place(place: &Place, matches: &str, comment: &str) -> String {
+    let interfaces = [("-i", place.input_interface()), ("-o", place.output_interface())];
+    let interfaces = interfaces
+        .into_iter()
+        .filter_map(|(flag, interface)| Some(format!(" {flag} {}", interface?.pattern())));
+    let interfaces: String = interfaces.collect();
+    let (chain, target) = (place.chain().name(), place.target().name());
+    format!("{chain}{matches}{interfaces} -m comment --comment \"{comment}\" -j {target}")
+}
+
+/// A specification with the number behind its chain that says where to insert it.
+fn numbered(specification: &str, number: usize) -> String {
+    match specification.split_once(' ') {
+        Some((chain, rest)) if number > 1 => format!("{chain} {number} {rest}"),
+        _ => specification.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -234,6 +304,7 @@ mod tests {
                 let Counters { packets, bytes } = counters;
                 match owner {
                     Owner::Rfw(rule, lease) => format!("{packets}:{bytes} {rule}, {lease}"),
+                    Owner::Set(set) => format!("{packets}:{bytes} set {}", set.name()),
                     Owner::Guard(text) => format!("guard {text}"),
                     Owner::Other => format!("other in {chain}"),
                 }
@@ -265,7 +336,31 @@ mod tests {
                 "[1:2] -A INPUT -s 1.2.3.4/32 -i eth+ -m comment --comment \"rfw permanent\" -j REJECT --reject-with icmp-port-unreachable",
                 "1:2 INPUT -s 1.2.3.4 -i eth+ -j REJECT, rfw permanent",
             ),
+            (
+                "[0:0] -A INPUT -i eth+ -m set --match-set rfw4-ids-eth+ src -m comment --comment \"rfw set\" -j DROP",
+                "0:0 set rfw4-ids-eth+",
+            ),
+            (
+                "[5:6] -A FORWARD -m set --match-set rfw4-frb src,dst -m comment --comment \"rfw set\" -j REJECT --reject-with icmp-port-unreachable",
+                "5:6 set rfw4-frb",
+            ),
             // Someone else's, however alike.
+            (
+                "[0:0] -A INPUT -m set --match-set rfw4-ads src -m comment --comment \"rfw set\" -j DROP",
+                "other in INPUT",
+            ),
+            (
+                "[0:0] -A INPUT -m set --match-set rfw4-ids src -m comment --comment \"my set\" -j DROP",
+                "other in INPUT",
+            ),
+            (
+                "[0:0] -A INPUT -s 1.2.3.4/32 -m set --match-set rfw4-ids src -m comment --comment \"rfw set\" -j DROP",
+                "other in INPUT",
+            ),
+            (
+                "[0:0] -A INPUT -m set ! --match-set rfw4-ids src -m comment --comment \"rfw set\" -j DROP",
+                "other in INPUT",
+            ),
             ("[0:0] -A INPUT -s 1.2.3.4/32 -j DROP", "other in INPUT"),
             ("[0:0] -A INPUT -s 1.2.3.4/32 -m comment --comment rfw -j DROP", "other in INPUT"),
             ("[0:0] -A INPUT -s 1.2.3.4/32 -m comment --comment \"rfw is great\" -j DROP", "other in INPUT"),
@@ -319,10 +414,15 @@ mod tests {
     #[test]
     fn a_transaction_is_a_script_of_iptables_restore() {
         let rule = Place::input(Target::Drop, None).rule("11.22.33.44".parse().unwrap()).unwrap();
+        let set = Set::of(&rule);
         let mut transaction = Transaction::default();
         assert!(transaction.changes().is_empty());
         transaction.delete(&rule, Lease::Permanent);
-        transaction.insert(&rule, Lease::from_comment("rfw until 2026-11-22T10:05:00Z").unwrap());
+        transaction.insert(&rule, Lease::from_comment("rfw until 2026-11-22T10:05:00Z").unwrap(), 1);
+        transaction.insert(&rule, Lease::Permanent, 3);
+        transaction.insert_set(&set, 2);
+        transaction.check_set(&set);
+        transaction.delete_set(&set);
         transaction.insert_guard(7393, ["10.0.0.0/8".parse().unwrap()].iter());
         transaction.delete_guard("INPUT -p tcp -m comment --comment \"rfw guard\" -j DROP");
         assert_eq!(
@@ -330,6 +430,10 @@ mod tests {
             "*filter\n\
              -D INPUT -s 11.22.33.44 -m comment --comment \"rfw permanent\" -j DROP\n\
              -I INPUT -s 11.22.33.44 -m comment --comment \"rfw until 2026-11-22T10:05:00Z\" -j DROP\n\
+             -I INPUT 3 -s 11.22.33.44 -m comment --comment \"rfw permanent\" -j DROP\n\
+             -I INPUT 2 -m set --match-set rfw4-ids src -m comment --comment \"rfw set\" -j DROP\n\
+             -C INPUT -m set --match-set rfw4-ids src -m comment --comment \"rfw set\" -j DROP\n\
+             -D INPUT -m set --match-set rfw4-ids src -m comment --comment \"rfw set\" -j DROP\n\
              -I INPUT -p tcp -m tcp --dport 7393 -m comment --comment \"rfw guard\" -j DROP\n\
              -I OUTPUT -p tcp -m tcp --sport 7393 -m comment --comment \"rfw guard\" -j DROP\n\
              -I INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 7393 -m comment --comment \"rfw guard\" -j ACCEPT\n\

@@ -35,6 +35,11 @@ impl Interval {
         seconds.map(Interval).ok_or_else(error)
     }
 
+    /// So many seconds, at most 36500 days.
+    pub fn seconds_long(seconds: u64) -> Interval {
+        Interval(seconds.min(LONGEST))
+    }
+
     /// Its length in seconds, 0 for ever.
     pub fn seconds(self) -> u64 {
         self.0

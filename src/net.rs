@@ -18,9 +18,6 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both families, in the order in which rfw speaks of them.
-    pub const ALL: [Family; 2] = [Family::V4, Family::V6];
-
     /// The length of an address in bits: 32 or 128.
     pub fn bits(self) -> u8 {
         match self {

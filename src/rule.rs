@@ -190,6 +190,17 @@ impl Place {
     }
 }
 
+impl fmt::Display for Place {
+    /// The part of a rule that is not its addresses.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.chain.name())?;
+        for (flag, interface) in [("-i", &self.input), ("-o", &self.output)] {
+            interface.iter().try_for_each(|interface| write!(f, " {flag} {}", interface.pattern()))?;
+        }
+        write!(f, " -j {}", self.target.name())
+    }
+}
+
 /// A rule of the filter table that rfw may keep.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rule {

@@ -1,0 +1,140 @@
+//! What the kernel holds of rfw, row by row and straight from the tools that print
+//! it: nothing is gathered, so a list of any length takes the same memory.
+
+use crate::ipset::{Entry, Set};
+use crate::iptables::{self, Counters, Owner};
+use crate::lease::{Interval, Lease};
+use crate::net::{Family, Network};
+use crate::rule::{Chain, Interface, Place, Rule};
+use crate::sets::Sets;
+use crate::tool::{Lines, Tool, ToolError};
+use std::collections::{HashMap, VecDeque};
+use std::time::SystemTime;
+
+/// Which rules a list is of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// Of this chain only.
+    pub chain: Option<Chain>,
+    /// On this interface only; `Some(None)` are the rules for any interface.
+    pub interface: Option<Option<Interface>>,
+    /// Only those that hold this address or network, as a whole.
+    pub address: Option<Network>,
+}
+
+impl Filter {
+    /// Whether rules at that place are asked for. A forward rule is on both of its
+    /// interfaces.
+    pub fn admits_place(&self, place: &Place) -> bool {
+        let chain = self.chain.is_none_or(|chain| chain == place.chain());
+        let sides = [place.input_interface(), place.output_interface()];
+        let interface = match &self.interface {
+            None => true,
+            Some(None) => sides == [None, None],
+            Some(wanted) => sides.contains(&wanted.as_ref()),
+        };
+        chain && interface
+    }
+
+    /// Whether a rule is asked for.
+    pub fn admits(&self, rule: &Rule) -> bool {
+        let holds = |address| rule.networks().any(|network| network.covers(address));
+        self.admits_place(rule.place()) && self.address.as_ref().is_none_or(holds)
+    }
+}
+
+/// A rule of rfw as the kernel holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The number in its chain, from 1, all rules of the chain counted; of an entry
+    /// of a set, that of the set's rule.
+    pub number: usize,
+    /// What it has matched.
+    pub counters: Counters,
+    /// The rule.
+    pub rule: Rule,
+    /// How long it stays.
+    pub lease: Lease,
+    /// The name of the set that it is an entry of.
+    pub set: Option<String>,
+}
+
+/// The rows that a filter admits, in the kernel's order.
+pub struct Listing {
+    filter: Filter,
+    tables: VecDeque<(Family, Lines)>,
+    numbers: HashMap<String, usize>,
+    ipset: Option<Tool>,
+    set: Option<OpenSet>,
+    now: SystemTime,
+}
+
+/// A set whose entries are being printed.
+struct OpenSet {
+    set: Set,
+    name: String,
+    number: usize,
+    lines: Lines,
+}
+
+impl Listing {
+    /// A listing of tables that are being printed; `sets` are there if they hold any.
+    pub fn new(
+        filter: Filter,
+        tables: VecDeque<(Family, Lines)>,
+        sets: Option<&Sets>,
+        now: SystemTime,
+    ) -> Listing {
+        let ipset = sets.map(|sets| sets.tool().clone());
+        Listing { filter, tables, numbers: HashMap::new(), ipset, set: None, now }
+    }
+
+    /// The next row; `None` after the last.
+    ///
+    /// # Errors
+    /// A tool failed.
+    pub fn next_row(&mut self) -> Result<Option<Row>, ToolError> {
+        loop {
+            if let Some(row) = self.next_entry()? {
+                return Ok(Some(row));
+            }
+            let Some((family, lines)) = self.tables.front_mut() else { return Ok(None) };
+            let Some(line) = lines.next_line()? else {
+                self.tables.pop_front();
+                self.numbers.clear();
+                continue;
+            };
+            let Some(line) = iptables::parse(&line, *family) else { continue };
+            let number = self.numbers.entry(line.chain).or_default();
+            *number += 1;
+            match line.owner {
+                Owner::Rfw(rule, lease) if self.filter.admits(&rule) => {
+                    let (number, counters) = (*number, line.counters);
+                    return Ok(Some(Row { number, counters, rule, lease, set: None }));
+                }
+                Owner::Set(set) if self.filter.admits_place(set.place()) => {
+                    let (name, number) = (set.name(), *number);
+                    let lines = self.ipset.as_ref().map(|ipset| ipset.lines(&["save", &name])).transpose()?;
+                    self.set = lines.map(|lines| OpenSet { set, name, number, lines });
+                }
+                Owner::Rfw(..) | Owner::Set(_) | Owner::Guard(_) | Owner::Other => {}
+            }
+        }
+    }
+
+    /// The next entry of the set that is open.
+    fn next_entry(&mut self) -> Result<Option<Row>, ToolError> {
+        let Some(OpenSet { set, name, number, lines }) = &mut self.set else { return Ok(None) };
+        while let Some(line) = lines.next_line()? {
+            let Some(entry) = Entry::parse(&line) else { continue };
+            let Some(rule) = set.rule(entry.element).filter(|rule| self.filter.admits(rule)) else {
+                continue;
+            };
+            let lease = Interval::seconds_long(entry.timeout.seconds()).from(self.now);
+            let (number, counters, set) = (*number, entry.counters, Some(name.clone()));
+            return Ok(Some(Row { number, counters, rule, lease, set }));
+        }
+        self.set = None;
+        Ok(None)
+    }
+}

@@ -1,0 +1,331 @@
+//! The sets of rfw in the kernel, kept by ipset(8): single entries through a
+//! resident process, whole lists through one run of `ipset restore`.
+
+use crate::ipset::{Entry, Set, Timeout, WORK_SET};
+use crate::net::Network;
+use crate::resident::{Acknowledgement, Resident};
+use crate::tool::{Lines, Tool, ToolError};
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A question that ipset answers at once, and so after all before it.
+const DONE: Acknowledgement = Acknowledgement { ask: "version", answer: "protocol version", goes_on: true };
+
+/// How long the kernel may take to let go of a set that no rule uses any more.
+const LET_GO_TIME: Duration = Duration::from_millis(500);
+
+/// What came of adding or deleting an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entered {
+    /// It was done.
+    Done,
+    /// An entry to add was there, one to delete was not.
+    Already,
+    /// The set is full.
+    Full,
+    /// There is no such set.
+    NoSet,
+}
+
+/// What a list came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    /// Addresses that were there.
+    pub present: usize,
+    /// Addresses that were not.
+    pub absent: usize,
+}
+
+impl Count {
+    /// Adds another count to this one.
+    pub fn add(&mut self, other: Count) {
+        self.present += other.present;
+        self.absent += other.absent;
+    }
+}
+
+/// What is to become of the addresses of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// They are to be there, for so long.
+    Add(Timeout),
+    /// They are to go.
+    Delete,
+}
+
+/// The sets of this host.
+pub struct Sets {
+    tool: Tool,
+    /// Says so if an entry to add is there, or one to delete is not.
+    strict: Resident,
+    /// Renews an entry that is there. The option `-exist` can't be given line by
+    /// line: in a process that stays, it stays too.
+    lenient: Resident,
+    maxelem: u32,
+    /// Whether the kernel has sets of pairs, as far as has been tried.
+    pairs: Option<bool>,
+}
+
+impl Sets {
+    /// Sets of at most `maxelem` entries each, kept by that tool.
+    ///
+    /// # Errors
+    /// The tool may not or can't reach the kernel's sets.
+    pub fn new(tool: Tool, maxelem: u32) -> Result<Sets, ToolError> {
+        let strict = Resident::new(tool.clone(), &["-"], DONE);
+        let lenient = Resident::new(tool.clone(), &["-exist", "-"], DONE);
+        let sets = Sets { tool, strict, lenient, maxelem, pairs: None };
+        sets.names()?;
+        Ok(sets)
+    }
+
+    /// ipset.
+    pub fn tool(&self) -> &Tool {
+        &self.tool
+    }
+
+    /// The most entries of a set.
+    pub fn maxelem(&self) -> u32 {
+        self.maxelem
+    }
+
+    /// The names of all sets of this host.
+    ///
+    /// # Errors
+    /// They can't be listed.
+    pub fn names(&self) -> Result<Vec<String>, ToolError> {
+        Ok(self.tool.run(&["list", "-n"], "")?.lines().map(str::to_owned).collect())
+    }
+
+    /// Whether the kernel has `hash:net,net`, which not every kernel is built with.
+    ///
+    /// # Errors
+    /// ipset can't be asked.
+    pub fn has_pairs(&mut self, set: &Set) -> Result<bool, ToolError> {
+        if let Some(known) = self.pairs {
+            return Ok(known);
+        }
+        let made = self.strict.transact(&format!("{}\n", set.create(WORK_SET, self.maxelem)));
+        let pairs = match made {
+            Ok(()) => true,
+            Err(error) if error.says("not supported") => false,
+            Err(error) => return Err(error),
+        };
+        if pairs {
+            self.destroy(WORK_SET)?;
+        }
+        self.pairs = Some(pairs);
+        Ok(pairs)
+    }
+
+    /// Makes a set, empty whatever there was by its name.
+    ///
+    /// # Errors
+    /// The kernel does not have it.
+    pub fn create(&mut self, set: &Set) -> Result<(), ToolError> {
+        let name = set.name();
+        match self.destroy(&name) {
+            // Somebody else's rule uses it, and may go on doing so.
+            Err(error) if error.says("in use") => self.strict.transact(&format!("flush {name}\n")),
+            result => {
+                result?;
+                self.strict.transact(&format!("{}\n", set.create(&name, self.maxelem)))
+            }
+        }
+    }
+
+    /// Takes a set away, if it is there. The kernel lets go of it some moments after
+    /// the last rule that used it.
+    ///
+    /// # Errors
+    /// It is still in use.
+    pub fn destroy(&mut self, name: &str) -> Result<(), ToolError> {
+        let start = Instant::now();
+        loop {
+            match self.strict.transact(&format!("destroy {name}\n")) {
+                Err(error) if error.says("in use") && start.elapsed() < LET_GO_TIME => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) if error.says("does not exist") => return Ok(()),
+                result => return result,
+            }
+        }
+    }
+
+    /// Adds an entry that is not there yet.
+    ///
+    /// # Errors
+    /// The kernel does not have it, for a reason that [`Entered`] does not know.
+    pub fn add(&mut self, name: &str, element: &str, timeout: Timeout) -> Result<Entered, ToolError> {
+        entered(self.strict.transact(&format!("add {name} {element} timeout {timeout}\n")))
+    }
+
+    /// Renews the time of an entry.
+    ///
+    /// # Errors
+    /// As for [`Sets::add`].
+    pub fn renew(&mut self, name: &str, element: &str, timeout: Timeout) -> Result<Entered, ToolError> {
+        entered(self.lenient.transact(&format!("add {name} {element} timeout {timeout}\n")))
+    }
+
+    /// Deletes an entry.
+    ///
+    /// # Errors
+    /// The kernel may still have it.
+    pub fn delete(&mut self, name: &str, element: &str) -> Result<Entered, ToolError> {
+        entered(self.strict.transact(&format!("del {name} {element}\n")))
+    }
+
+    /// The entries of a set, as lines of which [`Entry::parse`] reads those it knows.
+    ///
+    /// # Errors
+    /// ipset can't be started.
+    pub fn save(&self, name: &str) -> Result<Lines, ToolError> {
+        self.tool.lines(&["save", name])
+    }
+
+    /// What is left of the time of one entry; `None` if it is not there.
+    ///
+    /// # Errors
+    /// The set can't be read.
+    pub fn timeout(&self, name: &str, element: &str) -> Result<Option<Timeout>, ToolError> {
+        let mut lines = self.save(name)?;
+        while let Some(line) = lines.next_line()? {
+            if let Some(entry) = Entry::parse(&line).filter(|entry| entry.element == element) {
+                return Ok(Some(entry.timeout));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Adds or deletes a whole list, or changes nothing. Where the list is large
+    /// beside the set, the new state is prepared in a set of its own and swapped in,
+    /// so that not even a kill leaves half of it.
+    ///
+    /// # Errors
+    /// The set can't be read or changed.
+    pub fn apply(&mut self, set: &Set, list: &HashSet<Network>, wish: Wish) -> Result<Count, ToolError> {
+        let name = set.name();
+        let rebuild = self.size(&name)? <= list.len().saturating_mul(2);
+        let script_name = if rebuild { WORK_SET } else { name.as_str() };
+        let mut script = Script::new().map_err(script_error)?;
+        if rebuild {
+            self.destroy(WORK_SET)?;
+            script.line(&set.create(WORK_SET, self.maxelem)).map_err(script_error)?;
+        }
+        let mut present: usize = 0;
+        let mut lines = self.save(&name)?;
+        while let Some(line) = lines.next_line()? {
+            let Some(entry) = Entry::parse(&line) else { continue };
+            match entry.element.parse().is_ok_and(|network| list.contains(&network)) {
+                true => present += 1,
+                false if rebuild => script.entry(&entry).map_err(script_error)?,
+                false => {}
+            }
+        }
+        let count = Count { present, absent: list.len().saturating_sub(present) };
+        for network in list {
+            let line = match wish {
+                Wish::Add(timeout) => format!("add {script_name} {network} timeout {timeout}"),
+                Wish::Delete if rebuild => continue,
+                Wish::Delete => format!("del {name} {network}"),
+            };
+            script.line(&line).map_err(script_error)?;
+        }
+        if rebuild {
+            script.line(&format!("swap {WORK_SET} {name}\ndestroy {WORK_SET}")).map_err(script_error)?;
+        }
+        log::debug!("{}: {} addresses into {name}, {} were there", self.tool, list.len(), present);
+        self.tool.run_on(&["-exist", "restore"], script.finish().map_err(script_error)?)?;
+        Ok(count)
+    }
+
+    /// Puts entries into a set, each with its own timeout.
+    ///
+    /// # Errors
+    /// The kernel may not have them all.
+    pub fn load(&self, set: &Set, entries: &[(String, Timeout)]) -> Result<(), ToolError> {
+        let name = set.name();
+        let mut script = Script::new().map_err(script_error)?;
+        for (element, timeout) in entries {
+            script.line(&format!("add {name} {element} timeout {timeout}")).map_err(script_error)?;
+        }
+        self.tool.run_on(&["-exist", "restore"], script.finish().map_err(script_error)?)
+    }
+
+    /// The number of entries that a set has together with a list, at most: counted
+    /// one by one only where it matters.
+    ///
+    /// # Errors
+    /// The set can't be read.
+    pub fn size_with(&self, name: &str, list: &HashSet<Network>) -> Result<usize, ToolError> {
+        let size = self.size(name)?.saturating_add(list.len());
+        if u32::try_from(size).is_ok_and(|size| size <= self.maxelem) {
+            return Ok(size);
+        }
+        let mut size = list.len();
+        let mut lines = self.save(name)?;
+        while let Some(line) = lines.next_line()? {
+            let network = Entry::parse(&line).map(|entry| entry.element.parse());
+            size += usize::from(network.is_some_and(|n| n.is_ok_and(|network| !list.contains(&network))));
+        }
+        Ok(size)
+    }
+
+    /// The number of entries of a set, 0 if there is none.
+    ///
+    /// # Errors
+    /// ipset can't be asked.
+    pub fn size(&self, name: &str) -> Result<usize, ToolError> {
+        let header = match self.tool.run(&["list", "-terse", name], "") {
+            Err(error) if error.says("does not exist") => return Ok(0),
+            header => header?,
+        };
+        let size = header.lines().find_map(|line| line.strip_prefix("Number of entries: ")?.parse().ok());
+        Ok(size.unwrap_or(0))
+    }
+}
+
+/// Sorts out what ipset has to say of an entry.
+fn entered(result: Result<(), ToolError>) -> Result<Entered, ToolError> {
+    match result {
+        Ok(()) => Ok(Entered::Done),
+        Err(error) if error.says("already added") || error.says("not added") => Ok(Entered::Already),
+        Err(error) if error.says("is full") => Ok(Entered::Full),
+        Err(error) if error.says("does not exist") => Ok(Entered::NoSet),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lines for `ipset restore`, in memory that the kernel gives by a descriptor.
+struct Script(BufWriter<File>);
+
+impl Script {
+    fn new() -> io::Result<Script> {
+        Ok(Script(BufWriter::with_capacity(64 << 10, File::from(memfd_create("rfw", MemfdFlags::CLOEXEC)?))))
+    }
+
+    fn line(&mut self, line: &str) -> io::Result<()> {
+        self.0.write_all(line.as_bytes())?;
+        self.0.write_all(b"\n")
+    }
+
+    fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        self.line(&entry.line(WORK_SET))
+    }
+
+    /// The file, at its beginning.
+    fn finish(self) -> io::Result<File> {
+        let mut file = self.0.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.rewind()?;
+        Ok(file)
+    }
+}
+
+fn script_error(error: io::Error) -> ToolError {
+    ToolError::Spawn("memfd_create".to_owned(), error)
+}

@@ -1,0 +1,344 @@
+//! The filter table of one family: what rfw keeps in it, and changes planned on
+//! that, made as one transaction of the kernel.
+//!
+//! What was read last is remembered, so that a change need not read the whole
+//! table. With iptables-nft the kernel tells whether anything has changed since
+//! ([`crate::generation`]). With iptables-legacy nothing does: there a plan is made
+//! on memory only where the transaction itself fails if memory is wrong.
+
+use crate::generation;
+use crate::ipset::Set;
+use crate::iptables::{self, Change, Owner, Transaction};
+use crate::lease::Lease;
+use crate::net::Family;
+use crate::resident::{Acknowledgement, Resident};
+use crate::rule::{Chain, Rule, Target};
+use crate::tool::{Lines, Tool, ToolError};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// How often a change is planned anew when the kernel's table keeps changing.
+const ATTEMPTS: usize = 5;
+
+/// Without touching the other rules, after at most five seconds of waiting for the
+/// lock of the tables, and with comments repeated on standard output.
+const RESTORE: [&str; 3] = ["--noflush", "--wait=5", "--verbose"];
+
+/// A comment, which iptables-restore repeats when all before it is committed.
+const COMMITTED: Acknowledgement =
+    Acknowledgement { ask: "# rfw: committed", answer: "rfw: committed", goes_on: false };
+
+/// The commands of one family: `iptables-save` and `iptables-restore`, or those of
+/// a variant such as `iptables-legacy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commands {
+    save: Tool,
+    restore: Tool,
+    nft: bool,
+}
+
+impl Commands {
+    /// Finds the companions of an iptables command by its name, and sees that they
+    /// may read the table.
+    ///
+    /// # Errors
+    /// One of the three is not there, or fails.
+    pub fn find(command: &Path) -> Result<Commands, ToolError> {
+        Tool::find(command)?;
+        let companion = |suffix: &str| {
+            let mut name = command.as_os_str().to_owned();
+            name.push(suffix);
+            Tool::find(Path::new(&name))
+        };
+        let (save, restore) = (companion("-save")?, companion("-restore")?);
+        let nft = restore.run(&["--version"], "")?.contains("nf_tables");
+        let commands = Commands { save, restore, nft };
+        commands.read()?.finish()?;
+        Ok(commands)
+    }
+
+    /// The filter table as `iptables-save` prints it, counters included.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn read(&self) -> Result<Lines, ToolError> {
+        self.save.lines(&["-c", "-t", "filter"])
+    }
+}
+
+/// Whether a plan may rest on what was read last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Yes: where it is wrong, the transaction fails.
+    Memory,
+    /// No: nothing but the kernel tells.
+    Kernel,
+}
+
+/// The filter table of one family.
+pub struct Table {
+    family: Family,
+    commands: Commands,
+    restore: Resident,
+    kept: Kept,
+    /// The generation that `kept` is of.
+    generation: Option<u32>,
+    /// Whether `kept` has been read, and no transaction has failed since.
+    read: bool,
+    /// The generations before and after rfw's own last commit.
+    own_change: Option<(u32, u32)>,
+}
+
+impl Table {
+    /// A table, not yet read.
+    pub fn new(family: Family, commands: Commands) -> Table {
+        let restore = Resident::new(commands.restore.clone(), &RESTORE, COMMITTED);
+        Table {
+            family,
+            commands,
+            restore,
+            kept: Kept::default(),
+            generation: None,
+            read: false,
+            own_change: None,
+        }
+    }
+
+    /// The family of its addresses.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// What rfw keeps in it, as last read or changed.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// The commands that read it.
+    pub fn commands(&self) -> &Commands {
+        &self.commands
+    }
+
+    /// Reads what the kernel holds, unless that is known to be what was read last.
+    ///
+    /// # Errors
+    /// The table can't be read.
+    pub fn refresh(&mut self) -> Result<(), ToolError> {
+        let now = self.now();
+        if !(self.read && now.is_some() && now == self.generation) {
+            self.read = false;
+            self.kept = Kept::read(self.commands.read()?, self.family)?;
+            // What changes while it is read has another generation.
+            (self.generation, self.read) = (now, true);
+        }
+        Ok(())
+    }
+
+    /// Has the table read anew at the next refresh.
+    pub fn forget(&mut self) {
+        self.read = false;
+    }
+
+    /// Makes sure that the rule of a set is there; `false` is for sure that it is not.
+    ///
+    /// # Errors
+    /// The table can't be read.
+    pub fn has_set(&mut self, set: &Set) -> Result<bool, ToolError> {
+        let now = self.now();
+        if self.read && now.is_none() && self.kept.sets.contains_key(set) {
+            let mut check = Transaction::default();
+            check.check_set(set);
+            if self.restore.transact(&check.script()).is_ok() {
+                return Ok(true);
+            }
+            self.read = false;
+        }
+        self.refresh()?;
+        Ok(self.kept.sets.contains_key(set))
+    }
+
+    /// Plans a change and makes it. A plan that failed because the table was not
+    /// what it had been is made again; one that would be the same again is an error.
+    ///
+    /// # Errors
+    /// The table can't be read or changed.
+    pub fn change<T>(
+        &mut self,
+        trust: Trust,
+        plan: impl Fn(&Kept, &mut Transaction) -> T,
+    ) -> Result<T, ToolError> {
+        let mut failed: Option<(Transaction, ToolError)> = None;
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 || trust == Trust::Kernel || !self.read || self.now() != self.generation {
+                self.refresh()?;
+            }
+            let mut transaction = Transaction::default();
+            let outcome = plan(&self.kept, &mut transaction);
+            match failed {
+                Some((before, error)) if before == transaction => return Err(error),
+                _ if transaction.changes().is_empty() => return Ok(outcome),
+                _ => {}
+            }
+            match self.commit(&transaction) {
+                Ok(()) => return Ok(outcome),
+                Err(error @ ToolError::Failed(..)) => failed = Some((transaction, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failed.map_or(ToolError::Restless, |(_, error)| error))
+    }
+
+    /// Has the kernel make a transaction, and remembers what it did.
+    fn commit(&mut self, transaction: &Transaction) -> Result<(), ToolError> {
+        let committed = self.restore.transact(&transaction.script());
+        let now = self.now();
+        // One commit more than before was ours; any other number, and memory is old.
+        let ours = self.generation.map(|before| before.wrapping_add(1));
+        self.read = committed.is_ok() && now == ours;
+        self.own_change = self.generation.zip(now).filter(|_| self.read);
+        if committed.is_ok() {
+            self.kept.apply(transaction);
+        }
+        self.generation = now;
+        committed
+    }
+
+    /// Learns that another table of this ruleset was changed by rfw itself, which
+    /// raised the generation from `before` to `after`.
+    pub fn note_change(&mut self, before: u32, after: u32) {
+        if self.generation == Some(before) {
+            self.generation = Some(after);
+        }
+    }
+
+    /// The generations before and after the last commit, if it was the only one.
+    pub fn take_own_change(&mut self) -> Option<(u32, u32)> {
+        self.own_change.take()
+    }
+
+    fn now(&self) -> Option<u32> {
+        if self.commands.nft { generation::current() } else { None }
+    }
+}
+
+/// What rfw keeps in a table.
+#[derive(Default)]
+pub struct Kept {
+    rules: HashMap<Rule, Vec<Copy>>,
+    guards: Vec<String>,
+    /// The sets that a rule looks packets up in, and the number of that rule.
+    sets: BTreeMap<Set, usize>,
+    /// The number of the last rule of a chain by which rfw lets packets pass.
+    last_accept: BTreeMap<Chain, usize>,
+    /// The position of the rule put in last; the kernel's own begin at 1.
+    top: i64,
+}
+
+/// One of the copies of a rule; other programs may have made a second.
+struct Copy {
+    lease: Lease,
+    position: i64,
+}
+
+impl Kept {
+    fn read(mut lines: Lines, family: Family) -> Result<Kept, ToolError> {
+        let mut kept = Kept::default();
+        let mut numbers: HashMap<String, usize> = HashMap::new();
+        let mut position = 0;
+        while let Some(line) = lines.next_line()? {
+            let Some(line) = iptables::parse(&line, family) else { continue };
+            let number = numbers.entry(line.chain).or_default();
+            *number += 1;
+            position += 1;
+            match line.owner {
+                Owner::Rfw(rule, lease) => {
+                    kept.note_accept(rule.place().target(), rule.place().chain(), *number);
+                    kept.rules.entry(rule).or_default().push(Copy { lease, position });
+                }
+                Owner::Set(set) => {
+                    kept.note_accept(set.place().target(), set.place().chain(), *number);
+                    kept.sets.insert(set, *number);
+                }
+                Owner::Guard(specification) => kept.guards.push(specification),
+                Owner::Other => {}
+            }
+        }
+        Ok(kept)
+    }
+
+    fn note_accept(&mut self, target: Target, chain: Chain, number: usize) {
+        if target == Target::Accept {
+            self.last_accept.insert(chain, number);
+        }
+    }
+
+    /// Does what the kernel has done. The numbers of sets are those of the last
+    /// reading, which is why they are only used right after one.
+    fn apply(&mut self, transaction: &Transaction) {
+        for change in transaction.changes() {
+            match change {
+                Change::Insert(rule, lease, _) => {
+                    self.top -= 1;
+                    let copy = Copy { lease: *lease, position: self.top };
+                    self.rules.entry(rule.clone()).or_default().push(copy);
+                }
+                Change::Delete(rule, lease) => {
+                    if let Some(copies) = self.rules.get_mut(rule) {
+                        copies.retain(|copy| copy.lease != *lease);
+                        if copies.is_empty() {
+                            self.rules.remove(rule);
+                        }
+                    }
+                }
+                Change::InsertSet(set, number) => drop(self.sets.insert(set.clone(), *number)),
+                Change::DeleteSet(set) => drop(self.sets.remove(set)),
+                Change::InsertGuard(guard) => self.guards.push(guard.clone()),
+                Change::DeleteGuard(guard) => self.guards.retain(|kept| kept != guard),
+                Change::CheckSet(_) => {}
+            }
+        }
+    }
+
+    /// The leases of a rule, one for each copy of it.
+    pub fn leases(&self, rule: &Rule) -> Vec<Lease> {
+        self.rules.get(rule).into_iter().flatten().map(|copy| copy.lease).collect()
+    }
+
+    /// All leases of all rules.
+    pub fn all_leases(&self) -> impl Iterator<Item = Lease> {
+        self.rules.values().flatten().map(|copy| copy.lease)
+    }
+
+    /// The number of rules.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// The rules that are wanted, first in the table first: iptables looks for a
+    /// rule to delete from the head, so this order keeps many deletes linear.
+    pub fn find(&self, wanted: impl Fn(&Rule, Lease) -> bool) -> Vec<(&Rule, Lease)> {
+        let all = self.rules.iter().flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule, copy)));
+        let mut found: Vec<_> = all.filter(|(rule, copy)| wanted(rule, copy.lease)).collect();
+        found.sort_unstable_by_key(|(_, copy)| copy.position);
+        found.into_iter().map(|(rule, copy)| (rule, copy.lease)).collect()
+    }
+
+    /// The rules that guard rfw's port, as the kernel printed them.
+    pub fn guards(&self) -> &[String] {
+        &self.guards
+    }
+
+    /// The sets that have a rule.
+    pub fn sets(&self) -> impl Iterator<Item = &Set> {
+        self.sets.keys()
+    }
+
+    /// The number at which a rule goes in where an exception wins over a block:
+    /// ACCEPT in front, the others behind the last ACCEPT of rfw.
+    pub fn number_for(&self, target: Target, chain: Chain) -> usize {
+        match target {
+            Target::Accept => 1,
+            Target::Reject | Target::Drop => self.last_accept.get(&chain).map_or(1, |last| last + 1),
+        }
+    }
+}
