@@ -1,20 +1,25 @@
 //! From a request to its answer: who asks, what is asked, what the firewall says
 //! to it, and the one place where errors become HTTP statuses.
 
-use crate::command::{self, Command, CommandError, Filter};
+use crate::body::Body;
+use crate::command::{self, Command, CommandError};
 use crate::config::{CREDENTIAL_MAX, Config, Credentials};
-use crate::firewall::{self, FirewallError, Listed, Outcome};
-use crate::http::{Answer, HttpError, Request};
+use crate::firewall::{self, FirewallError, Outcome};
+use crate::http::{Answer, Content, HttpError, Request};
 use crate::lease::{Interval, Lease};
 use crate::limit::Limit;
-use crate::net::Network;
-use crate::rule::{Interface, Rule, Target};
+use crate::list::{List, ListError};
+use crate::listing::{Filter, Listing, Row};
+use crate::net::{Family, Network};
+use crate::rule::{Interface, Place, Rule, Target};
+use crate::sets::Count;
 use crate::sweeper::Shared;
 use crate::tool::ToolError;
 use crate::whitelist::WhiteList;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 use std::fmt;
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -67,7 +72,12 @@ impl Service {
     }
 
     /// Does what a request asks for and tells what came of it.
-    pub fn answer(&mut self, peer: Peer, request: &Request) -> Answer {
+    pub fn answer<S: Read + Write>(
+        &mut self,
+        peer: Peer,
+        request: &Request,
+        body: &mut Body<'_, S>,
+    ) -> Answer {
         let user = match self.user(peer, request) {
             Ok(user) => user,
             Err(error) => {
@@ -77,7 +87,7 @@ impl Service {
             }
         };
         let who = format!("{} {}", peer.address, user.escape_debug());
-        match self.perform(&who, request) {
+        match self.perform(&who, request, body) {
             Ok(answer) => answer,
             Err(error) => {
                 let target = request.target.escape_debug();
@@ -104,12 +114,20 @@ impl Service {
         }
     }
 
-    fn perform(&mut self, who: &str, request: &Request) -> Result<Answer, ApiError> {
+    fn perform<S: Read + Write>(
+        &mut self,
+        who: &str,
+        request: &Request,
+        body: &mut Body<'_, S>,
+    ) -> Result<Answer, ApiError> {
         let command = command::parse(&request.method, &request.target, self.config.non_restful)?;
-        if !request.body.is_empty() {
-            return Err(ApiError::Body);
+        if body.is_too_large() {
+            return Err(ListError::Http(HttpError::BodyTooLarge).into());
         }
         match command {
+            Command::InsertAll { place, expire } => self.insert_all(who, &place, expire, body),
+            Command::DeleteAll(place) => self.delete_all(who, &place, body),
+            _ if !body.is_empty() => Err(ApiError::Body),
             Command::Help => Ok(self.help()),
             Command::List(filter) => self.list(&filter),
             Command::Insert { rule, expire } => self.insert(who, &rule, expire),
@@ -122,8 +140,9 @@ impl Service {
             return Err(ApiError::WhiteListed(*side, *listed));
         }
         let interval = expire.unwrap_or(self.config.default_expire);
-        let lease = interval.from(SystemTime::now());
-        let outcome = self.shared.with(|firewall| firewall.insert(rule, lease))?;
+        let now = SystemTime::now();
+        let lease = interval.from(now);
+        let outcome = self.shared.with(|firewall| firewall.insert(rule, lease, now))?;
         log::info!("{who}: {}: {rule}, {lease}", outcome.name());
         Ok(changed(outcome, rule, lease))
     }
@@ -134,14 +153,53 @@ impl Service {
         Ok(changed(outcome, rule, Lease::Permanent))
     }
 
+    fn insert_all<S: Read + Write>(
+        &mut self,
+        who: &str,
+        place: &Place,
+        expire: Option<Interval>,
+        body: &mut Body<'_, S>,
+    ) -> Result<Answer, ApiError> {
+        let list = List::read(body, |network| {
+            let refused = place.clone().rule(*network).err().map(|error| error.to_string());
+            refused.or_else(|| {
+                let listed = self.whitelist.overlap(network)?;
+                Some(ApiError::WhiteListed(*network, *listed).to_string())
+            })
+        })?;
+        let now = SystemTime::now();
+        let lease = expire.unwrap_or(self.config.default_expire).from(now);
+        let count = self.shared.with(|firewall| firewall.insert_all(place, &list.networks, lease, now))?;
+        let Count { present, absent } = count;
+        log::info!(
+            "{who}: list: {absent} inserted, {present} refreshed, {} skipped: {place}, {lease}",
+            list.skipped_total
+        );
+        let expires = lease.end().map(|moment| moment.to_string());
+        Ok(listed(&list, json!({ "inserted": absent, "refreshed": present, "expires": expires })))
+    }
+
+    fn delete_all<S: Read + Write>(
+        &mut self,
+        who: &str,
+        place: &Place,
+        body: &mut Body<'_, S>,
+    ) -> Result<Answer, ApiError> {
+        let list =
+            List::read(body, |network| place.clone().rule(*network).err().map(|error| error.to_string()))?;
+        let Count { present, absent } =
+            self.shared.with(|firewall| firewall.delete_all(place, &list.networks))?;
+        log::info!(
+            "{who}: list: {present} deleted, {absent} absent, {} skipped: {place}",
+            list.skipped_total
+        );
+        Ok(listed(&list, json!({ "deleted": present, "absent": absent })))
+    }
+
     fn list(&self, filter: &Filter) -> Result<Answer, ApiError> {
-        let rows = self.shared.with(|firewall| firewall.list(filter))?;
-        let rows: Vec<String> = rows.iter().map(|row| listed(row).to_string()).collect();
-        let body = match rows.is_empty() {
-            true => "[]\n".to_owned(),
-            false => format!("[\n{}\n]\n", rows.join(",\n")),
-        };
-        Ok(Answer { status: 200, body, header: None })
+        let listing = self.shared.with(|firewall| firewall.list(filter, SystemTime::now()))?;
+        let rows = Rows::begin(listing).map_err(FirewallError::from)?;
+        Ok(Answer { status: 200, body: Content::Stream(Box::new(rows)), header: None })
     }
 
     fn help(&self) -> Answer {
@@ -156,21 +214,23 @@ impl Service {
             "parameters": PARAMETERS,
             "examples": EXAMPLES,
         });
-        Answer { status: 200, body: format!("{help:#}\n"), header: None }
+        Answer { status: 200, body: Content::Text(format!("{help:#}\n")), header: None }
     }
 }
 
-const GRAMMAR: [&str; 5] = [
+const GRAMMAR: [&str; 6] = [
     "PUT|DELETE /{drop|accept|reject}/{input|output}/{interface|any}/address[/mask][?parameters]",
     "PUT|DELETE /{drop|accept|reject}/forward/{interface|any}/address[/mask][/{interface|any}[/address[/mask]]][?parameters]",
-    "GET /list[/chain[/interface]]",
+    "PUT|DELETE /{drop|accept|reject}/{input|output|forward}/{interface|any}[?parameters] with a list of addresses as body",
+    "GET /list[/chain[/interface]][?address=address[/mask]]",
     "GET /",
     "an interface that does not end in a digit is a prefix: eth is eth+; in forward, 0.0.0.0 or :: on one side is any address",
 ];
 
-const PARAMETERS: [&str; 3] = [
+const PARAMETERS: [&str; 4] = [
     "expire=seconds, or a number with s, m, h or d; 0 is permanent; without it default.expire",
     "wait=true: accepted, since every request waits until the kernel has it",
+    "address=address[/mask], of a list: only what holds this address",
     "modify=insert|delete: turns a GET into a change, where non.restful is on",
 ];
 
@@ -186,7 +246,23 @@ const EXAMPLES: [&str; 6] = [
 fn changed(outcome: Outcome, rule: &Rule, lease: Lease) -> Answer {
     let expires = lease.end().map(|moment| moment.to_string());
     let body = json!({ "result": outcome.name(), "rule": described(rule), "expires": expires });
-    Answer { status: 200, body: format!("{body}\n"), header: None }
+    succeeded(&body)
+}
+
+fn succeeded(body: &Value) -> Answer {
+    Answer { status: 200, body: Content::Text(format!("{body}\n")), header: None }
+}
+
+/// The answer to a list: what came of it, and what was passed over.
+fn listed(list: &List, mut body: Value) -> Answer {
+    let skipped = list.skipped.iter().map(|skipped| {
+        json!({ "line": skipped.line, "address": skipped.address.to_string(), "reason": skipped.reason })
+    });
+    if let Value::Object(object) = &mut body {
+        object.insert("skipped".to_owned(), skipped.collect());
+        object.insert("skipped_total".to_owned(), json!(list.skipped_total));
+    }
+    succeeded(&body)
 }
 
 /// A rule by the names that iptables gives its parts.
@@ -204,11 +280,13 @@ fn described(rule: &Rule) -> Value {
 }
 
 /// A row of a list, with the keys of the original, as `iptables -nvxL` prints it.
-fn listed(row: &Listed) -> Value {
+fn row(row: &Row) -> Value {
     let mut value = described(&row.rule);
+    let note =
+        row.set.as_ref().map_or_else(|| format!("/* {} */", row.lease), |set| format!("match-set {set}"));
     let reject = match (row.rule.place().target(), row.rule.family()) {
-        (Target::Reject, crate::net::Family::V4) => " reject-with icmp-port-unreachable",
-        (Target::Reject, crate::net::Family::V6) => " reject-with icmp6-port-unreachable",
+        (Target::Reject, Family::V4) => " reject-with icmp-port-unreachable",
+        (Target::Reject, Family::V6) => " reject-with icmp6-port-unreachable",
         (Target::Accept | Target::Drop, _) => "",
     };
     let rest = [
@@ -217,13 +295,63 @@ fn listed(row: &Listed) -> Value {
         ("bytes", json!(row.counters.bytes.to_string())),
         ("prot", json!("all")),
         ("opt", json!("--")),
-        ("extra", json!(format!("/* {} */{reject}", row.lease))),
+        ("extra", json!(format!("{note}{reject}"))),
         ("expires", json!(row.lease.end().map(|moment| moment.to_string()))),
     ];
     if let Value::Object(object) = &mut value {
         object.extend(rest.map(|(key, value)| (key.to_owned(), value)));
     }
     value
+}
+
+/// A list as JSON, one row a line, made while it is read.
+struct Rows {
+    listing: Option<Listing>,
+    /// What is made and not yet read.
+    text: io::Cursor<Vec<u8>>,
+}
+
+impl Rows {
+    /// Begins with the first row: an error before that can still be told properly.
+    fn begin(mut listing: Listing) -> Result<Rows, ToolError> {
+        let first = listing.next_row()?;
+        let (text, listing) = match first {
+            Some(first) => (format!("[\n{}", row(&first)), Some(listing)),
+            None => ("[]\n".to_owned(), None),
+        };
+        Ok(Rows { listing, text: io::Cursor::new(text.into_bytes()) })
+    }
+
+    /// Makes the next part. A failure in the middle leaves JSON that is not whole.
+    fn make(&mut self) -> Option<String> {
+        let next = self.listing.as_mut()?.next_row();
+        if !matches!(next, Ok(Some(_))) {
+            self.listing = None;
+        }
+        Some(match next {
+            Ok(Some(next)) => format!(",\n{}", row(&next)),
+            Ok(None) => "\n]\n".to_owned(),
+            Err(error) => {
+                log::error!("a list ends too early: {error}");
+                format!("\n{}\n", json!({ "error": error.to_string() }))
+            }
+        })
+    }
+}
+
+impl Read for Rows {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let length = self.text.read(bytes)?;
+            if length > 0 || bytes.is_empty() {
+                return Ok(length);
+            }
+            match self.make() {
+                Some(text) => self.text = io::Cursor::new(text.into_bytes()),
+                None => return Ok(0),
+            }
+        }
+    }
 }
 
 /// Reads `Basic` credentials (RFC 7617).
@@ -258,6 +386,7 @@ enum ApiError {
     WrongCredentials,
     Command(CommandError),
     Body,
+    List(ListError),
     WhiteListed(Network, Network),
     Firewall(FirewallError),
 }
@@ -265,6 +394,12 @@ enum ApiError {
 impl From<CommandError> for ApiError {
     fn from(error: CommandError) -> ApiError {
         ApiError::Command(error)
+    }
+}
+
+impl From<ListError> for ApiError {
+    fn from(error: ListError) -> ApiError {
+        ApiError::List(error)
     }
 }
 
@@ -279,10 +414,16 @@ impl ApiError {
         match self {
             ApiError::NotLoggedIn | ApiError::WrongCredentials => 401,
             ApiError::Command(CommandError::Method { .. }) => 405,
-            ApiError::Command(_) | ApiError::Body | ApiError::WhiteListed(..) => 400,
-            ApiError::Firewall(FirewallError::NoFamily(_)) => 501,
-            ApiError::Firewall(FirewallError::Tool(ToolError::Locked(_)) | FirewallError::Restless) => 503,
-            ApiError::Firewall(FirewallError::Tool(_)) => 500,
+            // A body that breaks off has nobody left to hear of it.
+            ApiError::List(ListError::Http(error)) => error.status().unwrap_or(400),
+            ApiError::Command(_) | ApiError::Body | ApiError::List(_) | ApiError::WhiteListed(..) => 400,
+            ApiError::Firewall(error) => match error {
+                FirewallError::TooLong(_) => 400,
+                FirewallError::NoFamily(_) => 501,
+                FirewallError::Tool(ToolError::Locked(_) | ToolError::Restless) => 503,
+                FirewallError::Full(_) => 507,
+                FirewallError::Tool(_) | FirewallError::NoSets => 500,
+            },
         }
     }
 
@@ -316,6 +457,7 @@ impl fmt::Display for ApiError {
             ApiError::WrongCredentials => f.write_str("wrong user name or password"),
             ApiError::Command(error) => error.fmt(f),
             ApiError::Body => f.write_str("this path takes no body: expected the address in the path"),
+            ApiError::List(error) => error.fmt(f),
             ApiError::WhiteListed(side, listed) if side == listed => write!(f, "{side} is white-listed"),
             ApiError::WhiteListed(side, listed) => {
                 write!(f, "{side} has addresses of {listed}, which is white-listed")
@@ -332,7 +474,7 @@ pub fn unreadable(error: &HttpError) -> Option<Answer> {
 
 fn failed(status: u16, why: &dyn fmt::Display) -> Answer {
     let body = json!({ "error": why.to_string() });
-    Answer { status, body: format!("{body}\n"), header: None }
+    Answer { status, body: Content::Text(format!("{body}\n")), header: None }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! ```text
 //! /target/chain/interface/address[/mask]                               input, output
 //! /target/forward/interface/address[/mask][/interface[/address[/mask]]]
+//! /target/chain/interface                                              a list as body
 //! /list[/chain[/interface]]
 //! /
 //! ```
@@ -12,6 +13,7 @@
 //! has to be known, and the whole text has to be used up.
 
 use crate::lease::{Interval, IntervalError};
+use crate::listing::Filter;
 use crate::net::{self, Network, NetworkError};
 use crate::rule::{Chain, Interface, InterfaceError, Place, Rule, RuleError, Target};
 use std::fmt;
@@ -33,30 +35,15 @@ pub enum Command {
     },
     /// Take a rule out.
     Delete(Rule),
-}
-
-/// Which rules a list is of.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Filter {
-    /// Of this chain only.
-    pub chain: Option<Chain>,
-    /// On this interface only; `Some(None)` are the rules for any interface.
-    pub interface: Option<Option<Interface>>,
-}
-
-impl Filter {
-    /// Whether a rule at that place is asked for. A forward rule is on both of
-    /// its interfaces.
-    pub fn admits(&self, place: &Place) -> bool {
-        let chain = self.chain.is_none_or(|chain| chain == place.chain());
-        let sides = [place.input_interface(), place.output_interface()];
-        let interface = match &self.interface {
-            None => true,
-            Some(None) => sides == [None, None],
-            Some(wanted) => sides.contains(&wanted.as_ref()),
-        };
-        chain && interface
-    }
+    /// Put in or renew a rule for every address of the body.
+    InsertAll {
+        /// Where the rules look and what they do.
+        place: Place,
+        /// How long they are to stay, if the client says so.
+        expire: Option<Interval>,
+    },
+    /// Take out the rule of every address of the body.
+    DeleteAll(Place),
 }
 
 /// Reads a request: its method and its target in origin or absolute form (RFC
@@ -90,11 +77,12 @@ fn help(verb: Verb, parameters: &Parameters) -> Result<Command, CommandError> {
 
 fn list(verb: Verb, mut segments: Segments, parameters: &Parameters) -> Result<Command, CommandError> {
     verb.only_read()?;
-    parameters.only(&[])?;
+    parameters.only(&["address"])?;
+    let address = parameters.value("address").map(str::parse::<Network>).transpose()?;
     let chain = segments.next().map(|text| chain(&text)).transpose()?;
     let interface = segments.next().map(|text| interface(&text)).transpose()?;
     segments.end()?;
-    Ok(Command::List(Filter { chain, interface }))
+    Ok(Command::List(Filter { chain, interface, address }))
 }
 
 fn change(
@@ -108,7 +96,20 @@ fn change(
     parameters.only(if non_restful { &["expire", "wait", "modify"] } else { &["expire", "wait"] })?;
     let expire = parameters.expire()?;
     parameters.wait()?;
-    let rule = rule(target, &mut segments)?;
+    let chain = chain(&segments.wanted("a chain: input, output or forward")?)?;
+    let near = interface(&segments.wanted("an interface or \"any\"")?)?;
+    let Some(address) = segments.next() else {
+        let place = place(target, chain, near);
+        return Ok(match verb {
+            Verb::Remove => Command::DeleteAll(place),
+            Verb::Write | Verb::Read => Command::InsertAll { place, expire },
+        });
+    };
+    let network = network(&address, &mut segments)?;
+    let rule = match chain {
+        Chain::Input | Chain::Output => place(target, chain, near).rule(network)?,
+        Chain::Forward => forward(target, near, network, &mut segments)?,
+    };
     segments.end()?;
     Ok(match verb {
         Verb::Remove => Command::Delete(rule),
@@ -116,14 +117,12 @@ fn change(
     })
 }
 
-fn rule(target: Target, segments: &mut Segments) -> Result<Rule, CommandError> {
-    let chain = chain(&segments.wanted("a chain: input, output or forward")?)?;
-    let near = interface(&segments.wanted("an interface or \"any\"")?)?;
-    let network = network(&segments.wanted("an address")?, segments)?;
+/// The place of a rule that names one interface.
+fn place(target: Target, chain: Chain, near: Option<Interface>) -> Place {
     match chain {
-        Chain::Input => Ok(Place::input(target, near).rule(network)?),
-        Chain::Output => Ok(Place::output(target, near).rule(network)?),
-        Chain::Forward => forward(target, near, network, segments),
+        Chain::Input => Place::input(target, near),
+        Chain::Output => Place::output(target, near),
+        Chain::Forward => Place::forward(target, near, None),
     }
 }
 
@@ -424,10 +423,19 @@ mod tests {
     fn read(method: Method, target: &str, non_restful: bool) -> String {
         match parse(&method, target, non_restful) {
             Ok(Command::Help) => "help".to_owned(),
-            Ok(Command::List(filter)) => format!("list {:?} {:?}", filter.chain, filter.interface),
+            Ok(Command::List(filter)) => {
+                format!(
+                    "list {:?} {:?} {:?}",
+                    filter.chain,
+                    filter.interface,
+                    filter.address.map(|a| a.to_string())
+                )
+            }
             Ok(Command::Insert { rule, expire: None }) => format!("insert {rule}"),
             Ok(Command::Insert { rule, expire: Some(expire) }) => format!("insert {rule} for {expire}"),
             Ok(Command::Delete(rule)) => format!("delete {rule}"),
+            Ok(Command::InsertAll { place, expire }) => format!("insert all at {place:?} for {expire:?}"),
+            Ok(Command::DeleteAll(place)) => format!("delete all at {place:?}"),
             Err(error) => format!("error: {error}"),
         }
     }
@@ -515,10 +523,6 @@ mod tests {
             ("/drop/input/eth%0a/1.2.3.4", format!("\"eth\\n\" {interface}")),
             ("/drop/input/eth+/1.2.3.4", format!("\"eth+\" {interface}")),
             ("/drop/input/ANY/1.2.3.4", format!("\"ANY\" {interface}")),
-            (
-                "/drop/input/any",
-                "the path \"/drop/input/any\" ends too early: expected an address".to_owned(),
-            ),
             ("/drop/input/any/1.2.3", "\"1.2.3\" is not an IPv4 or IPv6 address".to_owned()),
             ("/drop/input/any/1.2.3.0%2F24", "\"1.2.3.0/24\" is not an IPv4 or IPv6 address".to_owned()),
             ("/drop/input/any/example.org", "\"example.org\" is not an IPv4 or IPv6 address".to_owned()),
@@ -605,17 +609,20 @@ mod tests {
             ("/", false, "help"),
             ("", false, "help"),
             ("/?x=1", false, "error: unknown parameter \"x\": expected none"),
-            ("/list", false, "list None None"),
-            ("/list/", false, "list None None"),
-            ("/list/input", false, "list Some(Input) None"),
-            ("/list/Forward/any", false, "list Some(Forward) Some(None)"),
-            ("/list/input/eth0", false, "list Some(Input) Some(Some(Interface(\"eth0\")))"),
+            ("/list", false, "list None None None"),
+            ("/list/", false, "list None None None"),
+            ("/list/input", false, "list Some(Input) None None"),
+            ("/list/Forward/any", false, "list Some(Forward) Some(None) None"),
+            ("/list/input/eth0", false, "list Some(Input) Some(Some(Interface(\"eth0\"))) None"),
             (
                 "/list/input/eth0/1.2.3.4",
                 false,
                 "error: \"1.2.3.4\" is too much: expected the end of the path",
             ),
-            ("/list?expire=5", false, "error: unknown parameter \"expire\": expected none"),
+            ("/list?expire=5", false, "error: unknown parameter \"expire\": expected address"),
+            ("/list?address=1.2.3.4", false, "list None None Some(\"1.2.3.4\")"),
+            ("/list/input?address=::ffff:1.2.3.4/120", false, "list Some(Input) None Some(\"1.2.3.0/24\")"),
+            ("/list?address=x", false, "error: \"x\" is not an IPv4 or IPv6 address"),
             ("/drop/input/any/1.2.3.4", false, "error: this path takes PUT, POST, DELETE only"),
             ("/drop/input/any/1.2.3.4?modify=insert", false, "error: this path takes PUT, POST, DELETE only"),
             ("/drop/input/any/1.2.3.4?modify=insert", true, "insert INPUT -s 1.2.3.4 -j DROP"),
@@ -647,6 +654,29 @@ mod tests {
     }
 
     #[test]
+    fn a_path_without_an_address_is_for_a_list() {
+        let place = |text: &str| {
+            format!("insert all at {:?} for None", Place::input(Target::Drop, text.parse().ok()))
+        };
+        let golden = [
+            ("/drop/input/eth0", place("eth0")),
+            ("/drop/input/any/", place("any")),
+            (
+                "/drop/output/any?expire=5m",
+                format!("insert all at {:?} for Some(Interval(300))", Place::output(Target::Drop, None)),
+            ),
+            (
+                "/accept/forward/any",
+                format!("insert all at {:?} for None", Place::forward(Target::Accept, None, None)),
+            ),
+        ];
+        for (target, expected) in golden {
+            assert_eq!(read(Method::Put, target, false), expected, "{target}");
+        }
+        assert!(read(Method::Delete, "/drop/input/any", false).starts_with("delete all"));
+    }
+
+    #[test]
     fn a_filter_admits_what_was_put_there() {
         let golden = [
             ("/list", "/drop/input/eth0/1.2.3.4", true),
@@ -661,11 +691,17 @@ mod tests {
             ("/list/forward/eth1", "/drop/forward/eth0/1.2.3.4/eth1", true),
             ("/list/forward/eth0", "/drop/forward/eth0/1.2.3.4/eth1", true),
             ("/list/forward/any", "/drop/forward/any/1.2.3.4/eth1", false),
+            ("/list?address=1.2.3.4", "/drop/input/any/1.2.3.4", true),
+            ("/list?address=1.2.3.4", "/drop/input/any/1.2.0.0/16", true),
+            ("/list?address=1.2.3.0/24", "/drop/input/any/1.2.3.4", false),
+            ("/list?address=5.6.7.8", "/drop/forward/any/1.2.3.4/any/5.6.7.0/24", true),
+            ("/list/output?address=1.2.3.4", "/drop/input/any/1.2.3.4", false),
+            ("/list?address=::1", "/drop/input/any/1.2.3.4", false),
         ];
         for (list, put, expected) in golden {
             let Ok(Command::List(filter)) = parse(&Method::Get, list, false) else { panic!("{list}") };
             let Ok(Command::Insert { rule, .. }) = parse(&Method::Put, put, false) else { panic!("{put}") };
-            assert_eq!(filter.admits(rule.place()), expected, "{list} {put}");
+            assert_eq!(filter.admits(&rule), expected, "{list} {put}");
         }
     }
 

@@ -5,14 +5,16 @@
 //! works as it is. No I/O here; files that are named are opened by those who need
 //! them.
 
+use crate::ipset;
 use crate::lease::{Interval, IntervalError};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// All options, flags first; anything else is an error.
-const FLAGS: [&str; 4] = ["outward.server", "local.server", "local.server.authentication", "non.restful"];
-const VALUES: [&str; 11] = [
+const FLAGS: [&str; 5] =
+    ["outward.server", "local.server", "local.server.authentication", "non.restful", "ipset"];
+const VALUES: [&str; 13] = [
     "outward.server.port",
     "outward.server.ip",
     "outward.server.certfile",
@@ -24,6 +26,8 @@ const VALUES: [&str; 11] = [
     "whitelist.file",
     "iptables.path",
     "ip6tables.path",
+    "ipset.path",
+    "ipset.maxelem",
 ];
 
 /// The longest user name and password in bytes.
@@ -48,6 +52,12 @@ pub struct Config {
     pub iptables: Setting<PathBuf>,
     /// The ip6tables command; not set, it is derived from the name of iptables.
     pub ip6tables: Setting<PathBuf>,
+    /// Whether addresses are kept in sets, and the line that says so.
+    pub use_sets: Setting<bool>,
+    /// The ipset command.
+    pub ipset: Setting<PathBuf>,
+    /// The most entries of a set.
+    pub maxelem: u32,
 }
 
 /// The HTTPS server.
@@ -192,6 +202,9 @@ fn check(entries: &[Entry]) -> Located<Config> {
         whitelist_file: options.path("whitelist.file", "/etc/rfw/white.list")?,
         ip6tables: options.ip6tables(&iptables)?,
         iptables,
+        use_sets: options.sets()?,
+        ipset: options.path("ipset.path", "ipset")?,
+        maxelem: options.maxelem()?,
     })
 }
 
@@ -267,6 +280,26 @@ impl<'a> Options<'a> {
         Ok(self.read("default.expire", day, |text| Interval::parse(text).map_err(ConfigError::Expire))?.value)
     }
 
+    /// A default that the kernel would not keep is an error, not a surprise later.
+    fn sets(&self) -> Located<Setting<bool>> {
+        let line = self.entry("ipset").map(|entry| entry.line);
+        let expire = self.expire()?;
+        if line.is_some() && expire.seconds() > ipset::TIMEOUT_MAX {
+            let line = self.entry("default.expire").map(|entry| entry.line);
+            return Err((line, ConfigError::TooLongForSets(expire)));
+        }
+        Ok(Setting { option: "ipset", line, value: line.is_some() })
+    }
+
+    fn maxelem(&self) -> Located<u32> {
+        let name = "ipset.maxelem";
+        let maxelem = self.read(name, 1 << 20, |text| {
+            let number = text.parse().ok().filter(|number| *number > 0 && !text.starts_with('+'));
+            number.ok_or_else(|| ConfigError::Value(name, text.to_owned(), "a number from 1 to 4294967295"))
+        });
+        Ok(maxelem?.value)
+    }
+
     fn credentials(&self) -> Located<Credentials> {
         Ok(Credentials {
             username: self.credential("auth.username")?,
@@ -318,6 +351,7 @@ enum ConfigError {
     Credential(&'static str),
     TooLong(&'static str),
     NoCompanion(String),
+    TooLongForSets(Interval),
     NoServer,
 }
 
@@ -345,6 +379,12 @@ impl fmt::Display for ConfigError {
                 f,
                 "iptables.path: \"{}\" has no \"iptables\" in its name: expected ip6tables.path to be set too",
                 name.escape_debug()
+            ),
+            ConfigError::TooLongForSets(interval) => write!(
+                f,
+                "default.expire: {} seconds are more than a set can hold: expected at most {}, or 0",
+                interval.seconds(),
+                ipset::TIMEOUT_MAX
             ),
             ConfigError::NoServer => f.write_str("neither outward.server nor local.server is on"),
         }
@@ -456,6 +496,15 @@ mod tests {
                 "5: default.expire: \"soon\" is not a time span: expected seconds, or a number with s, m, h or d, up to 36500d",
             ),
             ("outward.sever.port = 1", "5: unknown option \"outward.sever.port\""),
+            (
+                "ipset = yes",
+                "5: ipset: takes no value: expected the bare name for on, or a # before it for off",
+            ),
+            ("ipset.maxelem = 0", "5: ipset.maxelem: \"0\": expected a number from 1 to 4294967295"),
+            (
+                "default.expire = 30d\nipset",
+                "5: default.expire: 2592000 seconds are more than a set can hold: expected at most 2147483, or 0",
+            ),
             ("[other]", "5: \"[other]\": expected one section, [config], before all options"),
             ("[config]", "5: \"[config]\": expected one section, [config], before all options"),
             (

@@ -27,6 +27,8 @@ pub struct Request {
     pub body: Framing,
     /// Whether the client keeps the connection for further requests.
     pub keep_alive: bool,
+    /// Whether the client waits to hear that its body is wanted (RFC 9110, 10.1.1).
+    pub expects_continue: bool,
     minor: u8,
 }
 
@@ -39,21 +41,40 @@ pub enum Framing {
     Chunked,
 }
 
-impl Framing {
-    /// Whether no byte of a body follows.
-    pub fn is_empty(self) -> bool {
-        self == Framing::Length(0)
-    }
-}
-
 /// What has been received and not yet used.
 #[derive(Debug, Default)]
-pub struct Buffer(Vec<u8>);
+pub struct Buffer(Vec<u8>, usize);
 
 impl Buffer {
     /// Whether nothing is left over.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes().is_empty()
+    }
+
+    /// What has been received.
+    pub fn bytes(&self) -> &[u8] {
+        self.0.get(self.1..).unwrap_or_default()
+    }
+
+    /// Marks the first bytes as used.
+    pub fn consume(&mut self, length: usize) {
+        self.1 = self.1.saturating_add(length).min(self.0.len());
+        if self.1 == self.0.len() {
+            self.0.clear();
+            self.1 = 0;
+        }
+    }
+
+    /// Receives at most `most` bytes and gives their number, 0 at the end.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn receive(&mut self, stream: &mut impl Read, most: usize) -> Result<usize, HttpError> {
+        let mut part = [0; 16 << 10];
+        let part = part.get_mut(..most.min(16 << 10)).unwrap_or_default();
+        let length = stream.read(part).map_err(HttpError::from_io)?;
+        self.0.extend_from_slice(part.get(..length).unwrap_or_default());
+        Ok(length)
     }
 
     /// Reads the head of the next request; `None` is an end before its first byte.
@@ -62,30 +83,19 @@ impl Buffer {
     /// See [`HttpError`].
     pub fn read_head(&mut self, stream: &mut impl Read) -> Result<Option<Request>, HttpError> {
         loop {
-            if let Some((request, length)) = parse_head(&self.0)? {
-                self.0.drain(..length);
+            if let Some((request, length)) = parse_head(self.bytes())? {
+                self.consume(length);
                 return Ok(Some(request));
             }
-            if self.0.len() >= HEAD_MAX {
+            let room = HEAD_MAX.saturating_sub(self.bytes().len());
+            if room == 0 {
                 return Err(HttpError::HeadTooLarge);
             }
-            let mut part = [0; 4096];
-            let room = HEAD_MAX.saturating_sub(self.0.len()).min(part.len());
-            let part = part.get_mut(..room).unwrap_or_default();
-            let length = stream.read(part).map_err(|error| self.broken(error))?;
-            match part.get(..length) {
-                None | Some([]) if self.0.is_empty() => return Ok(None),
-                None | Some([]) => return Err(HttpError::Io(io::ErrorKind::UnexpectedEof.into())),
-                Some(bytes) => self.0.extend_from_slice(bytes),
+            match self.receive(stream, room)? {
+                0 if self.is_empty() => return Ok(None),
+                0 => return Err(HttpError::Io(io::ErrorKind::UnexpectedEof.into())),
+                _ => {}
             }
-        }
-    }
-
-    /// A time-out is worth an answer; any other trouble ends the connection.
-    fn broken(&self, error: io::Error) -> HttpError {
-        match error.kind() {
-            io::ErrorKind::TimedOut => HttpError::Slow,
-            _ => HttpError::Io(error),
         }
     }
 }
@@ -115,6 +125,8 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
         authorization: headers.text("Authorization")?,
         body: headers.framing()?,
         keep_alive: minor > 0 && !headers.list("Connection").any(|word| word.eq_ignore_ascii_case("close")),
+        expects_continue: minor > 0
+            && headers.list("Expect").any(|word| word.eq_ignore_ascii_case("100-continue")),
         minor,
     };
     Ok(Some((request, length)))
@@ -181,16 +193,27 @@ pub enum HttpError {
     Version,
     /// A transfer coding other than chunked.
     Coding(String),
+    /// The body is more than is taken.
+    BodyTooLarge,
     /// The connection is broken.
     Io(io::Error),
 }
 
 impl HttpError {
+    /// A time-out is worth an answer; any other trouble ends the connection.
+    pub fn from_io(error: io::Error) -> HttpError {
+        match error.kind() {
+            io::ErrorKind::TimedOut => HttpError::Slow,
+            _ => HttpError::Io(error),
+        }
+    }
+
     /// The status to answer with; `None` where nobody is left to answer to.
     pub fn status(&self) -> Option<u16> {
         match self {
             HttpError::Slow => Some(408),
             HttpError::HeadTooLarge => Some(431),
+            HttpError::BodyTooLarge => Some(413),
             HttpError::Malformed(_) => Some(400),
             HttpError::Version => Some(505),
             HttpError::Coding(_) => Some(501),
@@ -212,6 +235,9 @@ impl fmt::Display for HttpError {
             HttpError::Coding(text) => {
                 write!(f, "unknown transfer coding \"{}\": expected chunked", text.escape_debug())
             }
+            HttpError::BodyTooLarge => {
+                write!(f, "the body is too large: expected at most {} bytes", crate::body::BODY_MAX)
+            }
             HttpError::Io(error) => error.fmt(f),
         }
     }
@@ -220,14 +246,21 @@ impl fmt::Display for HttpError {
 impl std::error::Error for HttpError {}
 
 /// An answer: a status, a body of JSON, and at most one header of its own.
-#[derive(Debug)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
     /// The body, JSON with a newline at its end.
-    pub body: String,
+    pub body: Content,
     /// A header that goes with the status, such as `Allow`.
     pub header: Option<(&'static str, String)>,
+}
+
+/// What an answer says.
+pub enum Content {
+    /// This text.
+    Text(String),
+    /// What is read from there, of a length that nobody knows beforehand.
+    Stream(Box<dyn Read>),
 }
 
 /// How an answer goes out.
@@ -264,8 +297,14 @@ impl Answer {
         ];
         let headers = all.into_iter().chain(own);
         let headers = headers.filter_map(|(name, value)| Header::from_bytes(name, value).ok()).collect();
-        let length = Some(self.body.len());
-        let response = Response::new(StatusCode(self.status), headers, self.body.as_bytes(), length, None)
+        let (body, length): (Box<dyn Read>, _) = match self.body {
+            Content::Text(text) => {
+                let length = text.len();
+                (Box::new(io::Cursor::new(text)), Some(length))
+            }
+            Content::Stream(stream) => (stream, None),
+        };
+        let response = Response::new(StatusCode(self.status), headers, body, length, None)
             .with_chunked_threshold(usize::MAX);
         let connection = if delivery.close { "Connection: close\r\n" } else { "" };
         let mut stream =
@@ -317,7 +356,7 @@ mod tests {
         let request = read(text).unwrap().unwrap();
         assert_eq!((request.method, request.target.as_str()), (Method::Put, "/drop/input/any/1.2.3.4"));
         assert_eq!(request.authorization.as_deref(), Some("Basic abc"));
-        assert!(request.keep_alive && request.body.is_empty());
+        assert!(request.keep_alive && request.body == Framing::Length(0));
     }
 
     #[test]
@@ -383,8 +422,11 @@ mod tests {
     #[test]
     fn an_answer_is_whole_and_says_when_it_is_the_last() {
         let mut out = Vec::new();
-        let answer =
-            Answer { status: 405, body: "{}\n".to_owned(), header: Some(("Allow", "GET".to_owned())) };
+        let answer = Answer {
+            status: 405,
+            body: Content::Text("{}\n".to_owned()),
+            header: Some(("Allow", "GET".to_owned())),
+        };
         answer.write(&mut out, Delivery::last()).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\nConnection: close\r\n"), "{text}");

@@ -4,22 +4,30 @@
 //! ([`command`]), firewall ([`firewall`]), kernel ([`tool`]).
 
 mod api;
+mod body;
 mod cli;
 mod command;
 mod config;
 mod connection;
 mod files;
 mod firewall;
+mod generation;
 mod http;
+mod ipset;
 mod iptables;
 mod lease;
 mod limit;
+mod list;
+mod listing;
 mod net;
+mod resident;
 mod rule;
 mod server;
+mod sets;
 mod signals;
 mod start;
 mod sweeper;
+mod table;
 mod tls;
 mod tool;
 mod whitelist;

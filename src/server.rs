@@ -5,6 +5,7 @@
 //! waits. Somebody who is not in the white list is let go before a byte is read.
 
 use crate::api::{self, Peer, Service};
+use crate::body::{Body, Paced};
 use crate::config::{Config, LocatedError};
 use crate::connection::Connection;
 use crate::files;
@@ -26,9 +27,6 @@ use std::time::{Duration, Instant};
 
 /// The handshake and the head of a request have to be there by then.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-
-/// An answer has to be taken by then.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
 
 /// How long a connection may be idle though nobody else waits.
 const IDLE_TIME: Duration = Duration::from_secs(300);
@@ -285,12 +283,12 @@ impl Server {
             Ok(None) => return Ok(Exchange::Last { client_is_sending: false }),
             Err(error) => return Ok(self.refuse(&error, connection, peer)),
         };
-        let answer = self.service.answer(*peer, &request);
+        let mut body = Body::new(buffer, Paced::new(connection), request.body, request.expects_continue);
+        let answer = self.service.answer(*peer, &request, &mut body);
+        let unread = !body.is_ended();
         self.look_out()?;
-        let unread = !request.body.is_empty();
         let close = !request.keep_alive || unread || self.waiting.is_some();
-        connection.set_deadline(Instant::now() + ANSWER_TIME);
-        match answer.write(connection, Delivery::to(&request, close)) {
+        match answer.write(&mut Paced::new(connection), Delivery::to(&request, close)) {
             Ok(()) if !close => Ok(Exchange::Kept),
             Ok(()) => Ok(Exchange::Last { client_is_sending: unread }),
             Err(_) => Ok(Exchange::Last { client_is_sending: false }),

@@ -3,14 +3,16 @@
 
 use crate::api::Service;
 use crate::cli::Arguments;
-use crate::config::{Config, LocatedError, Setting};
+use crate::config::{Config, LocatedError};
 use crate::files;
-use crate::firewall::{Commands, Firewall, FirewallError};
+use crate::firewall::{Firewall, FirewallError};
 use crate::server::{self, Bound, Server, ServerError};
+use crate::sets::Sets;
 use crate::signals::Signals;
 use crate::sweeper::Shared;
+use crate::table::Commands;
 use crate::tls::{self, Identity};
-use crate::tool::ToolError;
+use crate::tool::{Tool, ToolError};
 use crate::whitelist::WhiteList;
 use simplelog::{CombinedLogger, LevelFilter, SharedLogger, SimpleLogger, WriteLogger};
 use std::fmt;
@@ -76,6 +78,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let local = config.local.as_ref().map(|local| Bound::new(local.address)).transpose()?;
     let local_authentication = config.local.as_ref().is_some_and(|local| local.authentication);
     let shared = Shared::new(firewall).map_err(Failure::Io)?;
+    shared.with(|firewall| firewall.adopt(SystemTime::now()))?;
     let mut service = Service::new(config, shared.clone(), whitelist.clone());
     service.replace_whitelist(whitelist)?;
     shared.start_sweeper().map_err(Failure::Io)?;
@@ -120,8 +123,8 @@ fn load_config(file: &Path) -> Result<Config, LocatedError> {
 
 /// Finds the tools and sees that they may read the kernel's tables.
 fn open_firewall(file: &Path, config: &Config) -> Result<Firewall, LocatedError> {
-    let v4 = open_commands(&config.iptables).map_err(|error| config.iptables.error(file, error))?;
-    let v6 = match open_commands(&config.ip6tables) {
+    let v4 = Commands::find(&config.iptables.value).map_err(|error| config.iptables.error(file, error))?;
+    let v6 = match Commands::find(&config.ip6tables.value) {
         Ok(commands) => Some(commands),
         Err(error) if config.ip6tables.line.is_some() => return Err(config.ip6tables.error(file, error)),
         Err(error) if config.outward.as_ref().is_some_and(|outward| outward.address.is_ipv6()) => {
@@ -133,13 +136,21 @@ fn open_firewall(file: &Path, config: &Config) -> Result<Firewall, LocatedError>
             None
         }
     };
-    Ok(Firewall::new(v4, v6))
+    let sets = open_sets(config);
+    let use_sets = config.use_sets.value;
+    match sets {
+        Err(error @ ToolError::Missing(_)) if use_sets && config.ipset.line.is_none() => {
+            Err(config.use_sets.error(file, format!("{error}: install the package ipset")))
+        }
+        Err(error) if use_sets || config.ipset.line.is_some() => Err(config.ipset.error(file, error)),
+        sets => Ok(Firewall::new(v4, v6, sets.ok(), use_sets)),
+    }
 }
 
-fn open_commands(setting: &Setting<PathBuf>) -> Result<Commands, ToolError> {
-    let commands = Commands::find(&setting.value)?;
-    commands.read()?;
-    Ok(commands)
+/// The sets of this host. They are needed without the option too, to take along
+/// what was kept in them before.
+fn open_sets(config: &Config) -> Result<Sets, ToolError> {
+    Sets::new(Tool::find(&config.ipset.value)?, config.maxelem)
 }
 
 fn warn_if_ending(identity: &Identity) {

@@ -1,0 +1,233 @@
+//! A list of addresses in a request: the formats in which block lists are
+//! published, one address or network a line.
+
+use crate::body::Body;
+use crate::http::HttpError;
+use crate::net::{Network, NetworkError};
+use std::collections::HashSet;
+use std::fmt;
+use std::io::{Read, Write};
+
+/// The longest line in bytes.
+const LINE_MAX: usize = 1 << 10;
+
+/// The most lines that are told one by one why they were passed over.
+const SKIPPED_MAX: usize = 100;
+
+/// The addresses of a list, each once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct List {
+    /// Those to work on.
+    pub networks: Vec<Network>,
+    /// The first hundred that policy forbids.
+    pub skipped: Vec<Skipped>,
+    /// How many are forbidden in all.
+    pub skipped_total: usize,
+}
+
+/// A line that holds an address which policy forbids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its number, from 1.
+    pub line: usize,
+    /// The address.
+    pub address: Network,
+    /// Why not.
+    pub reason: String,
+}
+
+impl List {
+    /// Reads a list; `forbidden` says why an address can't be worked on.
+    ///
+    /// # Errors
+    /// A line that is no address, or no address at all: then none of it counts.
+    pub fn read<S: Read + Write>(
+        body: &mut Body<'_, S>,
+        forbidden: impl Fn(&Network) -> Option<String>,
+    ) -> Result<List, ListError> {
+        let (mut list, mut seen, mut line) = (List::default(), HashSet::new(), Vec::new());
+        for number in 1.. {
+            body.read_line(&mut line, LINE_MAX)?;
+            if line.is_empty() {
+                break;
+            }
+            let whole = line.len() < LINE_MAX || line.ends_with(b"\n");
+            let text = str::from_utf8(&line).ok().filter(|_| whole);
+            let address = text.ok_or(None).and_then(|text| parse_line(text).map_err(Some));
+            let address = address.map_err(|error| ListError::Line(number, shown(&line), error))?;
+            if let Some(address) = address.filter(|address| seen.insert(*address)) {
+                list.take(number, address, forbidden(&address));
+            }
+        }
+        if seen.is_empty() { Err(ListError::Empty) } else { Ok(list) }
+    }
+
+    fn take(&mut self, line: usize, address: Network, forbidden: Option<String>) {
+        match forbidden {
+            None => self.networks.push(address),
+            Some(reason) => {
+                self.skipped_total += 1;
+                if self.skipped.len() < SKIPPED_MAX {
+                    self.skipped.push(Skipped { line, address, reason });
+                }
+            }
+        }
+    }
+}
+
+/// Reads a line: an address or network, perhaps a number behind it, perhaps a
+/// comment from `#` or `;`, or nothing.
+fn parse_line(line: &str) -> Result<Option<Network>, NetworkError> {
+    let text = line.split(['#', ';']).next().unwrap_or_default();
+    let mut words = text.split_whitespace();
+    let Some(address) = words.next() else { return Ok(None) };
+    let network = address.parse()?;
+    let number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+    match (words.next(), words.next()) {
+        (None, _) => Ok(Some(network)),
+        (Some(word), None) if number(word) => Ok(Some(network)),
+        _ => Err(NetworkError::Address(text.trim().to_owned())),
+    }
+}
+
+/// A line as an error quotes it.
+fn shown(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_end_matches(['\r', '\n']);
+    let start: String = text.chars().take(80).collect();
+    if start.len() < text.len() { start + "…" } else { start }
+}
+
+/// Why a body is no list.
+#[derive(Debug)]
+pub enum ListError {
+    /// The number of a line, its text, and what is wrong with it; nothing where it
+    /// is too long or not UTF-8.
+    Line(usize, String, Option<NetworkError>),
+    /// No address.
+    Empty,
+    /// The body can't be read.
+    Http(HttpError),
+}
+
+impl From<HttpError> for ListError {
+    fn from(error: HttpError) -> ListError {
+        ListError::Http(error)
+    }
+}
+
+impl fmt::Display for ListError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListError::Line(number, text, Some(NetworkError::Prefix(..) | NetworkError::Mapped(_))) => {
+                write!(
+                    f,
+                    "line {number}: \"{}\" has no proper mask; nothing was changed",
+                    text.escape_debug()
+                )
+            }
+            ListError::Line(number, text, _) => write!(
+                f,
+                "line {number}: \"{}\" is not an address or network; nothing was changed",
+                text.escape_debug()
+            ),
+            ListError::Empty => f.write_str(
+                "no address: expected one in the path, or a body with one address or network a line",
+            ),
+            ListError::Http(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ListError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::{Buffer, Framing};
+    use proptest::prelude::*;
+    use std::io::Cursor;
+
+    fn read(text: &[u8]) -> Result<List, ListError> {
+        let mut buffer = Buffer::default();
+        let framing = Framing::Length(text.len() as u64);
+        let mut body = Body::new(&mut buffer, Cursor::new(text.to_vec()), framing, false);
+        List::read(&mut body, |network| (network.prefix() < 9).then(|| "too wide".to_owned()))
+    }
+
+    #[test]
+    fn lines_are_read_as_feeds_have_them() {
+        let golden = [
+            ("1.2.3.4", "1.2.3.4"),
+            ("1.2.3.4\n", "1.2.3.4"),
+            ("1.2.3.4\r\n5.6.7.0/24\r\n", "1.2.3.4 5.6.7.0/24"),
+            ("# ipsum\n#\n\n1.2.3.4\t10\n5.6.7.8 3\n", "1.2.3.4 5.6.7.8"),
+            ("1.10.16.0/20 ; SBL256894\n; end", "1.10.16.0/20"),
+            ("  1.2.3.4  # why\n", "1.2.3.4"),
+            ("1.2.3.4\n1.2.3.4/32\n::ffff:1.2.3.4\n", "1.2.3.4"),
+            ("2001:db8::1\n1.2.3.4\n2001:db8::/32", "2001:db8::1 1.2.3.4 2001:db8::/32"),
+            ("1.2.3.77/24", "1.2.3.0/24"),
+        ];
+        for (text, expected) in golden {
+            let list = read(text.as_bytes()).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+            let networks: Vec<String> = list.networks.iter().map(Network::to_string).collect();
+            assert_eq!(networks.join(" "), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_address_refuses_the_list() {
+        let long = format!("1.2.3.4\n{}", "x".repeat(2000));
+        let golden: [(&[u8], &str); 11] = [
+            (b"", "no address: expected one in the path, or a body with one address or network a line"),
+            (
+                b"# nothing\n",
+                "no address: expected one in the path, or a body with one address or network a line",
+            ),
+            (b"1.2.3.4\n<html>\n", "line 2: \"<html>\" is not an address or network; nothing was changed"),
+            (b"1.2.3.4\n1.2.3\n", "line 2: \"1.2.3\" is not an address or network; nothing was changed"),
+            (b"1.2.3.4 x", "line 1: \"1.2.3.4 x\" is not an address or network; nothing was changed"),
+            (b"1.2.3.4 1 2", "line 1: \"1.2.3.4 1 2\" is not an address or network; nothing was changed"),
+            (b"1.2.3.4,5", "line 1: \"1.2.3.4,5\" is not an address or network; nothing was changed"),
+            (b"1.2.3.4/33", "line 1: \"1.2.3.4/33\" has no proper mask; nothing was changed"),
+            (
+                b"1.2.3.4\n\xff\xfe\n",
+                "line 2: \"\u{fffd}\u{fffd}\" is not an address or network; nothing was changed",
+            ),
+            (
+                b"1.2.3.4\n1.2.3.4\0",
+                "line 2: \"1.2.3.4\\0\" is not an address or network; nothing was changed",
+            ),
+            (
+                long.as_bytes(),
+                "line 2: \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…\" is not an address or network; nothing was changed",
+            ),
+        ];
+        for (text, message) in golden {
+            assert_eq!(read(text).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn what_policy_forbids_is_passed_over_and_told() {
+        let list = read(b"0.0.0.0/8\n1.2.3.4\n127.0.0.0/8\n").unwrap();
+        assert_eq!(list.networks.len(), 1);
+        let skipped: Vec<_> =
+            list.skipped.iter().map(|s| (s.line, s.address.to_string(), s.reason.as_str())).collect();
+        assert_eq!(
+            skipped,
+            [(1, "0.0.0.0/8".to_owned(), "too wide"), (3, "127.0.0.0/8".to_owned(), "too wide")]
+        );
+        let many: String = (0..150).map(|n| format!("{n}.0.0.0/8\n")).collect();
+        let list = read(many.as_bytes()).unwrap();
+        assert_eq!((list.networks.len(), list.skipped.len(), list.skipped_total), (0, 100, 150));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>, text in "[0-9a-f.:/#; \t\r\n]*") {
+            let _ = read(&bytes);
+            let _ = read(text.as_bytes());
+        }
+    }
+}
