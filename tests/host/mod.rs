@@ -7,12 +7,14 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -130,6 +132,40 @@ impl Host {
         Said::of(format!("{program} {}", arguments.join(" ")), &output)
     }
 
+    /// Opens a TCP connection to a port of 127.0.0.1 and keeps it open.
+    #[track_caller]
+    pub fn connect(&self, port: u16) -> Talk {
+        let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port} || exit; echo open; cat <&3 & exec cat >&3");
+        let mut talk = self.talk("bash", &["-c", &script]);
+        until(SOON, "the connection is open", || talk.heard().starts_with("open\n") || talk.is_over());
+        talk.forget("open\n".len());
+        talk
+    }
+
+    /// Starts a program that carries bytes both ways until it is dropped.
+    #[track_caller]
+    pub fn talk(&self, program: &str, arguments: &[&str]) -> Talk {
+        let mut child = self
+            .command(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect(program);
+        let heard = Arc::new(Mutex::new((Vec::new(), false)));
+        let (mut stdout, ear) = (child.stdout.take().unwrap(), Arc::clone(&heard));
+        thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(length @ 1..) = stdout.read(&mut part) {
+                ear.lock().unwrap().0.extend_from_slice(&part[..length]);
+            }
+            ear.lock().unwrap().1 = true;
+        });
+        Talk { mouth: child.stdin.take(), child, heard }
+    }
+
     /// The rules of a chain as `iptables -S CHAIN` prints them, without those that
     /// guard rfw's port and without the policy.
     #[track_caller]
@@ -217,14 +253,23 @@ impl Rfw<'_> {
     /// Starts it again with the same configuration.
     #[track_caller]
     pub fn spawn(&mut self) {
+        self.spawn_with(&["--loglevel", "DEBUG"]);
+    }
+
+    /// Starts it with these arguments behind those that name its files. It leads a
+    /// process group, as a shell's job does.
+    #[track_caller]
+    pub fn spawn_with(&mut self, arguments: &[&str]) {
         let _ = fs::remove_file(self.host.dir.join("rfw.log"));
-        let arguments = ["-f", "rfw.conf", "--logfile", "rfw.log", "--loglevel", "DEBUG"];
         let child = self
             .host
             .command(env!("CARGO_BIN_EXE_rfw"))
+            .args(["-f", "rfw.conf", "--logfile", "rfw.log"])
             .args(arguments)
             .stdin(Stdio::null())
+            .stdout(fs::File::create(self.host.dir.join("rfw.out")).unwrap())
             .stderr(fs::File::create(self.host.dir.join("rfw.err")).unwrap())
+            .process_group(0)
             .spawn()
             .expect("rfw");
         self.child = Some(child);
@@ -232,7 +277,7 @@ impl Rfw<'_> {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 panic!("rfw has ended, {status}\n{}", self.log());
             }
-            self.log().contains("is ready")
+            self.log().contains("is ready") || self.terminal().contains("is ready")
         });
     }
 
@@ -278,6 +323,11 @@ impl Rfw<'_> {
         read("rfw.log") + &read("rfw.err")
     }
 
+    /// What it has printed to its standard output since its start.
+    pub fn terminal(&self) -> String {
+        fs::read_to_string(self.host.dir.join("rfw.out")).unwrap_or_default()
+    }
+
     /// Sends a request with curl, by HTTPS and with credentials.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str) -> Reply {
@@ -314,7 +364,7 @@ impl Rfw<'_> {
 
     /// Sends raw bytes to the local HTTP server and gives what comes until it closes.
     pub fn raw(&self, bytes: &[u8]) -> String {
-        let script = "exec 3<>/dev/tcp/127.0.0.1/7390; cat >&3 & cat <&3; kill $! 2>/dev/null; true";
+        let script = "exec 3<>/dev/tcp/127.0.0.1/7390; cat <&0 >&3 & cat <&3; kill $! 2>/dev/null; true";
         self.host.feed("timeout", &["20", "bash", "-c", script], bytes).out
     }
 }
@@ -325,6 +375,76 @@ impl Drop for Rfw<'_> {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+/// A connection that stays open, through a program that carries the bytes.
+pub struct Talk {
+    child: Child,
+    mouth: Option<ChildStdin>,
+    heard: Arc<Mutex<(Vec<u8>, bool)>>,
+}
+
+impl Talk {
+    /// Sends bytes; whether anybody listens shows in what comes back.
+    pub fn say(&mut self, bytes: &[u8]) {
+        let mouth = self.mouth.as_mut().unwrap();
+        let _ = mouth.write_all(bytes).and_then(|()| mouth.flush());
+    }
+
+    /// What has come and not been taken.
+    pub fn heard(&self) -> String {
+        String::from_utf8_lossy(&self.heard.lock().unwrap().0).into_owned()
+    }
+
+    /// Whether the other side has closed.
+    pub fn is_over(&self) -> bool {
+        self.heard.lock().unwrap().1
+    }
+
+    /// Takes the next response, whose body is as long as `Content-Length` says.
+    #[track_caller]
+    pub fn reply(&mut self) -> Reply {
+        self.reply_with_body(true)
+    }
+
+    /// Takes the next response, without a body as that to HEAD is.
+    #[track_caller]
+    pub fn reply_to_head(&mut self) -> Reply {
+        self.reply_with_body(false)
+    }
+
+    #[track_caller]
+    fn reply_with_body(&mut self, body: bool) -> Reply {
+        let mut whole = None;
+        until(SOON, "there is a response", || {
+            let (over, heard) = (self.is_over(), self.heard());
+            whole = heard.find("\r\n\r\n").and_then(|head| {
+                let length = Reply::parse(&heard).header("Content-Length").map(|text| text.parse::<usize>());
+                let length = length.expect("Content-Length").expect("a number");
+                let end = head + 4 + if body { length } else { 0 };
+                heard.get(..end).map(str::to_owned)
+            });
+            assert!(whole.is_some() || !over, "closed without a response: {heard:?}");
+            whole.is_some()
+        });
+        let whole = whole.unwrap();
+        self.forget(whole.len());
+        Reply::parse(&whole)
+    }
+
+    fn forget(&mut self, length: usize) {
+        let mut heard = self.heard.lock().unwrap();
+        assert!(heard.0.len() >= length, "not open: {:?}", heard.0);
+        heard.0.drain(..length);
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        drop(self.mouth.take());
+        run("kill", &["-s", "KILL", "--", &format!("-{}", self.child.id())]);
+        let _ = self.child.wait();
     }
 }
 

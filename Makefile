@@ -1,0 +1,138 @@
+# GNU make.  "make help" lists what there is to make.
+
+# Tools of the system are in sbin, which is not in every user's PATH; Rust may have
+# been installed a minute ago, by rustup, which changes PATH for new shells only.
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/sbin:/usr/sbin:/sbin
+
+# A recipe is one script, which ends at the first command that fails.
+SHELL = /bin/sh
+.SHELLFLAGS = -euc
+.ONESHELL:
+
+# cargo uses all processors by itself, and "deps" has to come before the rest.
+.NOTPARALLEL:
+
+TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
+
+# What is used beyond Rust, each command with the Debian package that brings it.
+# Building (ring is partly C):
+NEEDS = cc:gcc
+# The firewall itself, both variants, used by rfw and compared by the tests:
+NEEDS += iptables:iptables ip6tables:iptables iptables-nft:iptables
+NEEDS += iptables-legacy:iptables ipset:ipset
+# Hosts of their own, with clients, for the demo and the tests:
+NEEDS += unshare:util-linux nsenter:util-linux setpriv:util-linux mount:mount
+NEEDS += ip:iproute2 ping:iputils-ping curl:curl openssl:openssl
+NEEDS += bash:bash awk:mawk timeout:coreutils kill:procps script:bsdutils
+# Checking shell scripts:
+NEEDS += shellcheck:shellcheck
+
+.PHONY: all
+all: rust	## build rfw (the default): target/release/rfw
+	@cargo build --release --locked
+
+.PHONY: demo
+demo: deps all	## see what rfw does, on packets, in half a minute
+	@tests/demo.sh '$(TARGET_DIR)/release/rfw'
+
+.PHONY: test
+test: deps	## run all tests; as root or as a plain user
+	@cargo test --locked
+
+# A script is known by its first line, whatever its name is.
+.PHONY: lint
+lint: deps	## check format, Rust, documentation and shell scripts
+	@cargo fmt --version >/dev/null 2>&1 || {
+		echo 'cargo fmt is missing: rustup component add rustfmt' >&2
+		exit 1
+	}
+	cargo clippy --version >/dev/null 2>&1 || {
+		echo 'cargo clippy is missing: rustup component add clippy' >&2
+		exit 1
+	}
+	set -x
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
+	find . \( -path ./.git -o -path ./target \) -prune -o -type f -exec awk \
+		'FNR == 1 { if (/^#!.*[\/ ](ba|da)?sh( |$$)/) printf "%s%c", FILENAME, 0; nextfile }' {} + |
+		xargs -0 shellcheck
+
+.PHONY: deps
+deps: rust	## install what is missing beyond Rust (Debian; root or sudo)
+	@has() (
+		IFS=:
+		for folder in $$PATH; do
+			if [ -x "$$folder/$$1" ]; then exit 0; fi
+		done
+		exit 1
+	)
+	# Sets what is missing: commands, and the packages that bring them.
+	look() {
+		commands=''
+		packages=''
+		for need in $(NEEDS); do
+			has "$${need%:*}" || missing "$${need%:*}" "$${need#*:}"
+		done
+		# A compiler is of no use without the headers of C, and gcc only
+		# recommends their package.
+		if ! echo '#include <stdlib.h>' | cc -E - >/dev/null 2>&1; then
+			missing stdlib.h libc6-dev
+		fi
+	}
+	missing() {
+		commands="$$commands $$1"
+		case " $$packages " in
+			*" $$2 "*) ;;
+			*) packages="$$packages $$2" ;;
+		esac
+	}
+	give_up() {
+		echo "Missing:$$commands" >&2
+		echo "$$1: apt-get install$$packages" >&2
+		exit 1
+	}
+	look
+	if [ -z "$$packages" ]; then exit 0; fi
+	has apt-get || give_up 'On Debian they come with'
+	if [ "$$(id -u)" = 0 ]; then
+		sudo=''
+	elif has sudo && sudo -n true 2>/dev/null; then
+		sudo='sudo -n'
+	else
+		give_up 'Run this as root'
+	fi
+	echo "Installing:$$packages"
+	# A fresh machine has no lists of packages, and old lists name packages that
+	# are gone.  Another apt-get at work is waited for.
+	apt="$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120"
+	$$apt update </dev/null
+	$$apt install --no-install-recommends $$packages </dev/null
+	look
+	if [ -n "$$packages" ]; then give_up 'They are still not found after'; fi
+
+# Says in one line what is wrong with Rust, if it is.
+.PHONY: rust
+rust:
+	@wanted=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+	rustup='get it from https://rustup.rs'
+	for tool in cargo rustc; do
+		if ! version=$$($$tool --version 2>/dev/null); then
+			echo "$$tool is missing: rfw needs Rust $$wanted or newer, $$rustup" >&2
+			exit 1
+		fi
+		version=$${version#* }
+		version=$${version%%[ -]*}
+		if [ "$$(printf '%s\n' "$$wanted" "$$version" | sort -V | head -n 1)" != "$$wanted" ]; then
+			echo "$$tool $$version is too old: rfw needs Rust $$wanted or newer, $$rustup (or: rustup update)" >&2
+			exit 1
+		fi
+	done
+
+.PHONY: clean
+clean:	## remove all that was built
+	@cargo clean
+
+.PHONY: help
+help:	## show this list
+	@sed -n 's/^\([a-z]*\):.*	## /\1	/p' Makefile | expand -t 10
