@@ -6,6 +6,7 @@
 //! to a client. What rfw did not make is never touched.
 
 use crate::ipset::{self, Entry, Set, Side, TIMEOUT_MAX, Timeout};
+use crate::iptables::{self, Transaction};
 use crate::lease::{Interval, Lease, Moment};
 use crate::listing::{Filter, Listing};
 use crate::net::{Family, Network};
@@ -31,6 +32,8 @@ pub struct Firewall {
     sets: Option<Sets>,
     use_sets: bool,
     said_many: bool,
+    /// The port that is guarded, and who may reach it.
+    guarded: Option<(u16, WhiteList)>,
 }
 
 /// What a change came to.
@@ -69,7 +72,7 @@ impl Firewall {
         let v4 = Table::new(Family::V4, v4);
         let v6 = v6.map(|commands| Table::new(Family::V6, commands));
         let tables = [Some(v4), v6].into_iter().flatten().collect();
-        Firewall { tables, use_sets: use_sets && sets.is_some(), sets, said_many: false }
+        Firewall { tables, use_sets: use_sets && sets.is_some(), sets, said_many: false, guarded: None }
     }
 
     /// Puts a rule in front of its chain, or renews the lease of the one there.
@@ -172,9 +175,11 @@ impl Firewall {
     ///
     /// # Errors
     /// A table can't be read.
-    pub fn list(&self, filter: &Filter, now: SystemTime) -> Result<Listing, FirewallError> {
+    pub fn list(&mut self, filter: &Filter, now: SystemTime) -> Result<Listing, FirewallError> {
         let mut tables = VecDeque::new();
-        for table in &self.tables {
+        for table in &mut self.tables {
+            // What is listed with an end has to have it, whoever brought it there.
+            table.refresh()?;
             tables.push_back((table.family(), table.commands().read()?));
         }
         Ok(Listing::new(filter.clone(), tables, self.sets.as_ref(), now))
@@ -194,7 +199,7 @@ impl Firewall {
     ) -> Result<Vec<Rule>, FirewallError> {
         let mut removed = Vec::new();
         for family in self.families() {
-            removed.extend(self.change(family, Trust::Memory, |kept, transaction| {
+            removed.extend(self.change(family, Trust::Sweep, |kept, transaction| {
                 let due = kept.find(|_, lease| lease.is_due(now)).into_iter().skip(pass_over).take(most);
                 due.map(|(rule, lease)| {
                     transaction.delete(rule, lease);
@@ -220,11 +225,7 @@ impl Firewall {
         let mut removed = Vec::new();
         for family in self.families() {
             removed.extend(self.change(family, Trust::Kernel, |kept, transaction| {
-                kept.guards().iter().for_each(|guard| transaction.delete_guard(guard));
-                if let Some(port) = port {
-                    let networks = list.networks().filter(|network| network.family() == family);
-                    transaction.insert_guard(port, networks);
-                }
+                replace_guard(kept, transaction, family, port, list);
                 let conflicts = kept.find(|rule, _| list.conflict(rule).is_some());
                 let remove = conflicts.into_iter().map(|(rule, lease)| {
                     transaction.delete(rule, lease);
@@ -233,10 +234,34 @@ impl Firewall {
                 remove.collect::<Vec<Rule>>()
             })?);
         }
+        self.guarded = port.map(|port| (port, list.clone()));
         for set in self.linked_sets() {
             removed.extend(self.remove_entries(&set, |rule| list.conflict(rule).is_some())?);
         }
         Ok(removed)
+    }
+
+    /// Reads the tables anew where others may have changed them, and puts the guard
+    /// back that they have removed.
+    ///
+    /// # Errors
+    /// A table can't be read or changed.
+    pub fn look_after(&mut self) -> Result<(), FirewallError> {
+        let guarded = self.guarded.clone();
+        for family in self.families() {
+            let table = self.table(family)?;
+            table.refresh()?;
+            let Some((port, list)) = &guarded else { continue };
+            let networks = list.networks().filter(|network| network.family() == family).count();
+            if table.kept().guards().len() == iptables::guard_len(networks) {
+                continue;
+            }
+            log::warn!("the rules that guard port {port} on {family} are not as they were: put back");
+            self.change(family, Trust::Kernel, |kept, transaction| {
+                replace_guard(kept, transaction, family, Some(*port), list);
+            })?;
+        }
+        Ok(())
     }
 
     /// Takes along what was kept in the other way before the option `ipset` was
@@ -297,7 +322,7 @@ impl Firewall {
         &mut self,
         family: Family,
         trust: Trust,
-        plan: impl Fn(&Kept, &mut crate::iptables::Transaction) -> T,
+        plan: impl Fn(&Kept, &mut Transaction) -> T,
     ) -> Result<T, FirewallError> {
         let table = self.table(family)?;
         let outcome = table.change(trust, plan);
@@ -318,6 +343,20 @@ impl Firewall {
                  with the option ipset in rfw.conf they cost as little as a single rule"
             );
         }
+    }
+}
+
+/// Plans the rules that guard a port in place of those there are.
+fn replace_guard(
+    kept: &Kept,
+    transaction: &mut Transaction,
+    family: Family,
+    port: Option<u16>,
+    list: &WhiteList,
+) {
+    kept.guards().iter().for_each(|guard| transaction.delete_guard(guard));
+    if let Some(port) = port {
+        transaction.insert_guard(port, list.networks().filter(|network| network.family() == family));
     }
 }
 
@@ -376,7 +415,7 @@ impl Batch {
     }
 
     /// Deletes those that are there, and gives their number.
-    fn delete_present(&self, kept: &Kept, transaction: &mut crate::iptables::Transaction) -> usize {
+    fn delete_present(&self, kept: &Kept, transaction: &mut Transaction) -> usize {
         let wanted = |rule: &Rule| match self.rules.is_empty() {
             true => {
                 Set::of(rule) == self.set && rule.networks().all(|network| self.networks.contains(network))

@@ -171,6 +171,11 @@ fn is_guard(words: &[String]) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction(Vec<Change>);
 
+/// The number of rules that guard a port for so many networks.
+pub fn guard_len(networks: usize) -> usize {
+    networks.saturating_add(1).saturating_mul(2)
+}
+
 /// One change of the filter table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {

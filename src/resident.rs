@@ -99,7 +99,7 @@ impl Resident {
 
 /// A transaction for the log: on one line, and not the whole of a long one.
 fn shown(lines: &str) -> String {
-    const MOST: usize = 50;
+    const MOST: usize = 1_024;
     let shown = lines.lines().take(MOST).collect::<Vec<_>>().join("; ");
     match lines.lines().count().saturating_sub(MOST) {
         0 => shown,

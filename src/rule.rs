@@ -93,7 +93,9 @@ impl FromStr for Interface {
     fn from_str(text: &str) -> Result<Interface, InterfaceError> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_@:".contains(&b);
         let length = (1..=INTERFACE_MAX).contains(&text.len());
-        let reserved = text == "." || text == ".." || text.eq_ignore_ascii_case("any");
+        // An address in the place of an interface is a slip, though it could name one.
+        let address = text.parse::<std::net::IpAddr>().is_ok();
+        let reserved = text == "." || text == ".." || text.eq_ignore_ascii_case("any") || address;
         if !length || reserved || text.starts_with('-') || !text.bytes().all(allowed) {
             return Err(InterfaceError(text.to_owned()));
         }
@@ -367,6 +369,8 @@ mod tests {
             ("eth/0", None),
             ("!eth0", None),
             ("ANY", None),
+            ("5.6.7.8", None),
+            ("::1", None),
             ("any", None),
             ("..", None),
             ("ü", None),

@@ -15,10 +15,14 @@ use crate::tls::{self, Identity};
 use crate::tool::{Tool, ToolError};
 use crate::whitelist::WhiteList;
 use simplelog::{CombinedLogger, LevelFilter, SharedLogger, SimpleLogger, WriteLogger};
+use std::env;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -91,7 +95,21 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
         server.open_local(bound, local_authentication)?;
     }
     log::info!("rfw {} is ready", env!("CARGO_PKG_VERSION"));
+    tell_systemd();
     Ok(server.run()?)
+}
+
+/// Tells the service manager, if there is one, that rfw is ready (sd_notify(3)).
+fn tell_systemd() {
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return };
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    let told = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address));
+    if let Err(error) = told {
+        log::warn!("the service manager can't be told that rfw is ready: {error}");
+    }
 }
 
 /// All that a start depends on, read and found right.

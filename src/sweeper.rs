@@ -5,8 +5,9 @@
 //! under one lock; the sweeper gives way after each transaction and keeps each one
 //! short, so that no client waits for long.
 
-use crate::firewall::Firewall;
+use crate::firewall::{Firewall, FirewallError};
 use crate::lease::Moment;
+use crate::tool::ToolError;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
@@ -26,6 +27,12 @@ pub struct Shared {
 
 /// How long after a failure the sweeper tries again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How often the tables are looked after though nothing is due.
+const LOOK_TIME: Duration = Duration::from_secs(60);
+
+/// How long to leave the tables to another program that holds their lock.
+const LOCKED_TIME: Duration = Duration::from_millis(200);
 
 /// What one transaction of the sweeper should take at most.
 const SHORT: Duration = Duration::from_millis(150);
@@ -67,15 +74,25 @@ impl Shared {
             loop {
                 shared.sweep_all();
                 shared.sleep();
+                shared.look_after();
             }
         })?;
         Ok(())
     }
 
+    /// Sees what others have done to the tables, since nobody else tells.
+    fn look_after(&self) {
+        let looked = self.lock().look_after();
+        if let Err(error) = looked {
+            log::error!("the tables can't be looked after, next try in {LOOK_TIME:?}: {error}");
+        }
+        self.give_way();
+    }
+
     /// Removes all that is due, one short transaction after the other, and sets the
     /// timer for the next.
     fn sweep_all(&self) {
-        let (mut batch, mut passed_over) = (512, 0);
+        let (mut batch, mut passed_over) = (1024, 0);
         loop {
             let mut firewall = self.lock();
             let start = Instant::now();
@@ -87,6 +104,11 @@ impl Shared {
                 Ok(removed) => {
                     removed.iter().for_each(|rule| log::info!("expired: {rule}"));
                     batch = next_batch(batch, start.elapsed());
+                }
+                Err(FirewallError::Tool(ToolError::Locked(_))) => {
+                    drop(firewall);
+                    thread::sleep(LOCKED_TIME);
+                    continue;
                 }
                 Err(_) if batch > 1 => batch = 1,
                 Err(error) => {
@@ -113,12 +135,14 @@ impl Shared {
         }
     }
 
-    /// Sets the timer to a moment, or to none.
+    /// Sets the timer to the next expiry, or to when the tables are looked after.
     fn arm(&self, due: Option<Moment>) {
-        // A timer set to zero is off; no rule of today is due in 1970.
-        let seconds = due.map_or(0, |moment| i64::try_from(moment.seconds().max(1)).unwrap_or(i64::MAX));
+        let look = Moment::at_or_after(SystemTime::now() + LOOK_TIME);
+        // A timer set to zero would be off; no rule of today is due in 1970.
+        let seconds = due.map_or(look, |due| due.min(look)).seconds().max(1);
         let none = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let timer = Itimerspec { it_interval: none, it_value: Timespec { tv_sec: seconds, ..none } };
+        let due = Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), ..none };
+        let timer = Itimerspec { it_interval: none, it_value: due };
         if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &timer) {
             log::error!("the timer of the next expiry can't be set: {error}");
         }

@@ -24,6 +24,10 @@ const ATTEMPTS: usize = 5;
 /// lock of the tables, and with comments repeated on standard output.
 const RESTORE: [&str; 3] = ["--noflush", "--wait=5", "--verbose"];
 
+/// The same for what is not urgent, with the shortest waiting that iptables-legacy
+/// knows. nftables has no such lock.
+const RESTORE_LATER: [&str; 3] = ["--noflush", "--wait=1", "--verbose"];
+
 /// A comment, which iptables-restore repeats when all before it is committed.
 const COMMITTED: Acknowledgement =
     Acknowledgement { ask: "# rfw: committed", answer: "rfw: committed", goes_on: false };
@@ -73,6 +77,8 @@ pub enum Trust {
     Memory,
     /// No: nothing but the kernel tells.
     Kernel,
+    /// Yes, and nobody waits for it: somebody else's lock is not waited for.
+    Sweep,
 }
 
 /// The filter table of one family.
@@ -80,6 +86,8 @@ pub struct Table {
     family: Family,
     commands: Commands,
     restore: Resident,
+    /// Only used, and so only started, with iptables-legacy.
+    restore_later: Resident,
     kept: Kept,
     /// The generation that `kept` is of.
     generation: Option<u32>,
@@ -92,11 +100,13 @@ pub struct Table {
 impl Table {
     /// A table, not yet read.
     pub fn new(family: Family, commands: Commands) -> Table {
-        let restore = Resident::new(commands.restore.clone(), &RESTORE, COMMITTED);
+        let resident = |arguments| Resident::new(commands.restore.clone(), arguments, COMMITTED);
+        let (restore, restore_later) = (resident(&RESTORE), resident(&RESTORE_LATER));
         Table {
             family,
             commands,
             restore,
+            restore_later,
             kept: Kept::default(),
             generation: None,
             read: false,
@@ -179,7 +189,7 @@ impl Table {
                 _ if transaction.changes().is_empty() => return Ok(outcome),
                 _ => {}
             }
-            match self.commit(&transaction) {
+            match self.commit(&transaction, trust) {
                 Ok(()) => return Ok(outcome),
                 Err(error @ ToolError::Failed(..)) => failed = Some((transaction, error)),
                 Err(error) => return Err(error),
@@ -189,8 +199,12 @@ impl Table {
     }
 
     /// Has the kernel make a transaction, and remembers what it did.
-    fn commit(&mut self, transaction: &Transaction) -> Result<(), ToolError> {
-        let committed = self.restore.transact(&transaction.script());
+    fn commit(&mut self, transaction: &Transaction, trust: Trust) -> Result<(), ToolError> {
+        let restore = match trust {
+            Trust::Sweep if !self.commands.nft => &mut self.restore_later,
+            _ => &mut self.restore,
+        };
+        let committed = restore.transact(&transaction.script());
         let now = self.now();
         // One commit more than before was ours; any other number, and memory is old.
         let ours = self.generation.map(|before| before.wrapping_add(1));

@@ -9,7 +9,8 @@ use host::{Host, Rfw, SOON, Said, VARIANTS, until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 const IPTABLES: &str = "iptables-nft";
 const RFW: &str = env!("CARGO_BIN_EXE_rfw");
@@ -600,15 +601,6 @@ fn sigterm_and_sigint_end_rfw_and_its_rules_stay() {
     }
 }
 
-/// Tools of which the one that changes the kernel takes a second while a file
-/// `slow` is there, and makes a file `busy` when it begins.
-fn slow_tools(host: &Host) {
-    let dir = host.dir.display();
-    let script =
-        format!("case $0 in *-restore) if [ -e {dir}/slow ]; then touch {dir}/busy; sleep 1; fi;; esac");
-    wrap_tools(host, &script);
-}
-
 #[test]
 fn a_request_at_hand_is_finished_before_the_end() {
     for (signal, group) in [("TERM", false), ("INT", false)] {
@@ -622,24 +614,28 @@ fn a_request_at_hand_is_finished_when_ctrl_c_signals_the_whole_group() {
 }
 
 /// Sends a signal to rfw, or to its process group as a terminal does, while it is
-/// working on a request.
+/// working on a request: another program holds the lock of the tables.
 #[track_caller]
 fn finish_request(signal: &str, group: bool) {
     let host = Host::new();
-    slow_tools(&host);
-    let mut rfw = host.rfw("tools/iptables").start();
-    host.write("slow", 0o644, "");
+    let mut rfw = host.rfw("iptables-legacy").start();
+    let lock = host.talk("flock", &["/run/xtables.lock", "sh", "-c", "echo held; exec cat"]);
+    until(SOON, "the lock is held", || lock.heard().contains("held"));
     let mut client = host.connect(7390);
     client.say(b"PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nHost: x\r\n\r\n");
-    until(SOON, "rfw is working", || host.dir.join("busy").exists());
+    until(SOON, "rfw is working", || rfw.log().contains("-I INPUT -s 1.2.3.4 "));
     match group {
         true => drop(host::run("kill", &["-s", signal, "--", &format!("-{}", rfw.pid())]).ok()),
         false => rfw.signal(signal),
     }
+    // Time for the signal to do harm, then the lock is free.
+    thread::sleep(Duration::from_millis(300));
+    assert!(!client.is_over() && client.heard().is_empty(), "{signal}: {}", client.heard());
+    drop(lock);
     let reply = client.reply();
     assert_eq!((reply.status, rfw.end()), (200, 0), "{signal}: {reply:#?} {}", rfw.log());
     assert_eq!(reply.json()["result"], "inserted");
-    assert_eq!(host.rules(IPTABLES, "INPUT").len(), 1, "{signal}");
+    assert_eq!(host.rules("iptables-legacy", "INPUT").len(), 1, "{signal}");
 }
 
 #[test]

@@ -182,6 +182,37 @@ impl Host {
         all.lines().filter(|line| line.contains("rfw guard")).map(str::to_owned).collect()
     }
 
+    /// All rules of the filter tables as `-S` prints them, first IPv4, then IPv6.
+    #[track_caller]
+    pub fn tables(&self, iptables: &str) -> [Vec<String>; 2] {
+        [iptables.to_owned(), of_ipv6(iptables)].map(|command| {
+            let all = self.run(&command, &["-w", "-S"]).ok();
+            all.lines().filter(|line| line.starts_with("-A")).map(str::to_owned).collect()
+        })
+    }
+
+    /// Runs an iptables command with the words of a line, in the shell's quotes.
+    #[track_caller]
+    pub fn admin(&self, iptables: &str, line: &str) {
+        self.run("sh", &["-c", &format!("{iptables} -w {line}")]).ok();
+    }
+
+    /// Wires a neighbour to this host: a namespace of that name behind the interface
+    /// `wire0`. Both ends have networks, such as `10.0.0.1/24`; commands run there
+    /// by `ip netns exec NAME`.
+    #[track_caller]
+    pub fn neighbour(&self, name: &str, ours: &[&str], theirs: &[&str]) {
+        let ip = |line: &str| self.run("ip", &line.split(' ').collect::<Vec<_>>()).ok();
+        ip(&format!("netns add {name}"));
+        ip(&format!("link add wire0 type veth peer name eth0 netns {name}"));
+        ours.iter().for_each(|address| drop(ip(&format!("addr add {address} dev wire0{}", nodad(address)))));
+        for address in theirs {
+            ip(&format!("-n {name} addr add {address} dev eth0{}", nodad(address)));
+        }
+        ip("link set wire0 up");
+        ip(&format!("-n {name} link set eth0 up"));
+    }
+
     /// Writes a file below the host's folder.
     pub fn write(&self, name: &str, mode: u32, text: &str) -> PathBuf {
         let path = self.dir.join(name);
@@ -402,35 +433,46 @@ impl Talk {
         self.heard.lock().unwrap().1
     }
 
-    /// Takes the next response, whose body is as long as `Content-Length` says.
+    /// Takes the next response.
     #[track_caller]
     pub fn reply(&mut self) -> Reply {
-        self.reply_with_body(true)
+        self.take(|heard, over| {
+            let (head, rest) = heard.split_once("\r\n\r\n")?;
+            let mut reply = Reply::parse(heard);
+            let chunked = reply.header("Transfer-Encoding") == Some("chunked");
+            let (body, framed) = match reply.header("Content-Length") {
+                Some(length) => (rest.get(..length.parse().unwrap())?.to_owned(), length.parse().unwrap()),
+                None if chunked => decode_chunks(rest)?,
+                None if over => (rest.to_owned(), rest.len()),
+                None => return None,
+            };
+            reply.body = body;
+            Some((reply, head.len() + 4 + framed))
+        })
     }
 
-    /// Takes the next response, without a body as that to HEAD is.
+    /// Takes the next response as that to HEAD, which has no body.
     #[track_caller]
     pub fn reply_to_head(&mut self) -> Reply {
-        self.reply_with_body(false)
+        self.take(|heard, _| {
+            let end = heard.find("\r\n\r\n")? + 4;
+            Some((Reply::parse(&heard[..end]), end))
+        })
     }
 
+    /// Waits until a response can be read from what has come, and takes its bytes.
     #[track_caller]
-    fn reply_with_body(&mut self, body: bool) -> Reply {
-        let mut whole = None;
+    fn take(&mut self, read: impl Fn(&str, bool) -> Option<(Reply, usize)>) -> Reply {
+        let mut taken = None;
         until(SOON, "there is a response", || {
             let (over, heard) = (self.is_over(), self.heard());
-            whole = heard.find("\r\n\r\n").and_then(|head| {
-                let length = Reply::parse(&heard).header("Content-Length").map(|text| text.parse::<usize>());
-                let length = length.expect("Content-Length").expect("a number");
-                let end = head + 4 + if body { length } else { 0 };
-                heard.get(..end).map(str::to_owned)
-            });
-            assert!(whole.is_some() || !over, "closed without a response: {heard:?}");
-            whole.is_some()
+            taken = read(&heard, over);
+            assert!(taken.is_some() || !over, "closed without a response: {heard:?}");
+            taken.is_some()
         });
-        let whole = whole.unwrap();
-        self.forget(whole.len());
-        Reply::parse(&whole)
+        let (reply, length) = taken.unwrap();
+        self.forget(length);
+        reply
     }
 
     fn forget(&mut self, length: usize) {
@@ -445,6 +487,20 @@ impl Drop for Talk {
         drop(self.mouth.take());
         run("kill", &["-s", "KILL", "--", &format!("-{}", self.child.id())]);
         let _ = self.child.wait();
+    }
+}
+
+/// A body in chunks and the length of their bytes, if all have come.
+fn decode_chunks(text: &str) -> Option<(String, usize)> {
+    let (mut body, mut rest) = (String::new(), text);
+    loop {
+        let (size, after) = rest.split_once("\r\n")?;
+        let size = usize::from_str_radix(size, 16).expect("the size of a chunk");
+        body += after.get(..size)?;
+        rest = after.get(size..)?.strip_prefix("\r\n")?;
+        if size == 0 {
+            return Some((body, text.len() - rest.len()));
+        }
     }
 }
 
@@ -491,6 +547,26 @@ pub fn until(limit: Duration, what: &str, mut came: impl FnMut() -> bool) {
         assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Runs a test with each variant of iptables, both at the same time.
+pub fn in_both_variants(test: impl Fn(&str) + Sync) {
+    thread::scope(|scope| {
+        let threads = VARIANTS.map(|iptables| (iptables, scope.spawn(|| test(iptables))));
+        for (iptables, thread) in threads {
+            assert!(thread.join().is_ok(), "with {iptables}");
+        }
+    });
+}
+
+/// The IPv6 command that goes with an iptables command.
+pub fn of_ipv6(iptables: &str) -> String {
+    iptables.replace("iptables", "ip6tables")
+}
+
+/// The word that lets an IPv6 address be used at once.
+fn nodad(address: &str) -> &'static str {
+    if address.contains(':') { " nodad" } else { "" }
 }
 
 /// Runs a command of this machine that changes nothing on it.
