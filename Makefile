@@ -39,6 +39,10 @@ demo: deps all	## see what rfw does, on packets, in half a minute
 test: deps	## run all tests; as root or as a plain user
 	@cargo test --locked
 
+.PHONY: bench
+bench: deps	## measure rfw against the bare tools, in two minutes
+	@cargo bench --locked --bench bench
+
 # A script is known by its first line, whatever its name is.
 .PHONY: lint
 lint: deps	## check format, Rust, documentation and shell scripts

@@ -613,6 +613,45 @@ fn a_request_at_hand_is_finished_when_ctrl_c_signals_the_whole_group() {
     finish_request("INT", true);
 }
 
+#[test]
+fn a_list_at_hand_is_finished_before_the_end() {
+    for signal in ["TERM", "INT"] {
+        finish_list(signal, false);
+    }
+}
+
+#[test]
+fn a_list_at_hand_is_finished_when_ctrl_c_signals_the_whole_group() {
+    finish_list("INT", true);
+}
+
+/// Sends a signal while rfw reads the tables, which takes a second.
+#[track_caller]
+fn finish_list(signal: &str, group: bool) {
+    let host = Host::new();
+    let dir = host.dir.display();
+    wrap_tools(&host, &format!("case $0 in *-save) [ -e {dir}/slow ] && touch {dir}/busy && sleep 1;; esac"));
+    let mut rfw = host.rfw("tools/iptables").start();
+    rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+    host.write("slow", 0o644, "");
+    let mut client = host.connect(7390);
+    client.say(b"GET /list HTTP/1.1\r\nHost: x\r\n\r\n");
+    until(SOON, "rfw is working", || host.dir.join("busy").exists());
+    send(&rfw, signal, group);
+    let reply = client.reply();
+    let log = rfw.log();
+    assert_eq!((reply.status, rfw.end()), (200, 0), "{signal}: {reply:#?} {log}");
+    assert_eq!(reply.json().as_array().map(Vec::len), Some(1), "{signal}: {reply:#?} {log}");
+}
+
+/// Sends a signal to rfw, or to its process group as a terminal does.
+#[track_caller]
+fn send(rfw: &Rfw<'_>, signal: &str, group: bool) {
+    let process = rfw.pid().to_string();
+    let target = if group { format!("-{process}") } else { process };
+    host::run("kill", &["-s", signal, "--", &target]).ok();
+}
+
 /// Sends a signal to rfw, or to its process group as a terminal does, while it is
 /// working on a request: another program holds the lock of the tables.
 #[track_caller]
@@ -624,10 +663,7 @@ fn finish_request(signal: &str, group: bool) {
     let mut client = host.connect(7390);
     client.say(b"PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nHost: x\r\n\r\n");
     until(SOON, "rfw is working", || rfw.log().contains("-I INPUT -s 1.2.3.4 "));
-    match group {
-        true => drop(host::run("kill", &["-s", signal, "--", &format!("-{}", rfw.pid())]).ok()),
-        false => rfw.signal(signal),
-    }
+    send(&rfw, signal, group);
     // Time for the signal to do harm, then the lock is free.
     thread::sleep(Duration::from_millis(300));
     assert!(!client.is_over() && client.heard().is_empty(), "{signal}: {}", client.heard());
