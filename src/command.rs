@@ -202,7 +202,11 @@ impl Verb {
 
 /// The path and query of a target that may name the server as well.
 fn origin_form(target: &str) -> &str {
-    let rest = ["http://", "https://"].into_iter().find_map(|scheme| target.strip_prefix(scheme));
+    let after = |scheme: &str| {
+        let (start, rest) = target.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then_some(rest)
+    };
+    let rest = ["http://", "https://"].into_iter().find_map(after);
     match rest {
         Some(rest) => rest.find(['/', '?']).and_then(|at| rest.get(at..)).unwrap_or("/"),
         None => target,

@@ -36,6 +36,8 @@ pub const CREDENTIAL_MAX: usize = 255;
 /// What an administrator wants of rfw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// Its file.
+    pub file: PathBuf,
     /// The HTTPS server for clients elsewhere.
     pub outward: Option<Outward>,
     /// The HTTP server for clients on this host.
@@ -120,7 +122,7 @@ impl Config {
     /// # Errors
     /// The first line that is wrong, or an option that is missing.
     pub fn parse(file: &Path, text: &str) -> Result<Config, LocatedError> {
-        let config = read_options(text).and_then(|options| check(&options));
+        let config = read_options(text).and_then(|options| check(file, &options));
         config.map_err(|(line, error)| LocatedError { file: file.to_owned(), line, why: error.to_string() })
     }
 }
@@ -174,7 +176,7 @@ fn split_option(line: &str) -> (&str, Option<String>) {
 }
 
 /// The second stage: values and what they need of each other.
-fn check(entries: &[Entry]) -> Located<Config> {
+fn check(file: &Path, entries: &[Entry]) -> Located<Config> {
     let options = Options(entries);
     options.forms()?;
     let outward = Outward {
@@ -192,8 +194,17 @@ fn check(entries: &[Entry]) -> Located<Config> {
     if outward.is_none() && local.is_none() {
         return Err((None, ConfigError::NoServer));
     }
+    if let (Some(outward), Some(local)) = (&outward, &local) {
+        let ip = outward.address.ip();
+        let same_place = ip.is_unspecified() || ip == local.address.ip();
+        if same_place && outward.address.port() == local.address.port() {
+            let line = options.value("local.server.port").or(options.value("outward.server.port"));
+            return Err((line.map(|(line, _)| line), ConfigError::SamePort));
+        }
+    }
     let iptables = options.path("iptables.path", "iptables")?;
     Ok(Config {
+        file: file.to_owned(),
         outward,
         local,
         non_restful: options.flag("non.restful"),
@@ -353,6 +364,7 @@ enum ConfigError {
     NoCompanion(String),
     TooLongForSets(Interval),
     NoServer,
+    SamePort,
 }
 
 impl fmt::Display for ConfigError {
@@ -386,6 +398,9 @@ impl fmt::Display for ConfigError {
                 interval.seconds(),
                 ipset::TIMEOUT_MAX
             ),
+            ConfigError::SamePort => {
+                f.write_str("local.server.port: taken by outward.server.port: expected another port")
+            }
             ConfigError::NoServer => f.write_str("neither outward.server nor local.server is on"),
         }
     }

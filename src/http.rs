@@ -73,6 +73,9 @@ impl Buffer {
         let mut part = [0; 16 << 10];
         let part = part.get_mut(..most.min(16 << 10)).unwrap_or_default();
         let length = stream.read(part).map_err(HttpError::from_io)?;
+        // A client may never leave a moment without a byte that is not used.
+        self.0.drain(..self.1);
+        self.1 = 0;
         self.0.extend_from_slice(part.get(..length).unwrap_or_default());
         Ok(length)
     }
@@ -116,8 +119,10 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
     let method = parsed.method.ok_or_else(|| malformed("no method"))?;
     let target = parsed.path.ok_or_else(|| malformed("no target"))?.to_owned();
     let headers = Headers(parsed.headers);
-    if headers.all("Host").count() != 1 && minor > 0 {
-        return Err(malformed("expected one header Host"));
+    match headers.all("Host").count() {
+        1 => {}
+        0 if minor == 0 => {}
+        _ => return Err(malformed("expected one header Host")),
     }
     let request = Request {
         method: method.parse().map_err(|()| malformed("not a method"))?,
@@ -163,7 +168,8 @@ impl<'a> Headers<'a> {
             (None, None) => Ok(Framing::Length(0)),
             (Some(text), None) => {
                 let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-                let length = text.parse().ok().filter(|_| digits);
+                // What no u64 holds is too large all the same.
+                let length = digits.then(|| text.parse().unwrap_or(u64::MAX));
                 length.map(Framing::Length).ok_or_else(|| {
                     HttpError::Malformed(format!(
                         "Content-Length: \"{}\" is not a number",

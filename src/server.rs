@@ -155,6 +155,11 @@ impl Server {
             }
             self.look_out()?;
             open = match (self.waiting.take(), open) {
+                // A request that has come already is answered before its connection goes.
+                (Some(visitor), Some(session)) if is_ready(&session.connection) => {
+                    self.waiting = Some(visitor);
+                    self.serve(session)?
+                }
                 (Some(visitor), open) => {
                     open.into_iter().for_each(|session| session.connection.close(false));
                     self.receive(visitor)?
@@ -287,7 +292,7 @@ impl Server {
         let answer = self.service.answer(*peer, &request, &mut body);
         let unread = !body.is_ended();
         self.look_out()?;
-        let close = !request.keep_alive || unread || self.waiting.is_some();
+        let close = !request.keep_alive || unread || self.waiting.is_some() || self.signals.is_pending();
         match answer.write(&mut Paced::new(connection), Delivery::to(&request, close)) {
             Ok(()) if !close => Ok(Exchange::Kept),
             Ok(()) => Ok(Exchange::Last { client_is_sending: unread }),
@@ -341,11 +346,15 @@ fn is_ready(connection: &Connection) -> bool {
 /// # Errors
 /// It can't be read, is open to others, or has a wrong line.
 pub fn load_whitelist(config: &Config) -> Result<WhiteList, LocatedError> {
-    let file = &config.whitelist_file.value;
-    let located = |line, why| LocatedError { file: file.clone(), line, why };
-    let text =
-        files::read_trusted(file).map_err(|error| located(None, format!("whitelist.file: {error}")))?;
-    WhiteList::parse(&text).map_err(|error| located(error.line(), error.to_string()))
+    let setting = &config.whitelist_file;
+    let file = &setting.value;
+    let text = files::read_trusted(file)
+        .map_err(|error| setting.error(&config.file, format!("{}: {error}", file.display())))?;
+    WhiteList::parse(&text).map_err(|error| LocatedError {
+        file: file.clone(),
+        line: error.line(),
+        why: error.to_string(),
+    })
 }
 
 /// Why the server can't go on.

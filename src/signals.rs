@@ -41,6 +41,11 @@ impl Signals {
         Ok(signals)
     }
 
+    /// Whether one has come that has not been taken.
+    pub fn is_pending(&self) -> bool {
+        self.stop.load(Ordering::SeqCst) || self.reload.load(Ordering::SeqCst)
+    }
+
     /// The next signal that has come and not been taken.
     pub fn take(&mut self) -> Option<Signal> {
         while matches!(self.wake.read(&mut [0; 64]), Ok(length) if length > 0) {}

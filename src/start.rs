@@ -182,7 +182,8 @@ fn warn_if_ending(identity: &Identity) {
     }
 }
 
-/// Logs to a file, if there is one, and with `-v` to the terminal.
+/// Logs to a file, and with `-v` to the terminal; warnings go there if there is no
+/// file.
 fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failure> {
     let format = simplelog::ConfigBuilder::new()
         .set_time_format_rfc3339()
@@ -195,9 +196,14 @@ fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failu
     if let Some(path) = file {
         let open = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
         let file = open.map_err(|error| Failure::Log(path.to_owned(), error))?;
-        loggers.push(WriteLogger::new(arguments.log_level, format.clone(), file));
+        // One write a line, so that two never mix.
+        loggers.push(WriteLogger::new(arguments.log_level, format.clone(), io::LineWriter::new(file)));
     }
-    let level = if arguments.verbose { LevelFilter::Debug } else { LevelFilter::Off };
+    let level = match file {
+        _ if arguments.verbose => LevelFilter::Debug,
+        Some(_) => LevelFilter::Off,
+        None => LevelFilter::Warn,
+    };
     loggers.push(SimpleLogger::new(level, format));
     // A second logger would be a mistake in this file; it changes nothing.
     let _ = CombinedLogger::init(loggers);

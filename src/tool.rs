@@ -10,6 +10,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -102,6 +103,8 @@ impl Tool {
             .env("LC_ALL", "C")
             .env("PATH", SYSTEM_PATH)
             .current_dir("/")
+            // Ctrl-C in a terminal is for rfw, which first finishes its transaction.
+            .process_group(0)
             .stdin(stdin)
             .stdout(stdout)
             .stderr(Stdio::piped())
