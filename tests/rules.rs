@@ -243,7 +243,7 @@ const REFUSED: &str = r#"
     400 DELETE /drop/input/any/1.2.3.4?force=true          unknown parameter "force"
     400 DELETE /drop/input/any/1.2.3.4/8                   expected 9 to 32 for IPv4
     400 GET    /?x=1                                       unknown parameter "x": expected none
-    400 GET    /list?expire=1                              unknown parameter "expire": expected none
+    400 GET    /list?expire=1                              unknown parameter "expire": expected address
     400 GET    /list/nat                                   "nat" is not a chain
     400 GET    /list/input/eth+                            "eth+" is not an interface
     400 GET    /list/input/eth0/1.2.3.4                    "1.2.3.4" is too much
