@@ -522,10 +522,15 @@ impl Firewall {
             self.link(&batch.set)?;
         }
         let maxelem = self.sets()?.maxelem();
-        match self.sets()?.apply(&batch.set, &batch.networks, wish) {
-            Err(error) if error.says("is full") => Err(FirewallError::Full(maxelem)),
-            count => Ok(count?),
+        let count = match self.sets()?.apply(&batch.set, &batch.networks, wish) {
+            Err(error) if error.says("is full") => return Err(FirewallError::Full(maxelem)),
+            count => count?,
+        };
+        // Rules of these addresses whose time was longer than a set can hold.
+        if self.table(batch.set.family())?.kept().len() > 0 {
+            self.delete_rules(batch)?;
         }
+        Ok(count)
     }
 
     /// The sets that a rule looks packets up in, as last read.
@@ -596,7 +601,7 @@ impl Firewall {
             let mut lines = self.sets()?.save(&set.name())?;
             while let Some(line) = lines.next_line()? {
                 let Some(entry) = Entry::parse(&line) else { continue };
-                let lease = Interval::seconds_long(entry.timeout.seconds()).from(now);
+                let lease = Interval::of_seconds(entry.timeout.seconds()).from(now);
                 moved.extend(set.rule(entry.element).map(|rule| (rule, lease)));
             }
         }

@@ -140,12 +140,15 @@ fn fnv(bytes: &[u8]) -> u64 {
     })
 }
 
-/// The name of the set in which a new state is prepared, to be swapped in whole.
-pub const WORK_SET: &str = "rfw-work";
+/// The name of the set in which a process of rfw prepares a new state, to be swapped
+/// in whole. A tool that outlives its rfw can't work in the set of the next one.
+pub fn work_name(process: u32) -> String {
+    format!("rfw-work-{process}")
+}
 
 /// Whether a set of that name is one of rfw's.
 pub fn is_own_name(name: &str) -> bool {
-    name == WORK_SET || name.starts_with("rfw4-") || name.starts_with("rfw6-")
+    ["rfw4-", "rfw6-", "rfw-work-"].iter().any(|start| name.starts_with(start))
 }
 
 /// A rule as an element of its set.

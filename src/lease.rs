@@ -36,7 +36,7 @@ impl Interval {
     }
 
     /// So many seconds, at most 36500 days.
-    pub fn seconds_long(seconds: u64) -> Interval {
+    pub fn of_seconds(seconds: u64) -> Interval {
         Interval(seconds.min(LONGEST))
     }
 

@@ -130,7 +130,7 @@ impl Listing {
             let Some(rule) = set.rule(entry.element).filter(|rule| self.filter.admits(rule)) else {
                 continue;
             };
-            let lease = Interval::seconds_long(entry.timeout.seconds()).from(self.now);
+            let lease = Interval::of_seconds(entry.timeout.seconds()).from(self.now);
             let (number, counters, set) = (*number, entry.counters, Some(name.clone()));
             return Ok(Some(Row { number, counters, rule, lease, set }));
         }

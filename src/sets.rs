@@ -1,7 +1,7 @@
 //! The sets of rfw in the kernel, kept by ipset(8): single entries through a
 //! resident process, whole lists through one run of `ipset restore`.
 
-use crate::ipset::{Entry, Set, Timeout, WORK_SET};
+use crate::ipset::{self, Entry, Set, Timeout};
 use crate::net::Network;
 use crate::resident::{Acknowledgement, Resident};
 use crate::tool::{Lines, Tool, ToolError};
@@ -9,6 +9,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
+use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,8 @@ pub struct Sets {
     /// line: in a process that stays, it stays too.
     lenient: Resident,
     maxelem: u32,
+    /// The set in which a new state is prepared.
+    work: String,
     /// Whether the kernel has sets of pairs, as far as has been tried.
     pairs: Option<bool>,
 }
@@ -78,7 +81,8 @@ impl Sets {
     pub fn new(tool: Tool, maxelem: u32) -> Result<Sets, ToolError> {
         let strict = Resident::new(tool.clone(), &["-"], DONE);
         let lenient = Resident::new(tool.clone(), &["-exist", "-"], DONE);
-        let sets = Sets { tool, strict, lenient, maxelem, pairs: None };
+        let work = ipset::work_name(process::id());
+        let sets = Sets { tool, strict, lenient, maxelem, work, pairs: None };
         sets.names()?;
         Ok(sets)
     }
@@ -109,14 +113,14 @@ impl Sets {
         if let Some(known) = self.pairs {
             return Ok(known);
         }
-        let made = self.strict.transact(&format!("{}\n", set.create(WORK_SET, self.maxelem)));
+        let made = self.strict.transact(&format!("{}\n", set.create(&self.work, self.maxelem)));
         let pairs = match made {
             Ok(()) => true,
             Err(error) if error.says("not supported") => false,
             Err(error) => return Err(error),
         };
         if pairs {
-            self.destroy(WORK_SET)?;
+            self.destroy(&self.work.clone())?;
         }
         self.pairs = Some(pairs);
         Ok(pairs)
@@ -211,11 +215,12 @@ impl Sets {
     pub fn apply(&mut self, set: &Set, list: &HashSet<Network>, wish: Wish) -> Result<Count, ToolError> {
         let name = set.name();
         let rebuild = self.size(&name)? <= list.len().saturating_mul(2);
-        let script_name = if rebuild { WORK_SET } else { name.as_str() };
+        let work = self.work.clone();
+        let script_name = if rebuild { &work } else { &name };
         let mut script = Script::new().map_err(script_error)?;
         if rebuild {
-            self.destroy(WORK_SET)?;
-            script.line(&set.create(WORK_SET, self.maxelem)).map_err(script_error)?;
+            self.destroy(&work)?;
+            script.line(&set.create(&work, self.maxelem)).map_err(script_error)?;
         }
         let mut present: usize = 0;
         let mut lines = self.save(&name)?;
@@ -223,7 +228,7 @@ impl Sets {
             let Some(entry) = Entry::parse(&line) else { continue };
             match entry.element.parse().is_ok_and(|network| list.contains(&network)) {
                 true => present += 1,
-                false if rebuild => script.entry(&entry).map_err(script_error)?,
+                false if rebuild => script.line(&entry.line(&work)).map_err(script_error)?,
                 false => {}
             }
         }
@@ -237,7 +242,7 @@ impl Sets {
             script.line(&line).map_err(script_error)?;
         }
         if rebuild {
-            script.line(&format!("swap {WORK_SET} {name}\ndestroy {WORK_SET}")).map_err(script_error)?;
+            script.line(&format!("swap {work} {name}\ndestroy {work}")).map_err(script_error)?;
         }
         log::debug!("{}: {} addresses into {name}, {} were there", self.tool, list.len(), present);
         self.tool.run_on(&["-exist", "restore"], script.finish().map_err(script_error)?)?;
@@ -312,10 +317,6 @@ impl Script {
     fn line(&mut self, line: &str) -> io::Result<()> {
         self.0.write_all(line.as_bytes())?;
         self.0.write_all(b"\n")
-    }
-
-    fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
-        self.line(&entry.line(WORK_SET))
     }
 
     /// The file, at its beginning.
