@@ -461,9 +461,7 @@ impl Firewall {
                     self.table(set.family())?.forget();
                     continue;
                 }
-                Entered::Already
-                    if timeout.seconds() == 0 && sets.timeout(&name, &element)? == Some(timeout) =>
-                {
+                Entered::Already if timeout.seconds() == 0 && sets.timeout(set, rule)? == Some(timeout) => {
                     Outcome::Unchanged
                 }
                 Entered::Already => match sets.renew(&name, &element, timeout)? {

@@ -4,6 +4,7 @@
 use crate::ipset::{self, Entry, Set, Timeout};
 use crate::net::Network;
 use crate::resident::{Acknowledgement, Resident};
+use crate::rule::Rule;
 use crate::tool::{Lines, Tool, ToolError};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::collections::HashSet;
@@ -192,14 +193,16 @@ impl Sets {
         self.tool.lines(&["save", name])
     }
 
-    /// What is left of the time of one entry; `None` if it is not there.
+    /// What is left of the time of the entry of a rule; `None` if it is not there.
+    /// ipset may write an address in another way than rfw does.
     ///
     /// # Errors
     /// The set can't be read.
-    pub fn timeout(&self, name: &str, element: &str) -> Result<Option<Timeout>, ToolError> {
-        let mut lines = self.save(name)?;
+    pub fn timeout(&self, set: &Set, rule: &Rule) -> Result<Option<Timeout>, ToolError> {
+        let mut lines = self.save(&set.name())?;
         while let Some(line) = lines.next_line()? {
-            if let Some(entry) = Entry::parse(&line).filter(|entry| entry.element == element) {
+            let Some(entry) = Entry::parse(&line) else { continue };
+            if set.rule(entry.element).as_ref() == Some(rule) {
                 return Ok(Some(entry.timeout));
             }
         }
