@@ -43,7 +43,7 @@ pub fn load(config: &Path, outward: &Outward) -> Result<Identity, LocatedError> 
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|e| key_error(&format!("does not fit the certificate {}: {e}", certfile.value.display())))?;
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    tls.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     Ok(Identity { tls: Arc::new(tls), ends })
 }
 
