@@ -5,22 +5,22 @@
 //! `ipset` an entry of a set that one rule looks packets up in; both work the same
 //! to a client. What rfw did not make is never touched.
 
-use crate::ipset::{self, Entry, Set, Side, TIMEOUT_MAX, Timeout};
+mod adopt;
+mod entries;
+
+use crate::ipset::{self, Set, Side, TIMEOUT_MAX};
 use crate::iptables::{self, Transaction};
-use crate::lease::{Interval, Lease, Moment};
+use crate::lease::{Lease, Moment};
 use crate::listing::{Filter, Listing};
 use crate::net::{Family, Network};
-use crate::rule::{Place, Rule};
+use crate::rule::{Chain, Place, Rule};
 use crate::sets::{Count, Entered, Sets, Wish};
 use crate::table::{Commands, Kept, Table, Trust};
 use crate::tool::ToolError;
 use crate::whitelist::WhiteList;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// How often a set is tried whose rule somebody else keeps removing.
-const ATTEMPTS: usize = 3;
+use std::time::SystemTime;
 
 /// So many rules of its own make rfw say that sets are the better choice.
 const MANY_RULES: usize = 500;
@@ -136,7 +136,7 @@ impl Firewall {
         lease: Lease,
         now: SystemTime,
     ) -> Result<Count, FirewallError> {
-        let timeout = if self.use_sets { Some(timeout(lease, now)?) } else { None };
+        let timeout = if self.use_sets { Some(entries::timeout(lease, now)?) } else { None };
         let batches = self.batches(place, list)?;
         if self.use_sets {
             batches.iter().try_for_each(|batch| self.check_room(batch))?;
@@ -264,22 +264,6 @@ impl Firewall {
         Ok(())
     }
 
-    /// Takes along what was kept in the other way before the option `ipset` was
-    /// changed, and clears away sets that are empty or that no rule uses.
-    ///
-    /// # Errors
-    /// A table or set can't be read or changed.
-    pub fn adopt(&mut self, now: SystemTime) -> Result<(), FirewallError> {
-        for family in self.families() {
-            self.table(family)?.refresh()?;
-            match self.use_sets {
-                true => self.move_rules_to_sets(family, now)?,
-                false => self.move_sets_to_rules(family, now)?,
-            }
-        }
-        self.clear_away()
-    }
-
     /// Removes everything that rfw made and gives the number of rules and entries.
     ///
     /// # Errors
@@ -404,8 +388,8 @@ struct Batch {
 impl Batch {
     fn new(place: &Place, family: Family, networks: HashSet<Network>, in_sets: bool) -> Batch {
         let side = match place.chain() {
-            crate::rule::Chain::Output => Side::Destination,
-            crate::rule::Chain::Input | crate::rule::Chain::Forward => Side::Source,
+            Chain::Output => Side::Destination,
+            Chain::Input | Chain::Forward => Side::Source,
         };
         let rules = match in_sets {
             true => HashSet::new(),
@@ -430,219 +414,6 @@ impl Batch {
     fn count(&self, present: usize) -> Count {
         Count { present, absent: self.networks.len().saturating_sub(present) }
     }
-}
-
-/// Addresses in sets.
-impl Firewall {
-    /// Whether rules like those of `set` are kept in sets. Where the kernel has no
-    /// sets of pairs, a pair is a rule of its own.
-    fn is_for_sets(&mut self, set: &Set) -> Result<bool, FirewallError> {
-        match &mut self.sets {
-            Some(sets) if self.use_sets => Ok(set.side() != Side::Both || sets.has_pairs(set)?),
-            _ => Ok(false),
-        }
-    }
-
-    fn insert_entry(
-        &mut self,
-        rule: &Rule,
-        set: &Set,
-        lease: Lease,
-        now: SystemTime,
-    ) -> Result<Outcome, FirewallError> {
-        let (name, element, timeout) = (set.name(), ipset::element(rule), timeout(lease, now)?);
-        for _ in 0..ATTEMPTS {
-            self.link(set)?;
-            let sets = self.sets()?;
-            let outcome = match sets.add(&name, &element, timeout)? {
-                Entered::Done => Outcome::Inserted,
-                Entered::Full => return Err(FirewallError::Full(sets.maxelem())),
-                Entered::NoSet => {
-                    self.table(set.family())?.forget();
-                    continue;
-                }
-                Entered::Already if timeout.seconds() == 0 && sets.timeout(set, rule)? == Some(timeout) => {
-                    Outcome::Unchanged
-                }
-                Entered::Already => match sets.renew(&name, &element, timeout)? {
-                    Entered::Full => return Err(FirewallError::Full(sets.maxelem())),
-                    Entered::Done | Entered::Already | Entered::NoSet => Outcome::Refreshed,
-                },
-            };
-            return self.without_rule(rule, outcome);
-        }
-        Err(ToolError::Restless.into())
-    }
-
-    /// Deletes the rule of an address that is in a set now. There is one where its
-    /// time was longer than a set can hold.
-    fn without_rule(&mut self, rule: &Rule, outcome: Outcome) -> Result<Outcome, FirewallError> {
-        if self.table(rule.family())?.kept().leases(rule).is_empty() {
-            return Ok(outcome);
-        }
-        self.change(rule.family(), Trust::Memory, |kept, transaction| {
-            kept.leases(rule).iter().for_each(|lease| transaction.delete(rule, *lease));
-        })?;
-        Ok(Outcome::Refreshed)
-    }
-
-    /// Makes sure that a set is there and a rule looks packets up in it. A set that
-    /// no rule used, since somebody flushed the table, begins anew.
-    fn link(&mut self, set: &Set) -> Result<(), FirewallError> {
-        let table = self.table(set.family())?;
-        if table.has_set(set)? {
-            return Ok(());
-        }
-        table.forget();
-        self.sets()?.create(set)?;
-        self.change(set.family(), Trust::Kernel, |kept, transaction| {
-            let number = kept.number_for(set.place().target(), set.place().chain());
-            transaction.insert_set(set, number);
-        })?;
-        // The rule that went in has moved others.
-        self.table(set.family())?.forget();
-        Ok(())
-    }
-
-    fn check_room(&mut self, batch: &Batch) -> Result<(), FirewallError> {
-        let linked = self.table(batch.set.family())?.has_set(&batch.set)?;
-        let sets = self.sets()?;
-        let most = usize::try_from(sets.maxelem()).unwrap_or(usize::MAX);
-        let size = match linked {
-            true => sets.size_with(&batch.set.name(), &batch.networks)?,
-            false => batch.networks.len(),
-        };
-        if size > most { Err(FirewallError::Full(sets.maxelem())) } else { Ok(()) }
-    }
-
-    fn change_entries(&mut self, batch: &Batch, wish: Wish) -> Result<Count, FirewallError> {
-        if let Wish::Add(_) = wish {
-            self.link(&batch.set)?;
-        }
-        let maxelem = self.sets()?.maxelem();
-        let count = match self.sets()?.apply(&batch.set, &batch.networks, wish) {
-            Err(error) if error.says("is full") => return Err(FirewallError::Full(maxelem)),
-            count => count?,
-        };
-        // Rules of these addresses whose time was longer than a set can hold.
-        if self.table(batch.set.family())?.kept().len() > 0 {
-            self.delete_rules(batch)?;
-        }
-        Ok(count)
-    }
-
-    /// The sets that a rule looks packets up in, as last read.
-    fn linked_sets(&self) -> Vec<Set> {
-        self.tables.iter().flat_map(|table| table.kept().sets()).cloned().collect()
-    }
-
-    /// Deletes the entries that stand for unwanted rules, and gives those.
-    fn remove_entries(
-        &mut self,
-        set: &Set,
-        unwanted: impl Fn(&Rule) -> bool,
-    ) -> Result<Vec<Rule>, FirewallError> {
-        let name = set.name();
-        let mut removed = Vec::new();
-        let mut lines = self.sets()?.save(&name)?;
-        while let Some(line) = lines.next_line()? {
-            let rule = Entry::parse(&line).and_then(|entry| set.rule(entry.element));
-            removed.extend(rule.filter(&unwanted));
-        }
-        for rule in &removed {
-            self.sets()?.delete(&name, &ipset::element(rule))?;
-        }
-        Ok(removed)
-    }
-
-    /// What was kept as rules goes into sets, with what is left of its time.
-    fn move_rules_to_sets(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
-        let mut entries: HashMap<Set, Vec<(String, Timeout)>> = HashMap::new();
-        let mut moved: Vec<Rule> = Vec::new();
-        let rules: Vec<(Rule, Lease)> = {
-            let found = self.table(family)?.kept().find(|_, lease| !lease.is_due(now));
-            found.into_iter().map(|(rule, lease)| (rule.clone(), lease)).collect()
-        };
-        for (rule, lease) in rules {
-            let set = Set::of(&rule);
-            match timeout(lease, now) {
-                Ok(timeout) if self.is_for_sets(&set)? => {
-                    entries.entry(set).or_default().push((ipset::element(&rule), timeout));
-                    moved.push(rule);
-                }
-                Ok(_) => {}
-                Err(_) => log::warn!("stays a rule, since a set can't hold it that long: {rule}, {lease}"),
-            }
-        }
-        let moved: HashSet<Rule> = moved.into_iter().collect();
-        for (set, entries) in &entries {
-            self.link(set)?;
-            self.sets()?.load(set, entries)?;
-        }
-        self.change(family, Trust::Kernel, |kept, transaction| {
-            let old = kept.find(|rule, _| moved.contains(rule));
-            old.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
-        })?;
-        if !moved.is_empty() {
-            log::info!("{} rules of {family} are entries of sets now", moved.len());
-        }
-        Ok(())
-    }
-
-    /// What was kept in sets becomes rules, with what is left of its time.
-    fn move_sets_to_rules(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
-        // Accept comes first in this order; put in last, it is in front.
-        let sets: Vec<Set> =
-            self.linked_sets().into_iter().filter(|set| set.family() == family).rev().collect();
-        let mut moved: Vec<(Rule, Lease)> = Vec::new();
-        for set in &sets {
-            let mut lines = self.sets()?.save(&set.name())?;
-            while let Some(line) = lines.next_line()? {
-                let Some(entry) = Entry::parse(&line) else { continue };
-                let lease = Interval::of_seconds(entry.timeout.seconds()).from(now);
-                moved.extend(set.rule(entry.element).map(|rule| (rule, lease)));
-            }
-        }
-        self.change(family, Trust::Kernel, |_, transaction| {
-            moved.iter().for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
-            sets.iter().for_each(|set| transaction.delete_set(set));
-        })?;
-        if !moved.is_empty() {
-            log::info!("{} entries of sets are rules of {family} now", moved.len());
-            self.say_if_many();
-        }
-        Ok(())
-    }
-
-    /// Destroys the sets of rfw that are empty or that no rule uses.
-    fn clear_away(&mut self) -> Result<(), FirewallError> {
-        let Some(sets) = &mut self.sets else { return Ok(()) };
-        for table in &mut self.tables {
-            let mut empty = Vec::new();
-            for set in table.kept().sets() {
-                if sets.size(&set.name())? == 0 {
-                    empty.push(set.clone());
-                }
-            }
-            table.change(Trust::Kernel, |kept, transaction| {
-                kept.sets().filter(|set| empty.contains(set)).for_each(|set| transaction.delete_set(set));
-            })?;
-        }
-        let used: HashSet<String> =
-            self.tables.iter().flat_map(|table| table.kept().sets()).map(Set::name).collect();
-        for name in sets.names()?.iter().filter(|name| ipset::is_own_name(name) && !used.contains(*name)) {
-            sets.destroy(name)?;
-        }
-        Ok(())
-    }
-}
-
-/// What is left of a lease at `now`, as the kernel's timeout of an entry.
-fn timeout(lease: Lease, now: SystemTime) -> Result<Timeout, FirewallError> {
-    let Some(end) = lease.end() else { return Ok(Timeout::default()) };
-    let end = UNIX_EPOCH + Duration::from_secs(end.seconds());
-    let left = end.duration_since(now).unwrap_or(Duration::ZERO).as_secs().max(1);
-    Timeout::new(left).ok_or(FirewallError::TooLong(left))
 }
 
 /// Why the kernel does not hold what was asked for.

@@ -1,0 +1,111 @@
+//! What a start finds: addresses that were kept in the other way before the option
+//! `ipset` was changed, and sets that nobody needs any more.
+
+use super::entries::timeout;
+use super::{Firewall, FirewallError};
+use crate::ipset::{self, Entry, Set, Timeout};
+use crate::lease::{Interval, Lease};
+use crate::net::Family;
+use crate::rule::Rule;
+use crate::table::Trust;
+use std::collections::{HashMap, HashSet};
+use std::time::SystemTime;
+
+impl Firewall {
+    /// Takes along what was kept in the other way before the option `ipset` was
+    /// changed, and clears away sets that are empty or that no rule uses.
+    ///
+    /// # Errors
+    /// A table or set can't be read or changed.
+    pub fn adopt(&mut self, now: SystemTime) -> Result<(), FirewallError> {
+        for family in self.families() {
+            self.table(family)?.refresh()?;
+            match self.use_sets {
+                true => self.move_rules_to_sets(family, now)?,
+                false => self.move_sets_to_rules(family, now)?,
+            }
+        }
+        self.clear_away()
+    }
+
+    /// What was kept as rules goes into sets, with what is left of its time.
+    fn move_rules_to_sets(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
+        let mut entries: HashMap<Set, Vec<(String, Timeout)>> = HashMap::new();
+        let mut moved: Vec<Rule> = Vec::new();
+        let rules: Vec<(Rule, Lease)> = {
+            let found = self.table(family)?.kept().find(|_, lease| !lease.is_due(now));
+            found.into_iter().map(|(rule, lease)| (rule.clone(), lease)).collect()
+        };
+        for (rule, lease) in rules {
+            let set = Set::of(&rule);
+            match timeout(lease, now) {
+                Ok(timeout) if self.is_for_sets(&set)? => {
+                    entries.entry(set).or_default().push((ipset::element(&rule), timeout));
+                    moved.push(rule);
+                }
+                Ok(_) => {}
+                Err(_) => log::warn!("stays a rule, since a set can't hold it that long: {rule}, {lease}"),
+            }
+        }
+        let moved: HashSet<Rule> = moved.into_iter().collect();
+        for (set, entries) in &entries {
+            self.link(set)?;
+            self.sets()?.load(set, entries)?;
+        }
+        self.change(family, Trust::Kernel, |kept, transaction| {
+            let old = kept.find(|rule, _| moved.contains(rule));
+            old.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
+        })?;
+        if !moved.is_empty() {
+            log::info!("{} rules of {family} are entries of sets now", moved.len());
+        }
+        Ok(())
+    }
+
+    /// What was kept in sets becomes rules, with what is left of its time.
+    fn move_sets_to_rules(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
+        // Accept comes first in this order; put in last, it is in front.
+        let sets: Vec<Set> =
+            self.linked_sets().into_iter().filter(|set| set.family() == family).rev().collect();
+        let mut moved: Vec<(Rule, Lease)> = Vec::new();
+        for set in &sets {
+            let mut lines = self.sets()?.save(&set.name())?;
+            while let Some(line) = lines.next_line()? {
+                let Some(entry) = Entry::parse(&line) else { continue };
+                let lease = Interval::of_seconds(entry.timeout.seconds()).from(now);
+                moved.extend(set.rule(entry.element).map(|rule| (rule, lease)));
+            }
+        }
+        self.change(family, Trust::Kernel, |_, transaction| {
+            moved.iter().for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
+            sets.iter().for_each(|set| transaction.delete_set(set));
+        })?;
+        if !moved.is_empty() {
+            log::info!("{} entries of sets are rules of {family} now", moved.len());
+            self.say_if_many();
+        }
+        Ok(())
+    }
+
+    /// Destroys the sets of rfw that are empty or that no rule uses.
+    pub(super) fn clear_away(&mut self) -> Result<(), FirewallError> {
+        let Some(sets) = &mut self.sets else { return Ok(()) };
+        for table in &mut self.tables {
+            let mut empty = Vec::new();
+            for set in table.kept().sets() {
+                if sets.size(&set.name())? == 0 {
+                    empty.push(set.clone());
+                }
+            }
+            table.change(Trust::Kernel, |kept, transaction| {
+                kept.sets().filter(|set| empty.contains(set)).for_each(|set| transaction.delete_set(set));
+            })?;
+        }
+        let used: HashSet<String> =
+            self.tables.iter().flat_map(|table| table.kept().sets()).map(Set::name).collect();
+        for name in sets.names()?.iter().filter(|name| ipset::is_own_name(name) && !used.contains(*name)) {
+            sets.destroy(name)?;
+        }
+        Ok(())
+    }
+}
