@@ -121,6 +121,9 @@ impl Service {
         body: &mut Body<'_, S>,
     ) -> Result<Answer, ApiError> {
         let command = command::parse(&request.method, &request.target, self.config.non_restful)?;
+        if request.from_web_page && !matches!(command, Command::Help | Command::List(_)) {
+            return Err(ApiError::WebPage);
+        }
         if body.is_too_large() {
             return Err(ListError::Http(HttpError::BodyTooLarge).into());
         }
@@ -385,6 +388,8 @@ enum ApiError {
     NotLoggedIn,
     WrongCredentials,
     Command(CommandError),
+    /// A browser remembers credentials, and any page can make it send a request.
+    WebPage,
     Body,
     List(ListError),
     WhiteListed(Network, Network),
@@ -416,7 +421,11 @@ impl ApiError {
             ApiError::Command(CommandError::Method { .. }) => 405,
             // A body that breaks off has nobody left to hear of it.
             ApiError::List(ListError::Http(error)) => error.status().unwrap_or(400),
-            ApiError::Command(_) | ApiError::Body | ApiError::List(_) | ApiError::WhiteListed(..) => 400,
+            ApiError::Command(_)
+            | ApiError::WebPage
+            | ApiError::Body
+            | ApiError::List(_)
+            | ApiError::WhiteListed(..) => 400,
             ApiError::Firewall(error) => match error {
                 FirewallError::TooLong(_) => 400,
                 FirewallError::NoFamily(_) => 501,
@@ -456,6 +465,7 @@ impl fmt::Display for ApiError {
             ApiError::NotLoggedIn => f.write_str("log in with HTTP Basic authentication"),
             ApiError::WrongCredentials => f.write_str("wrong user name or password"),
             ApiError::Command(error) => error.fmt(f),
+            ApiError::WebPage => f.write_str("a web page may not change rules: expected no header Origin"),
             ApiError::Body => f.write_str("this path takes no body: expected the address in the path"),
             ApiError::List(error) => error.fmt(f),
             ApiError::WhiteListed(side, listed) if side == listed => write!(f, "{side} is white-listed"),

@@ -56,8 +56,14 @@ pub fn parse(method: &Method, target: &str, non_restful: bool) -> Result<Command
         Some((path, query)) => (path, Some(query)),
         None => (origin_form(target), None),
     };
-    let verb = Verb::of(method)?;
-    let mut segments = Segments::of(path)?;
+    let verb = Verb::of(method);
+    let mut segments = match Segments::of(path) {
+        // `OPTIONS *` and `CONNECT host:port` have no path at all.
+        Err(CommandError::Path(_)) if verb == Verb::Unknown => {
+            return Err(CommandError::Method { allow: "GET, HEAD, PUT, POST, DELETE" });
+        }
+        segments => segments?,
+    };
     let parameters = Parameters::of(query)?;
     match segments.next().as_deref() {
         None => help(verb, &parameters),
@@ -102,7 +108,7 @@ fn change(
         let place = place(target, chain, near);
         return Ok(match verb {
             Verb::Remove => Command::DeleteAll(place),
-            Verb::Write | Verb::Read => Command::InsertAll { place, expire },
+            Verb::Write | Verb::Read | Verb::Unknown => Command::InsertAll { place, expire },
         });
     };
     let network = network(&address, &mut segments)?;
@@ -113,7 +119,7 @@ fn change(
     segments.end()?;
     Ok(match verb {
         Verb::Remove => Command::Delete(rule),
-        Verb::Write | Verb::Read => Command::Insert { rule, expire },
+        Verb::Write | Verb::Read | Verb::Unknown => Command::Insert { rule, expire },
     })
 }
 
@@ -166,29 +172,35 @@ enum Verb {
     Read,
     Write,
     Remove,
+    Unknown,
 }
 
 impl Verb {
-    fn of(method: &Method) -> Result<Verb, CommandError> {
+    fn of(method: &Method) -> Verb {
         match method {
-            Method::Get | Method::Head => Ok(Verb::Read),
-            Method::Put | Method::Post => Ok(Verb::Write),
-            Method::Delete => Ok(Verb::Remove),
-            _ => Err(CommandError::Method { allow: "GET, HEAD, PUT, POST, DELETE" }),
+            Method::Get | Method::Head => Verb::Read,
+            Method::Put | Method::Post => Verb::Write,
+            Method::Delete => Verb::Remove,
+            _ => Verb::Unknown,
         }
     }
 
     fn only_read(self) -> Result<(), CommandError> {
         match self {
             Verb::Read => Ok(()),
-            Verb::Write | Verb::Remove => Err(CommandError::Method { allow: "GET, HEAD" }),
+            Verb::Write | Verb::Remove | Verb::Unknown => Err(CommandError::Method { allow: "GET, HEAD" }),
         }
     }
 
     /// A GET of a rule is what its parameter `modify` says, where that is allowed.
     fn or_modify(self, parameters: &Parameters, non_restful: bool) -> Result<Verb, CommandError> {
         match (self, parameters.value("modify")) {
-            (Verb::Read, _) if !non_restful => Err(CommandError::Method { allow: "PUT, POST, DELETE" }),
+            (Verb::Unknown, _) if non_restful => {
+                Err(CommandError::Method { allow: "GET, HEAD, PUT, POST, DELETE" })
+            }
+            (Verb::Unknown | Verb::Read, _) if !non_restful => {
+                Err(CommandError::Method { allow: "PUT, POST, DELETE" })
+            }
             (Verb::Read, Some("insert")) => Ok(Verb::Write),
             (Verb::Read, Some("delete")) => Ok(Verb::Remove),
             (Verb::Read, value) => {
@@ -646,9 +658,18 @@ mod tests {
 
     #[test]
     fn other_methods_are_named_what_is_allowed() {
+        let golden = [
+            ("/drop/input/any/1.2.3.4", false, "PUT, POST, DELETE"),
+            ("/drop/input/any/1.2.3.4", true, "GET, HEAD, PUT, POST, DELETE"),
+            ("/drop/input/any", false, "PUT, POST, DELETE"),
+            ("/list", true, "GET, HEAD"),
+            ("/", false, "GET, HEAD"),
+        ];
         for method in [Method::Patch, Method::Options, Method::Trace, Method::Connect] {
-            let error = parse(&method, "/drop/input/any/1.2.3.4", true).unwrap_err();
-            assert_eq!(error, CommandError::Method { allow: "GET, HEAD, PUT, POST, DELETE" });
+            for (target, non_restful, allow) in golden {
+                let error = parse(&method, target, non_restful).unwrap_err();
+                assert_eq!(error, CommandError::Method { allow }, "{method} {target}");
+            }
         }
         assert_eq!(read(Method::Delete, "/drop/input/any/1.2.3.4", false), "delete INPUT -s 1.2.3.4 -j DROP");
         assert_eq!(

@@ -27,6 +27,9 @@ pub struct Request {
     pub body: Framing,
     /// Whether the client keeps the connection for further requests.
     pub keep_alive: bool,
+    /// Whether a web page has a browser send it (Fetch standard, `Origin` and
+    /// `Sec-Fetch-Site`).
+    pub from_web_page: bool,
     /// Whether the client waits to hear that its body is wanted (RFC 9110, 10.1.1).
     pub expects_continue: bool,
     minor: u8,
@@ -130,6 +133,8 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
         authorization: headers.text("Authorization")?,
         body: headers.framing()?,
         keep_alive: minor > 0 && !headers.list("Connection").any(|word| word.eq_ignore_ascii_case("close")),
+        from_web_page: headers.all("Origin").next().is_some()
+            || headers.all("Sec-Fetch-Site").any(|site| site != b"none"),
         expects_continue: minor > 0
             && headers.list("Expect").any(|word| word.eq_ignore_ascii_case("100-continue")),
         minor,
@@ -363,6 +368,22 @@ mod tests {
         assert_eq!((request.method, request.target.as_str()), (Method::Put, "/drop/input/any/1.2.3.4"));
         assert_eq!(request.authorization.as_deref(), Some("Basic abc"));
         assert!(request.keep_alive && request.body == Framing::Length(0));
+    }
+
+    #[test]
+    fn requests_of_web_pages_are_known() {
+        let golden = [
+            ("", false),
+            ("Origin: https://example.org\r\n", true),
+            ("Origin: null\r\n", true),
+            ("Sec-Fetch-Site: cross-site\r\n", true),
+            ("Sec-Fetch-Site: same-origin\r\n", true),
+            ("Sec-Fetch-Site: none\r\n", false),
+        ];
+        for (header, expected) in golden {
+            let text = format!("PUT / HTTP/1.1\r\nHost: x\r\n{header}\r\n");
+            assert_eq!(read(&text).unwrap().unwrap().from_web_page, expected, "{header}");
+        }
     }
 
     #[test]

@@ -217,7 +217,8 @@ impl Sets {
     /// The set can't be read or changed.
     pub fn apply(&mut self, set: &Set, list: &HashSet<Network>, wish: Wish) -> Result<Count, ToolError> {
         let name = set.name();
-        let rebuild = self.size(&name)? <= list.len().saturating_mul(2);
+        let (size, most) = self.extent(&name)?;
+        let rebuild = most != self.maxelem || size <= list.len().saturating_mul(2);
         let work = self.work.clone();
         let script_name = if rebuild { &work } else { &name };
         let mut script = Script::new().map_err(script_error)?;
@@ -289,12 +290,23 @@ impl Sets {
     /// # Errors
     /// ipset can't be asked.
     pub fn size(&self, name: &str) -> Result<usize, ToolError> {
+        Ok(self.extent(name)?.0)
+    }
+
+    /// The number of entries of a set and the most it may have, both 0 if there is
+    /// none.
+    ///
+    /// # Errors
+    /// ipset can't be asked.
+    pub fn extent(&self, name: &str) -> Result<(usize, u32), ToolError> {
         let header = match self.tool.run(&["list", "-terse", name], "") {
-            Err(error) if error.says("does not exist") => return Ok(0),
+            Err(error) if error.says("does not exist") => return Ok((0, 0)),
             header => header?,
         };
         let size = header.lines().find_map(|line| line.strip_prefix("Number of entries: ")?.parse().ok());
-        Ok(size.unwrap_or(0))
+        let mut words = header.split_whitespace().skip_while(|word| *word != "maxelem").skip(1);
+        let most = words.next().and_then(|word| word.parse().ok());
+        Ok((size.unwrap_or(0), most.unwrap_or(0)))
     }
 }
 

@@ -47,7 +47,8 @@ pub fn check(arguments: &Arguments) -> Result<(), Failure> {
         warn_if_ending(identity);
     }
     let count = whitelist.networks().count();
-    print(&format!("{}: ok, {count} networks in the white list\n", arguments.config.display()))
+    let networks = if count == 1 { "network" } else { "networks" };
+    print(&format!("{}: ok, {count} {networks} in the white list\n", arguments.config.display()))
 }
 
 /// Removes everything that rfw made in the kernel.

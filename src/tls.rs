@@ -2,8 +2,8 @@
 
 use crate::config::{LocatedError, Outward};
 use crate::files;
-use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{Error, ServerConfig};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -42,7 +42,13 @@ pub fn load(config: &Path, outward: &Outward) -> Result<Identity, LocatedError> 
         .map_err(|e| key_error(&e))?
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(|e| key_error(&format!("does not fit the certificate {}: {e}", certfile.value.display())))?;
+        .map_err(|error| match error {
+            Error::InconsistentKeys(_) => {
+                key_error(&format!("does not fit the certificate {}", certfile.value.display()))
+            }
+            Error::InvalidCertificate(_) => cert_error(&format!("{error}: make a new one with rfwgen")),
+            _ => key_error(&error),
+        })?;
     tls.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     Ok(Identity { tls: Arc::new(tls), ends })
 }

@@ -247,11 +247,23 @@ fn a_key_of_another_certificate_is_refused() {
         let err = try_start(&rfw, &[]).fails_with(78);
         let dir = host.dir.display();
         let start = format!(
-            "rfw: rfw.conf:5: outward.server.keyfile: {dir}/server.key: does not fit the certificate {dir}/server.crt: "
+            "rfw: rfw.conf:5: outward.server.keyfile: {dir}/server.key: does not fit the certificate {dir}/server.crt\n"
         );
-        assert!(err.starts_with(&start) && err.lines().count() == 1, "{kind}: {err}");
+        assert_eq!(err, start, "{kind}");
         assert_eq!(kernel(&host), before);
     }
+}
+
+#[test]
+fn a_certificate_without_extensions_is_refused_as_the_certificate_it_is() {
+    let host = Host::new();
+    let rfw = host.rfw(IPTABLES);
+    let script = "openssl req -new -key server.key -subj /CN=127.0.0.1 -out old.csr && \
+        openssl x509 -req -in old.csr -signkey server.key -days 90 -out server.crt";
+    sh(&host, &format!("({script}) 2>/dev/null"));
+    let err = try_start(&rfw, &[]).fails_with(78);
+    let start = format!("rfw: rfw.conf:4: outward.server.certfile: {}/server.crt: ", host.dir.display());
+    assert!(err.starts_with(&start) && err.ends_with(": make a new one with rfwgen\n"), "{err}");
 }
 
 #[test]

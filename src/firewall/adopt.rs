@@ -7,6 +7,7 @@ use crate::ipset::{self, Entry, Set, Timeout};
 use crate::lease::{Interval, Lease};
 use crate::net::Family;
 use crate::rule::Rule;
+use crate::sets::Wish;
 use crate::table::Trust;
 use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
@@ -25,7 +26,24 @@ impl Firewall {
                 false => self.move_sets_to_rules(family, now)?,
             }
         }
-        self.clear_away()
+        self.clear_away()?;
+        self.linked_sets().iter().try_for_each(|set| self.resize(set))
+    }
+
+    /// Gives a set the room that is configured now, unless it holds more already.
+    fn resize(&mut self, set: &Set) -> Result<(), FirewallError> {
+        let sets = self.sets()?;
+        let (size, most) = sets.extent(&set.name())?;
+        match most == sets.maxelem() {
+            true => {}
+            false if u32::try_from(size).is_ok_and(|size| size <= sets.maxelem()) => {
+                sets.apply(set, &HashSet::new(), Wish::Delete)?;
+            }
+            false => {
+                log::warn!("{} has {size} entries, more than ipset.maxelem: it keeps its room", set.name())
+            }
+        }
+        Ok(())
     }
 
     /// What was kept as rules goes into sets, with what is left of its time.

@@ -1,0 +1,195 @@
+//! The fail2ban action (`etc/fail2ban/action.d/rfw.conf`) with the real fail2ban: what
+//! it bans and unbans is seen in the kernel.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod host;
+
+use host::{Host, Rfw, SOON, run, until};
+use std::fs;
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const ACTION: &str = include_str!("../etc/fail2ban/action.d/rfw.conf");
+const URL: &str = "https://127.0.0.1:7393";
+
+/// The configuration of the distribution that fail2ban needs whatever is enabled.
+/// What an administrator has added to it stays out.
+const DISTRIBUTION: [&str; 5] =
+    ["fail2ban.conf", "jail.conf", "paths-common.conf", "paths-debian.conf", "paths-opensuse.conf"];
+
+/// fail2ban on a host, with a log that it watches.
+struct Fail2ban<'a> {
+    host: &'a Host,
+    child: Child,
+}
+
+impl Fail2ban<'_> {
+    /// Starts it with these jails, as `jail.local` has them.
+    #[track_caller]
+    fn start<'a>(host: &'a Host, jails: &str) -> Fail2ban<'a> {
+        let version = host.run("fail2ban-server", &["-V"]);
+        assert_eq!(version.status, Some(0), "fail2ban is missing: run make deps");
+        for folder in ["f2b/action.d", "f2b/filter.d"] {
+            fs::create_dir_all(host.dir.join(folder)).unwrap();
+        }
+        for name in DISTRIBUTION {
+            if let Ok(text) = fs::read_to_string(format!("/etc/fail2ban/{name}")) {
+                host.write(&format!("f2b/{name}"), 0o644, &text);
+            }
+        }
+        host.write("f2b/action.d/rfw.conf", 0o644, ACTION);
+        host.write("f2b/rfw.curl", 0o600, "user = \"me:secret\"\ncacert = \"ca.crt\"\n");
+        let filter = "[Definition]\nfailregex = ^ bad <HOST>$\ndatepattern = {EPOCH}\n";
+        host.write("f2b/filter.d/app.conf", 0o644, filter);
+        host.write("app.log", 0o644, "");
+        // A path in the host's own /run is short enough for a socket.
+        let local = "[Definition]\nlogtarget = f2b.log\nsocket = /run/f2b.sock\npidfile = /run/f2b.pid\n\
+            dbfile = f2b.sqlite3\n";
+        host.write("f2b/fail2ban.local", 0o644, local);
+        host.write("f2b/jail.local", 0o644, jails);
+        let child = host
+            .command("fail2ban-server")
+            .args(["-f", "-c", "f2b"])
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(host.dir.join("f2b.out")).unwrap())
+            .stderr(fs::File::create(host.dir.join("f2b.err")).unwrap())
+            .process_group(0)
+            .spawn()
+            .expect("fail2ban-server");
+        let mut fail2ban = Fail2ban { host, child };
+        until(SOON, "fail2ban is ready", || {
+            assert!(fail2ban.child.try_wait().unwrap().is_none(), "fail2ban has ended\n{}", fail2ban.log());
+            fail2ban.host.run("fail2ban-client", &["-c", "f2b", "ping"]).status == Some(0)
+        });
+        fail2ban
+    }
+
+    /// Tells it something.
+    #[track_caller]
+    fn tell(&self, words: &[&str]) {
+        let said = self.host.run("fail2ban-client", &[&["-c", "f2b"], words].concat());
+        assert_eq!(said.status, Some(0), "{said:#?}\n{}", self.log());
+    }
+
+    /// Writes a line to the log that it watches.
+    fn sees(&self, address: &str) {
+        let mut log = fs::OpenOptions::new().append(true).open(self.host.dir.join("app.log")).unwrap();
+        writeln!(log, "{} bad {address}", now()).unwrap();
+    }
+
+    /// Its log, and what it said on its standard output and error.
+    fn log(&self) -> String {
+        let read = |name| fs::read_to_string(self.host.dir.join(name)).unwrap_or_default();
+        read("f2b.log") + &read("f2b.out") + &read("f2b.err")
+    }
+
+    /// Stops it as its service does.
+    #[track_caller]
+    fn stop(&mut self) {
+        run("kill", &["-s", "TERM", &self.child.id().to_string()]).ok();
+        until(SOON, "fail2ban has ended", || self.child.try_wait().unwrap().is_some());
+    }
+}
+
+impl Drop for Fail2ban<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// The comment of the rule that drops what comes from an address, if it is there.
+#[track_caller]
+fn ban(host: &Host, address: &str) -> Option<String> {
+    let (command, mask) = if address.contains(':') { ("ip6tables", 128) } else { ("iptables", 32) };
+    let start = format!("-A INPUT -s {address}/{mask} -m comment --comment \"");
+    let rules = host.rules(command, "INPUT");
+    let rule = rules.iter().find_map(|rule| rule.strip_prefix(&start))?;
+    Some(rule.strip_suffix("\" -j DROP").expect("a drop").to_owned())
+}
+
+/// Jails that ban by rfw at these servers.
+fn jail(name: &str, bantime: &str, urls: &str) -> String {
+    format!(
+        "[{name}]\nenabled = true\nfilter = app\nlogpath = app.log\nbackend = polling\nusedns = no\n\
+         maxretry = 1\nbantime = {bantime}\nbanaction = rfw[urls=\"{urls}\", curlrc=f2b/rfw.curl]\n"
+    )
+}
+
+fn started(host: &Host) -> Rfw<'_> {
+    host.rfw("iptables").start()
+}
+
+#[test]
+fn what_fail2ban_bans_is_in_the_kernel_until_it_unbans_it() {
+    let host = Host::new();
+    let rfw = started(&host);
+    let mut fail2ban = Fail2ban::start(&host, &jail("app", "10m", URL));
+    let before = now();
+    fail2ban.sees("192.0.2.7");
+    fail2ban.sees("2001:db8::7");
+    for address in ["192.0.2.7", "2001:db8::7"] {
+        until(SOON, "the address is banned", || ban(&host, address).is_some());
+        let comment = ban(&host, address).unwrap();
+        let end = comment.strip_prefix("rfw until ").expect("a ban that ends");
+        let end: u64 = run("date", &["-u", "-d", end, "+%s"]).ok().trim().parse().unwrap();
+        assert!((before + 600..=now() + 601).contains(&end), "{comment}, banned after {before}");
+    }
+    fail2ban.tell(&["set", "app", "unbanip", "192.0.2.7", "2001:db8::7"]);
+    for address in ["192.0.2.7", "2001:db8::7"] {
+        until(SOON, "the address is free", || ban(&host, address).is_none());
+    }
+
+    // Somebody else has banned the one and freed the other before fail2ban does.
+    rfw.ok("PUT", "/drop/input/any/192.0.2.8?expire=0");
+    fail2ban.tell(&["set", "app", "banip", "192.0.2.8", "192.0.2.9"]);
+    until(SOON, "both are banned for a time", || {
+        let timed = |address| ban(&host, address).is_some_and(|comment| comment.starts_with("rfw until "));
+        timed("192.0.2.8") && timed("192.0.2.9")
+    });
+    rfw.ok("DELETE", "/drop/input/any/192.0.2.9");
+    fail2ban.stop();
+    assert_eq!(host.rules("iptables", "INPUT"), Vec::<String>::new(), "fail2ban frees what it banned");
+    assert!(!fail2ban.log().contains("ERROR"), "{}", fail2ban.log());
+}
+
+#[test]
+fn bans_without_an_end_have_none_and_failures_are_told() {
+    let host = Host::new();
+    let _rfw = started(&host);
+    let away = "https://127.0.0.1:7399";
+    let each = jail("each", "10m", URL)
+        + &format!("action = rfw[actname=away, urls=\"{away}\", curlrc=f2b/rfw.curl]\n")
+        + &format!("         rfw[actname=here, urls=\"{URL}\", curlrc=f2b/rfw.curl]\n");
+    let jails = jail("app", "-1", URL) + &jail("fleet", "10m", &format!("{away} {URL}")) + &each;
+    let fail2ban = Fail2ban::start(&host, &jails);
+    fail2ban.tell(&["set", "app", "banip", "192.0.2.7", "2001:db8::7"]);
+    for address in ["192.0.2.7", "2001:db8::7"] {
+        until(SOON, "the address is banned", || ban(&host, address).is_some());
+        assert_eq!(ban(&host, address).unwrap(), "rfw permanent");
+    }
+
+    fail2ban.tell(&["set", "app", "banip", "127.0.0.1"]);
+    let line = format!("rfw: PUT 127.0.0.1 at {URL}: {{\"error\":\"127.0.0.1 is white-listed\"}}");
+    until(SOON, "fail2ban's log has the words of rfw", || fail2ban.log().contains(&line));
+
+    // One server that is away keeps no other from banning.
+    fail2ban.tell(&["set", "fleet", "banip", "192.0.2.8"]);
+    until(SOON, "the address is banned", || ban(&host, "192.0.2.8").is_some());
+    let line = "rfw: PUT 192.0.2.8 at https://127.0.0.1:7399: curl: (7) ";
+    until(SOON, "fail2ban's log has the words of curl", || fail2ban.log().contains(line));
+
+    // With an action for each, fail2ban also knows where to free it.
+    fail2ban.tell(&["set", "each", "banip", "192.0.2.9"]);
+    until(SOON, "the address is banned", || ban(&host, "192.0.2.9").is_some());
+    fail2ban.tell(&["set", "each", "unbanip", "192.0.2.9"]);
+    until(SOON, "the address is free", || ban(&host, "192.0.2.9").is_none());
+    assert!(!fail2ban.log().contains("secret"), "{}", fail2ban.log());
+}
