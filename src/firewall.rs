@@ -278,7 +278,7 @@ impl Firewall {
             count += self.change(family, Trust::Kernel, |kept, transaction| {
                 let rules = kept.find(|_, _| true);
                 rules.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
-                kept.sets().for_each(|set| transaction.delete_set(set));
+                kept.rules_of_sets().for_each(|set| transaction.delete_set(set));
                 kept.guards().iter().for_each(|guard| transaction.delete_guard(guard));
                 rules.len() + kept.guards().len()
             })?;

@@ -15,6 +15,7 @@ use crate::resident::{Acknowledgement, Resident};
 use crate::rule::{Chain, Rule, Target};
 use crate::tool::{Lines, Tool, ToolError};
 use std::collections::{BTreeMap, HashMap};
+use std::iter;
 use std::path::Path;
 
 /// How often a change is planned anew when the kernel's table keeps changing.
@@ -240,7 +241,8 @@ impl Table {
 pub struct Kept {
     rules: HashMap<Rule, Vec<Copy>>,
     guards: Vec<String>,
-    /// The sets that a rule looks packets up in, and the number of that rule.
+    /// The sets that rules look packets up in, and how many do: other programs may
+    /// have made a second.
     sets: BTreeMap<Set, usize>,
     /// The number of the last rule of a chain by which rfw lets packets pass.
     last_accept: BTreeMap<Chain, usize>,
@@ -271,7 +273,7 @@ impl Kept {
                 }
                 Owner::Set(set) => {
                     kept.note_accept(set.place().target(), set.place().chain(), *number);
-                    kept.sets.insert(set, *number);
+                    *kept.sets.entry(set).or_default() += 1;
                 }
                 Owner::Guard(specification) => kept.guards.push(specification),
                 Owner::Other => {}
@@ -286,7 +288,7 @@ impl Kept {
         }
     }
 
-    /// Does what the kernel has done. The numbers of sets are those of the last
+    /// Does what the kernel has done. The numbers of rules are those of the last
     /// reading, which is why they are only used right after one.
     fn apply(&mut self, transaction: &Transaction) {
         for change in transaction.changes() {
@@ -304,8 +306,13 @@ impl Kept {
                         }
                     }
                 }
-                Change::InsertSet(set, number) => drop(self.sets.insert(set.clone(), *number)),
-                Change::DeleteSet(set) => drop(self.sets.remove(set)),
+                Change::InsertSet(set, _) => *self.sets.entry(set.clone()).or_default() += 1,
+                Change::DeleteSet(set) => {
+                    if let Some(copies) = self.sets.get_mut(set) {
+                        *copies = copies.saturating_sub(1);
+                    }
+                    self.sets.retain(|_, copies| *copies > 0);
+                }
                 Change::InsertGuard(guard) => self.guards.push(guard.clone()),
                 Change::DeleteGuard(guard) => self.guards.retain(|kept| kept != guard),
                 Change::CheckSet(_) => {}
@@ -345,6 +352,11 @@ impl Kept {
     /// The sets that have a rule.
     pub fn sets(&self) -> impl Iterator<Item = &Set> {
         self.sets.keys()
+    }
+
+    /// The same, each as often as it has a rule.
+    pub fn rules_of_sets(&self) -> impl Iterator<Item = &Set> {
+        self.sets.iter().flat_map(|(set, copies)| iter::repeat_n(set, *copies))
     }
 
     /// The number at which a rule goes in where an exception wins over a block:

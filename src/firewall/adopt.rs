@@ -94,9 +94,10 @@ impl Firewall {
                 moved.extend(set.rule(entry.element).map(|rule| (rule, lease)));
             }
         }
-        self.change(family, Trust::Kernel, |_, transaction| {
+        self.change(family, Trust::Kernel, |kept, transaction| {
             moved.iter().for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
-            sets.iter().for_each(|set| transaction.delete_set(set));
+            let moved_sets = kept.rules_of_sets().filter(|set| sets.contains(set));
+            moved_sets.for_each(|set| transaction.delete_set(set));
         })?;
         if !moved.is_empty() {
             log::info!("{} entries of sets are rules of {family} now", moved.len());
@@ -116,7 +117,8 @@ impl Firewall {
                 }
             }
             table.change(Trust::Kernel, |kept, transaction| {
-                kept.sets().filter(|set| empty.contains(set)).for_each(|set| transaction.delete_set(set));
+                let unused = kept.rules_of_sets().filter(|set| empty.contains(set));
+                unused.for_each(|set| transaction.delete_set(set));
             })?;
         }
         let used: HashSet<String> =
