@@ -161,6 +161,21 @@ impl Sets {
         }
     }
 
+    /// Takes a set away that no rule of rfw uses. Where somebody else's rule does, it
+    /// stays and is empty.
+    ///
+    /// # Errors
+    /// ipset failed.
+    pub fn discard(&mut self, name: &str) -> Result<(), ToolError> {
+        match self.destroy(name) {
+            Err(error) if error.says("in use") => {
+                log::warn!("the set {name} stays and is empty, since a rule that is not of rfw uses it");
+                self.strict.transact(&format!("flush {name}\n"))
+            }
+            result => result,
+        }
+    }
+
     /// Adds an entry that is not there yet.
     ///
     /// # Errors

@@ -124,7 +124,7 @@ impl Firewall {
         let used: HashSet<String> =
             self.tables.iter().flat_map(|table| table.kept().sets()).map(Set::name).collect();
         for name in sets.names()?.iter().filter(|name| ipset::is_own_name(name) && !used.contains(*name)) {
-            sets.destroy(name)?;
+            sets.discard(name)?;
         }
         Ok(())
     }
