@@ -232,14 +232,17 @@ impl Sets {
     /// The set can't be read or changed.
     pub fn apply(&mut self, set: &Set, list: &HashSet<Network>, wish: Wish) -> Result<Count, ToolError> {
         let name = set.name();
-        let (size, most) = self.extent(&name)?;
-        let rebuild = most != self.maxelem || size <= list.len().saturating_mul(2);
+        let (size, room) = self.extent(&name)?;
+        // A set that holds more than it may have now keeps its room.
+        let most =
+            if u32::try_from(size).is_ok_and(|size| size <= self.maxelem) { self.maxelem } else { room };
+        let rebuild = most != room || size <= list.len().saturating_mul(2);
         let work = self.work.clone();
         let script_name = if rebuild { &work } else { &name };
         let mut script = Script::new().map_err(script_error)?;
         if rebuild {
             self.destroy(&work)?;
-            script.line(&set.create(&work, self.maxelem)).map_err(script_error)?;
+            script.line(&set.create(&work, most)).map_err(script_error)?;
         }
         let mut present: usize = 0;
         let mut lines = self.save(&name)?;
