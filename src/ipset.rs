@@ -167,6 +167,15 @@ impl Timeout {
         u32::try_from(seconds).ok().filter(|_| seconds <= TIMEOUT_MAX).map(Timeout)
     }
 
+    /// The next whole second of a time that ipset has printed, which leaves out what
+    /// there is of a second.
+    pub fn rounded_up(self) -> Timeout {
+        match self.seconds() {
+            0 => self,
+            seconds => Timeout::new(seconds + 1).unwrap_or(self),
+        }
+    }
+
     /// Its length in seconds, 0 for ever.
     pub fn seconds(self) -> u64 {
         u64::from(self.0)

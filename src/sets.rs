@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// A question that ipset answers at once, and so after all before it.
 const DONE: Acknowledgement = Acknowledgement { ask: "version", answer: "protocol version", goes_on: true };
 
+/// So many addresses go to the kernel in one message, which nothing interrupts.
+const MESSAGE: usize = 50;
+
 /// How long the kernel may take to let go of a set that no rule uses any more.
 const LET_GO_TIME: Duration = Duration::from_millis(500);
 
@@ -224,9 +227,9 @@ impl Sets {
         Ok(None)
     }
 
-    /// Adds or deletes a whole list, or changes nothing. Where the list is large
-    /// beside the set, the new state is prepared in a set of its own and swapped in,
-    /// so that not even a kill leaves half of it.
+    /// Adds or deletes a whole list, or changes nothing. Where the list is long and
+    /// large beside the set, the new state is prepared in a set of its own and
+    /// swapped in, so that not even a kill leaves half of it.
     ///
     /// # Errors
     /// The set can't be read or changed.
@@ -236,7 +239,8 @@ impl Sets {
         // A set that holds more than it may have now keeps its room.
         let most =
             if u32::try_from(size).is_ok_and(|size| size <= self.maxelem) { self.maxelem } else { room };
-        let rebuild = most != room || size <= list.len().saturating_mul(2);
+        let long = list.len() > MESSAGE && size <= list.len().saturating_mul(2);
+        let rebuild = most != room || long;
         let work = self.work.clone();
         let script_name = if rebuild { &work } else { &name };
         let mut script = Script::new().map_err(script_error)?;
@@ -250,7 +254,10 @@ impl Sets {
             let Some(entry) = Entry::parse(&line) else { continue };
             match entry.element.parse().is_ok_and(|network| list.contains(&network)) {
                 true => present += 1,
-                false if rebuild => script.line(&entry.line(&work)).map_err(script_error)?,
+                false if rebuild => {
+                    let entry = Entry { timeout: entry.timeout.rounded_up(), ..entry };
+                    script.line(&entry.line(&work)).map_err(script_error)?;
+                }
                 false => {}
             }
         }
