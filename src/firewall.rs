@@ -144,7 +144,7 @@ impl Firewall {
         let mut total = Count::default();
         for batch in &batches {
             total.add(match timeout {
-                Some(timeout) => self.change_entries(batch, Wish::Add(timeout))?,
+                Some(timeout) => self.insert_entries(batch, timeout)?,
                 None => self.insert_rules(batch, lease)?,
             });
         }
@@ -159,13 +159,12 @@ impl Firewall {
     pub fn delete_all(&mut self, place: &Place, list: &[Network]) -> Result<Count, FirewallError> {
         let mut total = Count::default();
         for batch in &self.batches(place, list)? {
-            let mut count = self.delete_rules(batch)?;
-            if self.use_sets && self.table(batch.set.family())?.has_set(&batch.set)? {
-                let entries = self.change_entries(batch, Wish::Delete)?;
-                count.present = count.present.max(entries.present);
-                count.absent = count.absent.min(entries.absent);
-            }
-            total.add(count);
+            let as_rules = self.delete_rules(batch)?;
+            let in_set = self.use_sets && self.table(batch.set.family())?.has_set(&batch.set)?;
+            total.add(match in_set {
+                true => self.change_entries(batch, Wish::Delete, &as_rules)?,
+                false => batch.count(as_rules.len()),
+            });
         }
         Ok(total)
     }
@@ -348,16 +347,16 @@ fn replace_guard(
 impl Firewall {
     fn insert_rules(&mut self, batch: &Batch, lease: Lease) -> Result<Count, FirewallError> {
         self.change(batch.set.family(), Trust::Memory, |kept, transaction| {
-            let present = batch.delete_present(kept, transaction);
+            let present = batch.delete_present(kept, transaction).len();
             batch.rules.iter().for_each(|rule| transaction.insert(rule, lease, 1));
             batch.count(present)
         })
     }
 
-    fn delete_rules(&mut self, batch: &Batch) -> Result<Count, FirewallError> {
+    /// Deletes those of a batch that are rules, and gives them.
+    fn delete_rules(&mut self, batch: &Batch) -> Result<HashSet<Network>, FirewallError> {
         self.change(batch.set.family(), Trust::Kernel, |kept, transaction| {
-            let present = batch.delete_present(kept, transaction);
-            batch.count(present)
+            batch.delete_present(kept, transaction)
         })
     }
 
@@ -398,17 +397,21 @@ impl Batch {
         Batch { set: Set::new(family, place.clone(), side), networks, rules }
     }
 
-    /// Deletes those that are there, and gives their number.
-    fn delete_present(&self, kept: &Kept, transaction: &mut Transaction) -> usize {
-        let wanted = |rule: &Rule| match self.rules.is_empty() {
+    /// Those that are there as rules.
+    fn present<'a>(&self, kept: &'a Kept) -> Vec<(&'a Rule, Lease)> {
+        kept.find(|rule, _| match self.rules.is_empty() {
             true => {
                 Set::of(rule) == self.set && rule.networks().all(|network| self.networks.contains(network))
             }
             false => self.rules.contains(rule),
-        };
-        let present = kept.find(|rule, _| wanted(rule));
+        })
+    }
+
+    /// Deletes those that are there, and gives them.
+    fn delete_present(&self, kept: &Kept, transaction: &mut Transaction) -> HashSet<Network> {
+        let present = self.present(kept);
         present.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
-        present.iter().map(|(rule, _)| *rule).collect::<HashSet<&Rule>>().len()
+        present.iter().flat_map(|(rule, _)| rule.networks().copied()).collect()
     }
 
     fn count(&self, present: usize) -> Count {

@@ -229,11 +229,18 @@ impl Sets {
 
     /// Adds or deletes a whole list, or changes nothing. Where the list is long and
     /// large beside the set, the new state is prepared in a set of its own and
-    /// swapped in, so that not even a kill leaves half of it.
+    /// swapped in, so that not even a kill leaves half of it. What is known to be
+    /// there `as_rules` counts as present.
     ///
     /// # Errors
     /// The set can't be read or changed.
-    pub fn apply(&mut self, set: &Set, list: &HashSet<Network>, wish: Wish) -> Result<Count, ToolError> {
+    pub fn apply(
+        &mut self,
+        set: &Set,
+        list: &HashSet<Network>,
+        wish: Wish,
+        as_rules: &HashSet<Network>,
+    ) -> Result<Count, ToolError> {
         let name = set.name();
         let (size, room) = self.extent(&name)?;
         // A set that holds more than it may have now keeps its room.
@@ -248,17 +255,17 @@ impl Sets {
             self.destroy(&work)?;
             script.line(&set.create(&work, most)).map_err(script_error)?;
         }
-        let mut present: usize = 0;
+        let mut present = as_rules.len();
         let mut lines = self.save(&name)?;
         while let Some(line) = lines.next_line()? {
             let Some(entry) = Entry::parse(&line) else { continue };
-            match entry.element.parse().is_ok_and(|network| list.contains(&network)) {
-                true => present += 1,
-                false if rebuild => {
+            match entry.element.parse().ok().filter(|network| list.contains(network)) {
+                Some(network) => present += usize::from(!as_rules.contains(&network)),
+                None if rebuild => {
                     let entry = Entry { timeout: entry.timeout.rounded_up(), ..entry };
                     script.line(&entry.line(&work)).map_err(script_error)?;
                 }
-                false => {}
+                None => {}
             }
         }
         let count = Count { present, absent: list.len().saturating_sub(present) };

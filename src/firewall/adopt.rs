@@ -37,7 +37,7 @@ impl Firewall {
         match most == sets.maxelem() {
             true => {}
             false if u32::try_from(size).is_ok_and(|size| size <= sets.maxelem()) => {
-                sets.apply(set, &HashSet::new(), Wish::Delete)?;
+                sets.apply(set, &HashSet::new(), Wish::Delete, &HashSet::new())?;
             }
             false => {
                 log::warn!("{} has {size} entries, more than ipset.maxelem: it keeps its room", set.name())

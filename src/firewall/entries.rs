@@ -3,10 +3,12 @@
 use super::{Batch, Firewall, FirewallError, Outcome};
 use crate::ipset::{self, Entry, Set, Side, Timeout};
 use crate::lease::Lease;
+use crate::net::Network;
 use crate::rule::Rule;
 use crate::sets::{Count, Entered, Wish};
 use crate::table::Trust;
 use crate::tool::ToolError;
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often a set is tried whose rule somebody else keeps removing.
@@ -94,20 +96,32 @@ impl Firewall {
         if size > most { Err(FirewallError::Full(sets.maxelem())) } else { Ok(()) }
     }
 
-    pub(super) fn change_entries(&mut self, batch: &Batch, wish: Wish) -> Result<Count, FirewallError> {
-        if let Wish::Add(_) = wish {
-            self.link(&batch.set)?;
-        }
-        let maxelem = self.sets()?.maxelem();
-        let count = match self.sets()?.apply(&batch.set, &batch.networks, wish) {
-            Err(error) if error.says("is full") => return Err(FirewallError::Full(maxelem)),
-            count => count?,
-        };
-        // Rules of these addresses whose time was longer than a set can hold.
-        if self.table(batch.set.family())?.kept().len() > 0 {
+    /// Puts a batch into its set, and deletes those of it that are rules: their time
+    /// was longer than a set can hold.
+    pub(super) fn insert_entries(&mut self, batch: &Batch, timeout: Timeout) -> Result<Count, FirewallError> {
+        self.link(&batch.set)?;
+        let as_rules = self.change(batch.set.family(), Trust::Memory, |kept, _| {
+            let present = batch.present(kept);
+            present.iter().flat_map(|(rule, _)| rule.networks().copied()).collect::<HashSet<Network>>()
+        })?;
+        let count = self.change_entries(batch, Wish::Add(timeout), &as_rules)?;
+        if !as_rules.is_empty() {
             self.delete_rules(batch)?;
         }
         Ok(count)
+    }
+
+    pub(super) fn change_entries(
+        &mut self,
+        batch: &Batch,
+        wish: Wish,
+        as_rules: &HashSet<Network>,
+    ) -> Result<Count, FirewallError> {
+        let maxelem = self.sets()?.maxelem();
+        match self.sets()?.apply(&batch.set, &batch.networks, wish, as_rules) {
+            Err(error) if error.says("is full") => Err(FirewallError::Full(maxelem)),
+            count => Ok(count?),
+        }
     }
 
     /// The sets that a rule looks packets up in, as last read.
