@@ -4,9 +4,10 @@
 use super::entries::timeout;
 use super::{Firewall, FirewallError};
 use crate::ipset::{self, Entry, Set, Timeout};
+use crate::iptables::Transaction;
 use crate::lease::{Interval, Lease};
 use crate::net::Family;
-use crate::rule::Rule;
+use crate::rule::{Rule, Target};
 use crate::sets::Wish;
 use crate::table::Trust;
 use std::collections::{HashMap, HashSet};
@@ -71,8 +72,12 @@ impl Firewall {
             self.sets()?.load(set, entries)?;
         }
         self.change(family, Trust::Kernel, |kept, transaction| {
-            let old = kept.find(|rule, _| moved.contains(rule));
+            let (old, staying): (Vec<_>, Vec<_>) =
+                kept.find(|_, _| true).into_iter().partition(|(rule, _)| moved.contains(rule));
             old.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
+            if has_exception_behind_block(&staying) {
+                put_exceptions_in_front(&staying, transaction);
+            }
         })?;
         if !moved.is_empty() {
             log::info!("{} rules of {family} are entries of sets now", moved.len());
@@ -96,6 +101,9 @@ impl Firewall {
         }
         self.change(family, Trust::Kernel, |kept, transaction| {
             moved.iter().for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
+            if !moved.is_empty() {
+                put_exceptions_in_front(&kept.find(|_, _| true), transaction);
+            }
             let moved_sets = kept.rules_of_sets().filter(|set| sets.contains(set));
             moved_sets.for_each(|set| transaction.delete_set(set));
         })?;
@@ -127,5 +135,27 @@ impl Firewall {
             sets.discard(name)?;
         }
         Ok(())
+    }
+}
+
+/// Whether a rule lets pass what one before it, in the same chain, may have blocked.
+fn has_exception_behind_block(rules: &[(&Rule, Lease)]) -> bool {
+    let mut blocked = HashSet::new();
+    rules.iter().any(|(rule, _)| match rule.place().target() {
+        Target::Accept => blocked.contains(&rule.place().chain()),
+        Target::Reject | Target::Drop => {
+            blocked.insert(rule.place().chain());
+            false
+        }
+    })
+}
+
+/// Plans that the rules which let packets pass stand in front, in the order they have.
+fn put_exceptions_in_front(rules: &[(&Rule, Lease)], transaction: &mut Transaction) {
+    let exceptions = rules.iter().filter(|(rule, _)| rule.place().target() == Target::Accept);
+    exceptions.clone().for_each(|(rule, lease)| transaction.delete(rule, *lease));
+    let mut put = HashSet::new();
+    for (rule, lease) in exceptions.rev().filter(|exception| put.insert(*exception)) {
+        transaction.insert(rule, *lease, 1);
     }
 }
