@@ -84,7 +84,6 @@ impl Firewall {
         if self.is_for_sets(&set)? {
             return self.insert_entry(rule, &set, lease, now);
         }
-        let place = rule.place().clone();
         let by_precedence = self.use_sets;
         let trust = if lease == Lease::Permanent { Trust::Kernel } else { Trust::Memory };
         if by_precedence {
@@ -95,7 +94,7 @@ impl Firewall {
             if leases == [Lease::Permanent] && lease == Lease::Permanent {
                 return Outcome::Unchanged;
             }
-            let number = if by_precedence { kept.number_for(place.target(), place.chain()) } else { 1 };
+            let number = if by_precedence { kept.number_for_rule(rule) } else { 1 };
             leases.iter().for_each(|lease| transaction.delete(rule, *lease));
             transaction.insert(rule, lease, number);
             if leases.is_empty() { Outcome::Inserted } else { Outcome::Refreshed }

@@ -12,7 +12,7 @@ use crate::iptables::{self, Change, Owner, Transaction};
 use crate::lease::Lease;
 use crate::net::Family;
 use crate::resident::{Acknowledgement, Resident};
-use crate::rule::{Chain, Rule, Target};
+use crate::rule::{Chain, Place, Rule, Target};
 use crate::tool::{Lines, Tool, ToolError};
 use std::collections::{BTreeMap, HashMap};
 use std::iter;
@@ -244,8 +244,9 @@ pub struct Kept {
     /// The sets that rules look packets up in, and how many do: other programs may
     /// have made a second.
     sets: BTreeMap<Set, usize>,
-    /// The number of the last rule of a chain by which rfw lets packets pass.
-    last_accept: BTreeMap<Chain, usize>,
+    /// The number and position of the last rule of a chain by which rfw lets packets
+    /// pass.
+    last_accept: BTreeMap<Chain, (usize, i64)>,
     /// The position of the rule put in last; the kernel's own begin at 1.
     top: i64,
 }
@@ -268,11 +269,11 @@ impl Kept {
             position += 1;
             match line.owner {
                 Owner::Rfw(rule, lease) => {
-                    kept.note_accept(rule.place().target(), rule.place().chain(), *number);
+                    kept.note_accept(rule.place(), *number, position);
                     kept.rules.entry(rule).or_default().push(Copy { lease, position });
                 }
                 Owner::Set(set) => {
-                    kept.note_accept(set.place().target(), set.place().chain(), *number);
+                    kept.note_accept(set.place(), *number, position);
                     *kept.sets.entry(set).or_default() += 1;
                 }
                 Owner::Guard(specification) => kept.guards.push(specification),
@@ -282,9 +283,9 @@ impl Kept {
         Ok(kept)
     }
 
-    fn note_accept(&mut self, target: Target, chain: Chain, number: usize) {
-        if target == Target::Accept {
-            self.last_accept.insert(chain, number);
+    fn note_accept(&mut self, place: &Place, number: usize, position: i64) {
+        if place.target() == Target::Accept {
+            self.last_accept.insert(place.chain(), (number, position));
         }
     }
 
@@ -359,12 +360,25 @@ impl Kept {
         self.sets.iter().flat_map(|(set, copies)| iter::repeat_n(set, *copies))
     }
 
-    /// The number at which a rule goes in where an exception wins over a block:
-    /// ACCEPT in front, the others behind the last ACCEPT of rfw.
-    pub fn number_for(&self, target: Target, chain: Chain) -> usize {
-        match target {
-            Target::Accept => 1,
-            Target::Reject | Target::Drop => self.last_accept.get(&chain).map_or(1, |last| last + 1),
+    /// The number at which the rule of a set goes in where an exception wins over a
+    /// block: ACCEPT in front, the others behind the last ACCEPT of rfw.
+    pub fn number_for(&self, place: &Place) -> usize {
+        self.number_behind_exceptions(place, &[])
+    }
+
+    /// The same for a rule, once all copies of it have been deleted.
+    pub fn number_for_rule(&self, rule: &Rule) -> usize {
+        let copies = self.rules.get(rule).map(Vec::as_slice);
+        self.number_behind_exceptions(rule.place(), copies.unwrap_or_default())
+    }
+
+    fn number_behind_exceptions(&self, place: &Place, deleted: &[Copy]) -> usize {
+        match (place.target(), self.last_accept.get(&place.chain())) {
+            (Target::Accept, _) | (_, None) => 1,
+            (Target::Reject | Target::Drop, Some((number, position))) => {
+                let before = deleted.iter().filter(|copy| copy.position < *position).count();
+                number.saturating_sub(before) + 1
+            }
         }
     }
 }

@@ -77,7 +77,7 @@ impl Firewall {
         table.forget();
         self.sets()?.create(set)?;
         self.change(set.family(), Trust::Kernel, |kept, transaction| {
-            let number = kept.number_for(set.place().target(), set.place().chain());
+            let number = kept.number_for(set.place());
             transaction.insert_set(set, number);
         })?;
         // The rule that went in has moved others.
