@@ -227,9 +227,9 @@ impl Sets {
         Ok(None)
     }
 
-    /// Adds or deletes a whole list, or changes nothing. Where the list is long and
-    /// large beside the set, the new state is prepared in a set of its own and
-    /// swapped in, so that not even a kill leaves half of it. What is known to be
+    /// Adds or deletes a whole list, or changes nothing: what is more than one message
+    /// to the kernel is prepared in a set of its own and swapped in, so that not even
+    /// a kill leaves half of it. What is known to be
     /// there `as_rules` counts as present.
     ///
     /// # Errors
@@ -246,8 +246,7 @@ impl Sets {
         // A set that holds more than it may have now keeps its room.
         let most =
             if u32::try_from(size).is_ok_and(|size| size <= self.maxelem) { self.maxelem } else { room };
-        let long = list.len() > MESSAGE && size <= list.len().saturating_mul(2);
-        let rebuild = most != room || long;
+        let rebuild = most != room || list.len() > MESSAGE;
         let work = self.work.clone();
         let script_name = if rebuild { &work } else { &name };
         let mut script = Script::new().map_err(script_error)?;
