@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 /// to read why.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// The most bytes that a refused client may still send.
-const LINGER_MAX: usize = 1 << 20;
+/// The most bytes that a refused client may still send: the rest of a whole body,
+/// since few clients look for an answer before they have sent it.
+const LINGER_MAX: usize = 20 << 20;
 
 /// A connection, ready for requests.
 pub enum Connection {
@@ -79,7 +80,7 @@ impl Connection {
         timed.deadline = Instant::now() + LINGER;
         let mut heard = 0;
         while client_is_sending && heard < LINGER_MAX {
-            match timed.read(&mut [0; 4096]) {
+            match timed.read(&mut [0; 16 << 10]) {
                 Ok(0) | Err(_) => return,
                 Ok(length) => heard += length,
             }
