@@ -14,6 +14,18 @@ SHELL = /bin/sh
 
 TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 
+# Where rfw is installed, in the names of the GNU coding standards.  Who makes a
+# package sets DESTDIR, which goes before all of these.
+PREFIX = /usr/local
+SYSCONFDIR = /etc
+sbindir = $(PREFIX)/sbin
+datadir = $(PREFIX)/share
+mandir = $(datadir)/man
+unitdir = $(PREFIX)/lib/systemd/system
+
+# The program to install.  The tarball without sources has it beside this file.
+BINARY = $(if $(wildcard Cargo.toml),$(TARGET_DIR)/release/rfw,rfw)
+
 # What is used beyond Rust, each command with the Debian package that brings it.
 # Building (ring is partly C):
 NEEDS = cc:gcc
@@ -26,6 +38,10 @@ NEEDS += ip:iproute2 ping:iputils-ping curl:curl openssl:openssl
 NEEDS += bash:bash awk:mawk timeout:coreutils kill:procps script:bsdutils
 # Checking shell scripts:
 NEEDS += shellcheck:shellcheck
+# Reading the man pages, and banning with the real fail2ban:
+NEEDS += mandoc:mandoc fail2ban-server:fail2ban
+# Checking the unit, and looking at the program that "make dist" makes:
+NEEDS += systemd-analyze:systemd readelf:binutils
 
 .PHONY: all
 all: rust	## build rfw (the default): target/release/rfw
@@ -58,9 +74,54 @@ lint: deps	## check format, Rust, documentation and shell scripts
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
-	find . \( -path ./.git -o -path ./target \) -prune -o -type f -exec awk \
+	find . \( -path ./.git -o -path ./target -o -path ./vendor \) -prune -o -type f -exec awk \
 		'FNR == 1 { if (/^#!.*[\/ ](ba|da)?sh( |$$)/) printf "%s%c", FILENAME, 0; nextfile }' {} + |
 		xargs -0 shellcheck
+	unit=$$(mktemp -d)
+	trap 'rm -r "$$unit"' EXIT
+	sed -e 's|@sbindir@/rfw|/bin/true|' -e 's|@sysconfdir@|/etc|' \
+		etc/systemd/rfw.service > "$$unit/rfw.service"
+	systemd-analyze verify --man=no "$$unit/rfw.service"
+
+.PHONY: install
+install: built	## install rfw; takes PREFIX, SYSCONFDIR, DESTDIR
+	@export DESTDIR SYSCONFDIR='$(SYSCONFDIR)' BINARY='$(BINARY)'
+	export sbindir='$(sbindir)' datadir='$(datadir)' mandir='$(mandir)' unitdir='$(unitdir)'
+	etc/install.sh install
+
+.PHONY: uninstall
+uninstall:	## remove the programs again, and keep the configuration
+	@export DESTDIR SYSCONFDIR='$(SYSCONFDIR)' BINARY='$(BINARY)'
+	export sbindir='$(sbindir)' datadir='$(datadir)' mandir='$(mandir)' unitdir='$(unitdir)'
+	etc/install.sh uninstall
+
+# Not for cargo to find out: root installs what someone else has built, perhaps
+# without having cargo.
+.PHONY: built
+built:
+	@if [ '$(origin BINARY)' != file ] || [ ! -e Cargo.toml ]; then exit 0; fi
+	if [ -x '$(BINARY)' ] && [ -z "$$(find Cargo.toml Cargo.lock src -newer '$(BINARY)')" ]; then
+		exit 0
+	fi
+	$(MAKE) all
+	touch '$(BINARY)'
+
+.PHONY: dist
+dist: rust	## make the tarballs: sources with all crates, static program
+	@TARGET_DIR='$(TARGET_DIR)' etc/dist.sh
+
+# The second time from the tarball of the first, elsewhere and without a network.
+.PHONY: distcheck
+distcheck: dist	## see that "make dist" gives the same bytes a second time
+	@again=$$(mktemp -d)
+	trap 'rm -rf "$$again"' EXIT
+	trap 'exit 1' HUP INT TERM
+	tar -C "$$again" -xf '$(TARGET_DIR)'/dist/rfw-*[0-9].tar.gz
+	CARGO_NET_OFFLINE=true $(MAKE) -C "$$again"/rfw-* dist CARGO_TARGET_DIR="$$again/target"
+	for file in '$(TARGET_DIR)'/dist/rfw-*; do
+		cmp "$$file" "$$again/target/dist/$${file##*/}"
+	done
+	echo 'the same bytes, twice'
 
 .PHONY: deps
 deps: rust	## install what is missing beyond Rust (Debian; root or sudo)
@@ -111,14 +172,29 @@ deps: rust	## install what is missing beyond Rust (Debian; root or sudo)
 	# are gone.  Another apt-get at work is waited for.
 	apt="$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120"
 	$$apt update </dev/null
+	# Debian starts fail2ban with a jail of its own, but nothing may touch the
+	# firewall of this machine.
+	quiet=''
+	case " $$packages " in
+		*' fail2ban '*) if [ -d /run/systemd/system ]; then quiet=yes; fi ;;
+	esac
+	if [ -n "$$quiet" ]; then $$sudo systemctl mask --runtime fail2ban; fi
 	$$apt install --no-install-recommends $$packages </dev/null
+	if [ -n "$$quiet" ]; then
+		$$sudo systemctl unmask --runtime fail2ban
+		$$sudo systemctl disable fail2ban
+	fi
 	look
 	if [ -n "$$packages" ]; then give_up 'They are still not found after'; fi
 
 # Says in one line what is wrong with Rust, if it is.
 .PHONY: rust
 rust:
-	@wanted=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+	@if [ ! -e Cargo.toml ]; then
+		echo 'There is nothing to build here: make install, or make uninstall' >&2
+		exit 1
+	fi
+	wanted=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 	rustup='get it from https://rustup.rs'
 	for tool in cargo rustc; do
 		if ! version=$$($$tool --version 2>/dev/null); then
@@ -134,9 +210,9 @@ rust:
 	done
 
 .PHONY: clean
-clean:	## remove all that was built
+clean: rust	## remove all that was built
 	@cargo clean
 
 .PHONY: help
 help:	## show this list
-	@sed -n 's/^\([a-z]*\):.*	## /\1	/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*	## /\1	/p' Makefile | expand -t 11

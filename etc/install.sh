@@ -1,0 +1,193 @@
+#!/bin/sh
+# usage: make install | make uninstall
+#
+# Puts rfw where the variables of the Makefile say, or takes it away again.  Needs no
+# root where DESTDIR is set, and nothing of Rust.
+set -eu
+umask 022
+
+fail() {
+    printf 'install.sh: %s\n' "$1" >&2
+    exit 1
+}
+
+: "${SYSCONFDIR:?}" "${sbindir:?}" "${datadir:?}" "${mandir:?}" "${unitdir:?}" "${BINARY:?}"
+DESTDIR=${DESTDIR-}
+DESTDIR=${DESTDIR%/}
+cd -- "$(dirname -- "$0")/.."
+conf_dir=$SYSCONFDIR/rfw
+share_dir=$datadir/rfw
+logrotate=$SYSCONFDIR/logrotate.d/rfw
+new_logrotate=$conf_dir/logrotate.new
+
+# These are written into other files and into commands to type, so they may have
+# nothing that is special there.  DESTDIR may.
+for path in "$SYSCONFDIR" "$sbindir" "$datadir" "$mandir" "$unitdir"; do
+    case $path in
+        *[!A-Za-z0-9/._+-]*) fail "only A-Z a-z 0-9 / . _ + - may be in '$path'" ;;
+        /*) ;;
+        *) fail "not an absolute path: '$path'" ;;
+    esac
+done
+
+# rfw looks for its configuration in /etc unless it is told otherwise.
+rfw=$sbindir/rfw
+[ "$SYSCONFDIR" = /etc ] || rfw="$rfw -f $conf_dir/rfw.conf"
+
+# ---- install ----
+
+# folder MODE FOLDER: one that is there keeps its mode.
+folder() {
+    [ -d "$DESTDIR$2" ] || { mkdir -p "$DESTDIR$2" && chmod "$1" "$DESTDIR$2"; }
+}
+
+# put MODE FILE TARGET: makes the file beside its place and then moves it there, so
+# that a program that runs is not disturbed and none is ever half there.
+put() {
+    beside=$DESTDIR$3.$$
+    cp "$2" "$beside"
+    chmod "$1" "$beside"
+    mv -f "$beside" "$DESTDIR$3"
+    printf 'installed  %s\n' "$DESTDIR$3"
+}
+
+# keep MODE FILE TARGET NEW: like put, but what is at TARGET stays; if it is something
+# else, then the file becomes NEW.
+keep() {
+    if cmp -s "$2" "$DESTDIR$3" 2>/dev/null; then
+        rm -f "$DESTDIR$4"
+        printf 'unchanged  %s\n' "$DESTDIR$3"
+    elif [ -e "$DESTDIR$3" ] || [ -L "$DESTDIR$3" ]; then
+        put "$1" "$2" "$4"
+        printf 'kept       %s: see what is new in %s\n' "$DESTDIR$3" "$DESTDIR$4"
+    else
+        put "$1" "$2" "$3"
+    fi
+}
+
+# fill FILE: gives a copy with this installation's paths.
+fill() {
+    copy=$work/${1##*/}
+    sed -e "s|@sbindir@|$sbindir|g" -e "s|@sysconfdir@|$SYSCONFDIR|g" \
+        -e "s|/etc/rfw|$conf_dir|g" "$1" >"$copy"
+}
+
+install_rfw() {
+    [ -x "$BINARY" ] || fail "there is no program '$BINARY'"
+    work=$(mktemp -d)
+    beside=$work/none
+    trap 'rm -rf "$work" "$beside"' EXIT
+    trap 'exit 1' HUP INT TERM
+
+    folder 755 "$sbindir"
+    put 755 "$BINARY" "$sbindir/rfw"
+    for page in rfw.8 rfw.conf.5 rfwgen.1; do
+        folder 755 "$mandir/man${page##*.}"
+        put 644 "etc/man/$page" "$mandir/man${page##*.}/$page"
+    done
+    folder 755 "$unitdir"
+    fill etc/systemd/rfw.service
+    put 644 "$copy" "$unitdir/rfw.service"
+    # Not into fail2ban's own folder, which may not be there yet.
+    folder 755 "$share_dir/fail2ban/action.d"
+    put 644 etc/fail2ban/action.d/rfw.conf "$share_dir/fail2ban/action.d/rfw.conf"
+
+    folder 755 "$conf_dir"
+    folder 700 "$conf_dir/ssl"
+    folder 755 "$conf_dir/deploy"
+    put 755 etc/deploy/rfwgen "$conf_dir/deploy/rfwgen"
+    put 644 etc/deploy/README.md "$conf_dir/deploy/README.md"
+    fill etc/rfw.conf
+    keep 600 "$copy" "$conf_dir/rfw.conf" "$conf_dir/rfw.conf.new"
+    fill etc/white.list
+    keep 644 "$copy" "$conf_dir/white.list" "$conf_dir/white.list.new"
+    # In logrotate's folder a file of any other name would be read too.
+    folder 755 "$SYSCONFDIR/logrotate.d"
+    keep 644 etc/logrotate/rfw "$logrotate" "$new_logrotate"
+
+    cat <<END
+
+rfw is installed. What to do next:
+
+1. Make the keys on your own computer, in a copy of $conf_dir/deploy,
+   and copy this server's two files to $conf_dir/ssl:
+     ./rfwgen ADDRESS
+2. Fill in user name and password, and the addresses that are never to be
+   blocked; then have it checked:
+     \${EDITOR:-vi} $conf_dir/rfw.conf $conf_dir/white.list
+     $rfw --check
+END
+    if [ -n "$DESTDIR" ] || command -v systemctl >/dev/null; then
+        cat <<END
+3. Start it, now and at each boot (after an upgrade: systemctl restart rfw):
+     systemctl daemon-reload
+     systemctl enable --now rfw
+END
+    else
+        cat <<END
+3. Start it, and have that done at each boot; there is no systemd here, and rfw
+   stays in the foreground:
+     $rfw
+END
+    fi
+}
+
+# ---- uninstall ----
+
+# What runs has to be stopped, and its rules removed, while it is still there.
+refuse_while_in_use() {
+    if systemctl --quiet is-active rfw 2>/dev/null ||
+        systemctl --quiet is-enabled rfw 2>/dev/null; then
+        fail "rfw.service is running or enabled. Stop it and remove its rules first:
+  systemctl disable --now rfw
+  $rfw --flush
+and then run make uninstall again."
+    fi
+}
+
+# A folder that has something else in it stays.
+remove_empty() {
+    for name in "$@"; do
+        rmdir "$DESTDIR$name" 2>/dev/null || :
+    done
+}
+
+uninstall_rfw() {
+    [ -n "$DESTDIR" ] || refuse_while_in_use
+    for file in "$sbindir/rfw" "$mandir/man8/rfw.8" "$mandir/man5/rfw.conf.5" \
+        "$mandir/man1/rfwgen.1" "$unitdir/rfw.service" \
+        "$share_dir/fail2ban/action.d/rfw.conf" \
+        "$conf_dir/deploy/rfwgen" "$conf_dir/deploy/README.md" \
+        "$logrotate" "$new_logrotate"; do
+        [ -e "$DESTDIR$file" ] || continue
+        rm -f "$DESTDIR$file"
+        printf 'removed    %s\n' "$DESTDIR$file"
+    done
+    remove_empty "$share_dir/fail2ban/action.d" "$share_dir/fail2ban" "$share_dir" \
+        "$conf_dir/deploy"
+
+    # The program that was installed is gone, but there is one here, or can be.
+    here=$(pwd)/$BINARY
+    case $BINARY in /*) here=$BINARY ;; esac
+    rfw="$here${rfw#"$sbindir/rfw"}"
+    [ -x "$BINARY" ] || rfw="make -C $(pwd) && $rfw"
+    cat <<END
+
+rfw is uninstalled. What is left:
+
+- Rules in the kernel, until it boots, unless they were removed before. This
+  removes them:
+     $rfw --flush
+- The configuration, the keys and the log. If you want them no more:
+     rm -r $conf_dir
+     rm /var/log/rfw.log*
+- What systemd knows of the unit, until
+     systemctl daemon-reload
+END
+}
+
+case ${1-} in
+    install) install_rfw ;;
+    uninstall) uninstall_rfw ;;
+    *) fail 'usage: make install | make uninstall' ;;
+esac
