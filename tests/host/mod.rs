@@ -191,6 +191,62 @@ impl Host {
         })
     }
 
+    /// What rfw keeps, each address as the line of `-S` that it is, or that the entry
+    /// of a set stands for, without its comment; first IPv4, then IPv6.
+    #[track_caller]
+    pub fn kept(&self, iptables: &str) -> Vec<String> {
+        let entries = self.entries();
+        let mut kept = Vec::new();
+        for line in self.tables(iptables).concat() {
+            let Some((place, rest)) = line.split_once(" -m comment --comment \"rfw ") else { continue };
+            let (comment, target) = rest.split_once("\" -j ").unwrap();
+            let Some((place, matched)) = place.split_once(" -m set --match-set ") else {
+                if comment != "guard" {
+                    kept.push(format!("{place} -j {target}"));
+                }
+                continue;
+            };
+            assert_eq!(comment, "set", "{line}");
+            let (name, direction) = matched.split_once(' ').unwrap();
+            let chain_end = place[3..].find(' ').map_or(place.len(), |at| at + 3);
+            let (chain, interfaces) = place.split_at(chain_end);
+            for entry in entries.iter().filter(|entry| entry.set == name) {
+                let networks: String = direction
+                    .split(',')
+                    .zip(entry.element.split(','))
+                    .map(|(side, network)| format!(" -{} {}", &side[..1], with_mask(network)))
+                    .collect();
+                kept.push(format!("{chain}{networks}{interfaces} -j {target}"));
+            }
+        }
+        kept
+    }
+
+    /// The entries of all sets, as `ipset save` prints them.
+    #[track_caller]
+    pub fn entries(&self) -> Vec<Entry> {
+        let saved = self.run("ipset", &["save"]).ok();
+        saved.lines().filter_map(|line| line.strip_prefix("add ")).map(Entry::parse).collect()
+    }
+
+    /// The names of all sets, in order.
+    #[track_caller]
+    pub fn sets(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.run("ipset", &["list", "-n"]).ok().lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    /// All that rules and sets say, but for what passes by itself: counters and time.
+    #[track_caller]
+    pub fn everything(&self, iptables: &str) -> (Vec<String>, Vec<String>, Vec<String>) {
+        let elements = self.entries().into_iter().map(|entry| format!("{} {}", entry.set, entry.element));
+        let mut elements: Vec<String> = elements.collect();
+        elements.sort();
+        (self.tables(iptables).concat(), self.sets(), elements)
+    }
+
     /// Runs an iptables command with the words of a line, in the shell's quotes.
     #[track_caller]
     pub fn admin(&self, iptables: &str, line: &str) {
@@ -242,6 +298,40 @@ impl Drop for Host {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
         let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// An entry of a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub set: String,
+    pub element: String,
+    /// In seconds; 0 is for ever.
+    pub timeout: u64,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+impl Entry {
+    /// Reads what follows `add` in a line of `ipset save`.
+    #[track_caller]
+    fn parse(line: &str) -> Entry {
+        let words: Vec<&str> = line.split(' ').collect();
+        let number = |name: &str| {
+            let at = words.iter().position(|word| *word == name);
+            at.map_or(0, |at| words[at + 1].parse().unwrap())
+        };
+        let (timeout, packets, bytes) = (number("timeout"), number("packets"), number("bytes"));
+        Entry { set: words[0].to_owned(), element: words[1].to_owned(), timeout, packets, bytes }
+    }
+}
+
+/// A network as iptables prints it: with its mask, a host too.
+fn with_mask(network: &str) -> String {
+    match network {
+        _ if network.contains('/') => network.to_owned(),
+        _ if network.contains(':') => format!("{network}/128"),
+        _ => format!("{network}/32"),
     }
 }
 
@@ -393,6 +483,37 @@ impl Rfw<'_> {
         reply.json()["error"].as_str().expect("an error").to_owned()
     }
 
+    /// Sends a list of addresses: PUT as `curl -T` does, others with `--data-binary`.
+    #[track_caller]
+    pub fn send(&self, method: &str, path: &str, list: &str) -> Reply {
+        self.host.write("list", 0o644, list);
+        let how = if method == "PUT" { ["-T", "list"] } else { ["--data-binary", "@list"] };
+        let url = format!("https://127.0.0.1:7393{path}");
+        self.curl(&[&["-X", method, "-u", "me:secret"], &how[..], &[&url]].concat())
+    }
+
+    /// Sends a list that has to be taken and gives the answer.
+    #[track_caller]
+    pub fn send_ok(&self, method: &str, path: &str, list: &str) -> serde_json::Value {
+        let reply = self.send(method, path, list);
+        assert_eq!(reply.status, 200, "{method} {path}: {reply:#?}\n{}", self.log());
+        reply.json()
+    }
+
+    /// The processes that rfw has started and that run: number and command line.
+    pub fn children(&self) -> Vec<(u32, String)> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let lists = tasks.flatten().flat_map(|task| fs::read_to_string(task.path().join("children")));
+        let pids: Vec<u32> = lists
+            .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<u32>>())
+            .collect();
+        let line = |pid: &u32| {
+            let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).replace('\0', " ").trim_end().to_owned()
+        };
+        pids.iter().map(|pid| (*pid, line(pid))).filter(|(_, line)| !line.is_empty()).collect()
+    }
+
     /// Sends raw bytes to the local HTTP server and gives what comes until it closes.
     pub fn raw(&self, bytes: &[u8]) -> String {
         let script = "exec 3<>/dev/tcp/127.0.0.1/7390; cat <&0 >&3 & cat <&3; kill $! 2>/dev/null; true";
@@ -473,6 +594,11 @@ impl Talk {
         let (reply, length) = taken.unwrap();
         self.forget(length);
         reply
+    }
+
+    /// Takes all that has come.
+    pub fn forget_all(&mut self) {
+        self.heard.lock().unwrap().0.clear();
     }
 
     fn forget(&mut self, length: usize) {
@@ -556,6 +682,19 @@ pub fn in_both_variants(test: impl Fn(&str) + Sync) {
         for (iptables, thread) in threads {
             assert!(thread.join().is_ok(), "with {iptables}");
         }
+    });
+}
+
+/// Runs a test with each variant of iptables, with addresses kept in rules and in
+/// sets, all at the same time; the second is what rfw.conf has for it.
+pub fn in_all_ways(test: impl Fn(&str, &str) + Sync) {
+    in_both_variants(|iptables| {
+        thread::scope(|scope| {
+            let threads = ["", "ipset"].map(|option| (option, scope.spawn(|| test(iptables, option))));
+            for (option, thread) in threads {
+                assert!(thread.join().is_ok(), "with \"{option}\"");
+            }
+        });
     });
 }
 

@@ -1,0 +1,638 @@
+//! Lists of addresses as the body of a request: what is read, how it may come, and
+//! that a list which is refused changes nothing; with rules and with sets, in both
+//! variants of iptables.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod host;
+
+use host::{Host, Reply, Rfw, SOON, Talk, in_all_ways, of_ipv6, until};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, SystemTime};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Lists as feeds have them, and what they hold.
+const FORMATS: [(&str, &str); 17] = [
+    ("1.2.3.4", "1.2.3.4/32"),
+    ("1.2.3.4\n", "1.2.3.4/32"),
+    ("1.2.3.4\r\n5.6.7.0/24\r\n", "1.2.3.4/32 5.6.7.0/24"),
+    ("1.2.3.4\r\n\r\n\r\n", "1.2.3.4/32"),
+    ("# a feed\n#\n\n1.2.3.4\n# its end", "1.2.3.4/32"),
+    ("; a feed\n1.10.16.0/20 ; SBL256894\n;\n", "1.10.16.0/20"),
+    ("1.2.3.4 # why\n5.6.7.8#why\n", "1.2.3.4/32 5.6.7.8/32"),
+    ("1.2.3.4\t10\n5.6.7.8\t3\r\n9.9.9.9 1\n", "1.2.3.4/32 5.6.7.8/32 9.9.9.9/32"),
+    ("  1.2.3.4  \n\t5.6.7.8\t\n", "1.2.3.4/32 5.6.7.8/32"),
+    (
+        "1.2.3.4\n2001:db8::1\n5.6.7.0/24\n2001:db8:1::/48\n",
+        "1.2.3.4/32 5.6.7.0/24 2001:db8::1/128 2001:db8:1::/48",
+    ),
+    ("2001:db8::1\n", "2001:db8::1/128"),
+    ("1.2.3.4\n1.2.3.4\n1.2.3.4/32\n::ffff:1.2.3.4\n", "1.2.3.4/32"),
+    ("2001:DB8::1\n2001:db8:0::1/128\n", "2001:db8::1/128"),
+    ("1.2.3.77/24\n1.2.3.0/24\n", "1.2.3.0/24"),
+    ("1.2.3.4\n1.2.3.0/24\n1.2.0.0/16\n", "1.2.3.4/32 1.2.3.0/24 1.2.0.0/16"),
+    ("\n\n\n1.2.3.4", "1.2.3.4/32"),
+    ("1.2.0.0/9\n2001:db8::/16\n", "1.0.0.0/9 2001::/16"),
+];
+
+/// The networks that rfw keeps.
+fn networks(host: &Host, iptables: &str) -> BTreeSet<String> {
+    let kept = host.kept(iptables);
+    let words = kept.iter().map(|rule| rule.split(' ').nth(3).unwrap().to_owned());
+    let networks: BTreeSet<String> = words.collect();
+    assert_eq!(networks.len(), kept.len(), "{kept:#?}");
+    networks
+}
+
+fn set_of(words: &str) -> BTreeSet<String> {
+    words.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A list of hosts, one for each number.
+fn hosts(numbers: std::ops::Range<usize>) -> String {
+    numbers.map(|number| format!("10.1.{}.{}\n", number / 250, number % 250)).collect()
+}
+
+/// How long it is until an answer says that it expires.
+#[track_caller]
+fn left(answer: &Value) -> f64 {
+    let text = answer["expires"].as_str().unwrap_or_else(|| panic!("no expiry: {answer}"));
+    let moment: SystemTime = OffsetDateTime::parse(text, &Rfc3339).unwrap().into();
+    moment.duration_since(SystemTime::now()).unwrap().as_secs_f64()
+}
+
+fn start<'a>(host: &'a Host, iptables: &str, option: &str) -> Rfw<'a> {
+    host.rfw(iptables).configure(option).start()
+}
+
+#[test]
+fn every_format_of_a_feed_is_read_and_deleted_by_the_same_list() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        for (list, expected) in FORMATS {
+            let expected = set_of(expected);
+            let answer = rfw.send_ok("PUT", "/drop/input/any", list);
+            assert_eq!(networks(&host, iptables), expected, "{list:?}");
+            let counts = ["inserted", "refreshed", "skipped_total"].map(|key| answer[key].as_u64().unwrap());
+            assert_eq!(counts, [expected.len() as u64, 0, 0], "{list:?}: {answer}");
+            assert_eq!(answer["skipped"], json!([]));
+            let answer = rfw.send_ok("DELETE", "/drop/input/any", list);
+            assert_eq!(
+                (&answer["deleted"], &answer["absent"]),
+                (&json!(expected.len()), &json!(0)),
+                "{list:?}"
+            );
+            assert_eq!(networks(&host, iptables), set_of(""), "{list:?}");
+        }
+    });
+}
+
+#[test]
+fn a_list_works_at_every_place() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        let golden = [
+            ("/drop/input/any", "-A INPUT -s NET -j DROP"),
+            ("/accept/input/eth", "-A INPUT -s NET -i eth+ -j ACCEPT"),
+            ("/reject/input/eth0", "-A INPUT -s NET -i eth0 -j REJECT --reject-with ICMP"),
+            ("/drop/output/any", "-A OUTPUT -d NET -j DROP"),
+            ("/accept/output/eth0", "-A OUTPUT -d NET -o eth0 -j ACCEPT"),
+            ("/reject/output/any", "-A OUTPUT -d NET -j REJECT --reject-with ICMP"),
+            ("/drop/forward/any", "-A FORWARD -s NET -j DROP"),
+            ("/Accept/FORWARD/tun", "-A FORWARD -s NET -i tun+ -j ACCEPT"),
+            ("/reject/forward/tun0?wait=true", "-A FORWARD -s NET -i tun0 -j REJECT --reject-with ICMP"),
+        ];
+        for (path, rule) in golden {
+            let v4 = rule.replace("NET", "1.2.3.0/24").replace("ICMP", "icmp-port-unreachable");
+            let v6 = rule.replace("NET", "2001:db8::1/128").replace("ICMP", "icmp6-port-unreachable");
+            let list = "2001:db8::1\n1.2.3.0/24\n";
+            assert_eq!(rfw.send_ok("PUT", path, list)["inserted"], 2, "{path}");
+            assert_eq!(host.kept(iptables), [v4, v6], "{path}");
+            // One address more or less is no matter of how it came.
+            let (path, _) = path.split_once('?').unwrap_or((path, ""));
+            let path = path.trim_end_matches('/');
+            assert_eq!(rfw.ok("PUT", &format!("{path}/2001:db8::1"))["result"], "refreshed", "{path}");
+            assert_eq!(rfw.ok("DELETE", &format!("{path}/1.2.3.0/24"))["result"], "deleted", "{path}");
+            let answer = rfw.send_ok("DELETE", path, list);
+            assert_eq!((&answer["deleted"], &answer["absent"]), (&json!(1), &json!(1)), "{path}");
+            assert_eq!(host.kept(iptables), Vec::<String>::new(), "{path}");
+        }
+    });
+}
+
+#[test]
+fn a_body_may_come_in_every_way_that_curl_knows() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        let list = hosts(0..300);
+        host.write("list", 0o644, &list);
+        let expected: BTreeSet<String> = list.lines().map(|address| format!("{address}/32")).collect();
+        let golden: [&[&str]; 8] = [
+            &["-T", "list"],
+            &["-T", "list", "-H", "Expect: 100-continue"],
+            &["-T", "list", "-H", "Expect:"],
+            &["-T", "list", "-H", "Transfer-Encoding: chunked"],
+            &["-T", "list", "-H", "Transfer-Encoding: chunked", "-H", "Expect: 100-continue"],
+            &["--data-binary", "@list"],
+            &["-X", "PUT", "--data-binary", "@list", "-H", "Content-Type: text/plain"],
+            &["-T", "list", "--http1.0"],
+        ];
+        for arguments in golden {
+            for url in ["https://127.0.0.1:7393", "http://127.0.0.1:7390"] {
+                let url = format!("{url}/drop/input/any");
+                let reply = rfw.curl(&[&["-u", "me:secret", &url], arguments].concat());
+                assert_eq!(
+                    (reply.status, &reply.json()["inserted"]),
+                    (200, &json!(300)),
+                    "{arguments:?}: {reply:?}"
+                );
+                assert_eq!(networks(&host, iptables), expected, "{arguments:?}");
+                assert_eq!(rfw.send_ok("DELETE", "/drop/input/any", &list)["deleted"], 300);
+            }
+        }
+        let piped = "curl -sS -u me:secret --cacert ca.crt -T - https://127.0.0.1:7393/drop/input/any";
+        let answer = host.feed("sh", &["-c", piped], list.as_bytes()).ok();
+        assert!(answer.contains("\"inserted\":300"), "{answer}");
+        assert_eq!(networks(&host, iptables), expected);
+    });
+}
+
+/// A request to the local server up to its body.
+fn head(method: &str, path: &str, headers: &str) -> Vec<u8> {
+    format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").into_bytes()
+}
+
+#[test]
+fn a_client_that_waits_to_be_told_is_told_to_go_on_or_why_not() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let _rfw = start(&host, iptables, option);
+        let mut talk = host.connect(7390);
+        for (framing, body) in [
+            ("Content-Length: 8", "1.2.3.4\n"),
+            ("Transfer-Encoding: chunked", "8\r\n1.2.3.5\n\r\n0\r\n\r\n"),
+        ] {
+            talk.say(&head("PUT", "/drop/input/any", &format!("Expect: 100-continue\r\n{framing}\r\n")));
+            until(SOON, "the client is told to go on", || talk.heard().contains("\r\n\r\n"));
+            assert_eq!(talk.heard(), "HTTP/1.1 100 Continue\r\n\r\n", "{framing}");
+            talk.say(body.as_bytes());
+            until(SOON, "there is an answer", || talk.heard().contains("inserted"));
+            assert_eq!(talk.reply().status, 200);
+            talk.forget_all();
+        }
+        assert_eq!(networks(&host, iptables), set_of("1.2.3.4/32 1.2.3.5/32"));
+        // Refused without the body: nobody asks for it.
+        let golden = [
+            ("/drop/input/any", "Content-Length: 16777217", 413),
+            ("/drop/input/any/9.9.9.9", "Content-Length: 8", 400),
+            ("/drop/inputs/any", "Content-Length: 8", 400),
+            ("/list", "Content-Length: 8", 405),
+        ];
+        for (path, framing, status) in golden {
+            let mut talk = host.connect(7390);
+            talk.say(&head("PUT", path, &format!("Expect: 100-continue\r\n{framing}\r\n")));
+            let reply = talk.reply();
+            assert_eq!(reply.status, status, "{path}: {reply:?}");
+            until(SOON, "it is closed", || talk.is_over());
+        }
+        assert_eq!(networks(&host, iptables), set_of("1.2.3.4/32 1.2.3.5/32"));
+    });
+}
+
+#[test]
+fn a_line_that_is_no_address_refuses_the_whole_list_and_nothing_changes() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        for path in
+            ["/drop/input/any/10.1.0.5?expire=0", "/drop/input/any/9.9.9.9", "/drop/input/any/2001:db8::1"]
+        {
+            rfw.ok("PUT", path);
+        }
+        let before = host.everything(iptables);
+        let many = hosts(0..1000);
+        let html = "<!DOCTYPE html>\n<html><body>503 Service Unavailable</body></html>\n";
+        let long = "7".repeat(5000);
+        let golden = [
+            (html.to_owned(), "line 1: \"<!DOCTYPE html>\" is not an address or network"),
+            (format!("{many}{html}"), "line 1001: \"<!DOCTYPE html>\" is not an address or network"),
+            (format!("{many}{html}{many}"), "line 1001: \"<!DOCTYPE html>\""),
+            (format!("{many}1.2.3"), "line 1001: \"1.2.3\" is not an address or network"),
+            (format!("{many}\n\n# x\n1.2.3.4.5\n"), "line 1004: \"1.2.3.4.5\""),
+            ("1.2.3.4\n1.2.3.4 x\n".to_owned(), "line 2: \"1.2.3.4 x\""),
+            ("1.2.3.4\n1.2.3.4 1 2\n".to_owned(), "line 2: \"1.2.3.4 1 2\""),
+            ("1.2.3.4\n1.2.3.4, 5.6.7.8\n".to_owned(), "line 2: \"1.2.3.4, 5.6.7.8\""),
+            ("1.2.3.4\n1.2.3.1-1.2.3.9\n".to_owned(), "line 2: \"1.2.3.1-1.2.3.9\""),
+            ("1.2.3.4\n1.2.3.0/33\n".to_owned(), "line 2: \"1.2.3.0/33\" has no proper mask"),
+            ("1.2.3.4\n2001:db8::/129\n".to_owned(), "line 2: \"2001:db8::/129\" has no proper mask"),
+            ("1.2.3.4\n1.2.3.0/\n".to_owned(), "line 2: \"1.2.3.0/\""),
+            ("1.2.3.4\n1.2.3.0/255.255.255.0\n".to_owned(), "line 2: \"1.2.3.0/255.255.255.0\""),
+            ("1.2.3.4\nhost.example\n".to_owned(), "line 2: \"host.example\""),
+            ("1.2.3.4\n01.2.3.4\n".to_owned(), "line 2: \"01.2.3.4\""),
+            ("1.2.3.4\n2001:db8:::1\n".to_owned(), "line 2: \"2001:db8:::1\""),
+            ("1.2.3.4\nfe80::1%eth0\n".to_owned(), "line 2: \"fe80::1%eth0\""),
+            ("1.2.3.4\nadd x 1.2.3.4\n".to_owned(), "line 2: \"add x 1.2.3.4\""),
+            ("1.2.3.4\n-j ACCEPT\n".to_owned(), "line 2: \"-j ACCEPT\""),
+            ("1.2.3.4\r5.6.7.8\r".to_owned(), "line 1: "),
+            ("1.2.3.4\0\n".to_owned(), "line 1: \"1.2.3.4\\0\""),
+            ("\u{feff}1.2.3.4\n".to_owned(), "line 1: "),
+            (format!("1.2.3.4\n{long}\n"), "line 2: \"7777777777"),
+            (format!("1.2.3.4\n1.2.3.4 {long}\n"), "line 2: "),
+        ];
+        for (count, (list, part)) in golden.iter().enumerate() {
+            for method in ["PUT", "POST", "DELETE"] {
+                let reply = rfw.send(method, "/drop/input/any", list);
+                let error = reply.json()["error"].as_str().unwrap().to_owned();
+                assert_eq!(reply.status, 400, "{part}: {error}");
+                assert!(error.contains(part) && error.ends_with("; nothing was changed"), "{part}: {error}");
+                assert!(error.len() < 400, "{error}");
+                if count > 4 {
+                    break;
+                }
+            }
+            assert_eq!(host.everything(iptables), before, "{part}");
+        }
+        assert_eq!(rfw.send_ok("PUT", "/drop/input/any", "1.2.3.4\n9.9.9.9\n")["inserted"], 1);
+    });
+}
+
+#[test]
+fn an_empty_list_is_an_error_and_a_delete_without_a_body_deletes_nothing() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        rfw.send_ok("PUT", "/drop/input/any", "1.2.3.4\n2001:db8::1\n");
+        let before = host.everything(iptables);
+        for method in ["PUT", "POST", "DELETE"] {
+            assert!(rfw.refused(method, "/drop/input/any", 400).starts_with("no address"));
+            for list in ["", "\n", "# nothing today\n", "\r\n;\r\n \t\r\n"] {
+                let reply = rfw.send(method, "/drop/input/any", list);
+                assert_eq!(reply.status, 400, "{method} {list:?}");
+                assert!(reply.body.contains("no address"), "{method} {list:?}: {}", reply.body);
+            }
+            let mut talk = host.connect(7390);
+            talk.say(&head(method, "/drop/input/any", "Transfer-Encoding: chunked\r\n"));
+            talk.say(b"0\r\n\r\n");
+            assert_eq!(talk.reply().status, 400, "{method}");
+        }
+        assert_eq!(host.everything(iptables), before);
+    });
+}
+
+#[test]
+fn what_policy_forbids_is_passed_over_and_reported() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).white_list("127.0.0.1\n10.1.2.0/24\n2001:db8:1::/48\n");
+        let rfw = rfw.configure(option).start();
+        let list = "# a feed\n0.0.0.0/8\n1.2.3.4\n127.0.0.0/8\n10.1.2.3\n10.1.0.0/16\n10.1.3.0/24\n0.0.0.0\n::/0\n\
+                    2001:db8::/15\n2001:db8:1::7\n2001:db8:2::/48\n0.0.0.0/0\n10.1.2.3\n";
+        let forbidden = [
+            (2, "0.0.0.0/8", "expected 9 to 32 for IPv4"),
+            (4, "127.0.0.0/8", "expected 9 to 32 for IPv4"),
+            (5, "10.1.2.3", "10.1.2.3 has addresses of 10.1.2.0/24, which is white-listed"),
+            (6, "10.1.0.0/16", "which is white-listed"),
+            (8, "0.0.0.0", "0.0.0.0 means any address"),
+            (9, "::/0", "expected 16 to 128 for IPv6"),
+            (10, "2000::/15", "expected 16 to 128 for IPv6"),
+            (11, "2001:db8:1::7", "which is white-listed"),
+            (13, "0.0.0.0/0", "expected 9 to 32 for IPv4"),
+        ];
+        let answer = rfw.send_ok("PUT", "/drop/input/any", list);
+        assert_eq!((&answer["inserted"], &answer["skipped_total"]), (&json!(3), &json!(9)), "{answer:#}");
+        let skipped = answer["skipped"].as_array().unwrap();
+        assert_eq!(skipped.len(), forbidden.len(), "{answer:#}");
+        for (row, (line, address, reason)) in skipped.iter().zip(forbidden) {
+            assert_eq!((&row["line"], &row["address"]), (&json!(line), &json!(address)), "{row}");
+            assert!(row["reason"].as_str().unwrap().contains(reason), "{row}");
+        }
+        let kept = set_of("1.2.3.4/32 10.1.3.0/24 2001:db8:2::/48");
+        assert_eq!(networks(&host, iptables), kept);
+
+        let many: String = (0..150).map(|number| format!("10.1.2.{number}\n")).collect();
+        let before = host.everything(iptables);
+        let answer = rfw.send_ok("PUT", "/reject/output/any", &many);
+        assert_eq!((&answer["inserted"], &answer["refreshed"]), (&json!(0), &json!(0)), "{answer:#}");
+        assert_eq!(
+            (answer["skipped"].as_array().unwrap().len(), &answer["skipped_total"]),
+            (100, &json!(150))
+        );
+        assert_eq!(
+            answer["skipped"][99],
+            json!({
+                "line": 100, "address": "10.1.2.99",
+                "reason": "10.1.2.99 has addresses of 10.1.2.0/24, which is white-listed",
+            })
+        );
+        assert_eq!(host.everything(iptables), before);
+
+        // A delete may touch the white list; what can't be there is passed over.
+        let answer = rfw.send_ok("DELETE", "/drop/input/any", list);
+        let counts = ["deleted", "absent", "skipped_total"].map(|key| answer[key].as_u64().unwrap());
+        assert_eq!(counts, [3, 3, 6], "{answer:#}");
+        assert_eq!(networks(&host, iptables), set_of(""));
+    });
+}
+
+#[test]
+fn the_counts_of_a_list_are_those_of_the_kernel() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        let golden = [
+            ("PUT", hosts(0..10), [10, 0], 10),
+            ("PUT", hosts(0..10), [0, 10], 10),
+            ("PUT", hosts(5..20), [10, 5], 20),
+            ("PUT", hosts(19..20), [0, 1], 20),
+            ("PUT", hosts(20..21), [1, 0], 21),
+            ("PUT", hosts(0..50), [29, 21], 50),
+            ("DELETE", hosts(49..60), [1, 10], 49),
+            ("DELETE", hosts(49..60), [0, 11], 49),
+            ("DELETE", hosts(0..1), [1, 0], 48),
+            ("PUT", "2001:db8::1\n10.1.0.5\n2001:db8::2\n".to_owned(), [2, 1], 50),
+            ("DELETE", "2001:db8::1\n10.1.0.5\n9.9.9.9\n2001:db8::9\n".to_owned(), [2, 2], 48),
+            ("DELETE", "10.1.0.0/24\n".to_owned(), [0, 1], 48),
+            ("DELETE", format!("{}2001:db8::2\n", hosts(0..60)), [48, 13], 0),
+            ("DELETE", hosts(0..3), [0, 3], 0),
+            ("PUT", hosts(0..3), [3, 0], 3),
+        ];
+        for (row, (method, list, counts, left)) in golden.iter().enumerate() {
+            let answer = rfw.send_ok(method, "/drop/forward/eth", list);
+            let keys = if *method == "PUT" { ["inserted", "refreshed"] } else { ["deleted", "absent"] };
+            assert_eq!(keys.map(|key| answer[key].as_u64().unwrap()), *counts, "row {row}: {answer}");
+            assert_eq!(networks(&host, iptables).len(), *left, "row {row}");
+        }
+    });
+}
+
+#[test]
+fn a_list_has_the_lease_of_its_request_or_the_default() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).reconfigure("default.expire = 1h", "default.expire = 20m");
+        let rfw = rfw.configure(option).start();
+        let list = "1.2.3.4\n2001:db8::/32\n";
+        for (query, seconds) in
+            [("?expire=10m", 600_u64), ("", 1200), ("?expire=25h&wait=true", 90_000), ("?expire=0", 0)]
+        {
+            let answer = rfw.send_ok("PUT", &format!("/drop/output/any{query}"), list);
+            let rows = rfw.ok("GET", "/list/output");
+            assert_eq!(rows.as_array().unwrap().len(), 2, "{query}: {rows}");
+            if seconds == 0 {
+                assert_eq!(answer["expires"], Value::Null);
+                assert!(rows.as_array().unwrap().iter().all(|row| row["expires"].is_null()), "{rows}");
+                assert!(host.entries().iter().all(|entry| entry.timeout == 0));
+                continue;
+            }
+            let expected = seconds as f64;
+            for text in [&answer, &rows[0], &rows[1]] {
+                assert!((left(text) - expected).abs() < 3.0, "{query}: {text}");
+            }
+            for entry in host.entries() {
+                assert!(entry.timeout.abs_diff(seconds) <= 2, "{query}: {entry:?}");
+            }
+        }
+        for query in ["?expire=x", "?expire=", "?expires=3", "?address=1.2.3.4"] {
+            assert_eq!(rfw.send("PUT", &format!("/drop/output/any{query}"), list).status, 400, "{query}");
+        }
+        rfw.send_ok("PUT", "/drop/output/any?expire=1", list);
+        until(SOON, "all is gone", || host.kept(iptables).is_empty());
+        assert_eq!(rfw.ok("GET", "/list"), json!([]));
+    });
+}
+
+#[test]
+fn a_body_that_is_too_large_is_413_and_nothing_changes() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        rfw.ok("PUT", "/drop/input/any/9.9.9.9");
+        let before = host.everything(iptables);
+        let comments = format!("1.2.3.4\n{}", format!("{}\n", "#".repeat(1000)).repeat(16_800));
+        assert!(comments.len() > 16 << 20);
+        host.write("large", 0o644, &comments);
+        let url = "https://127.0.0.1:7393/drop/input/any";
+        for header in ["Expect: 100-continue", "Expect:", "Transfer-Encoding: chunked"] {
+            let reply = rfw.curl(&["-u", "me:secret", "-T", "large", "-H", header, url]);
+            assert_eq!(reply.status, 413, "{header}: {reply:?}");
+            assert!(reply.body.contains("expected at most 16777216 bytes"), "{}", reply.body);
+        }
+        // What is wrong in the first line reaches a client that sends all the rest.
+        host.write("garbage", 0o644, &format!("<html>\n{}", &comments[..8 << 20]));
+        for header in ["Expect: 100-continue", "Expect:", "Transfer-Encoding: chunked"] {
+            let reply = rfw.curl(&["-u", "me:secret", "-T", "garbage", "-H", header, url]);
+            assert_eq!(reply.status, 400, "{header}: {reply:?}");
+            assert!(reply.body.contains("line 1: "), "{}", reply.body);
+        }
+        let mut talk = host.connect(7390);
+        talk.say(&head("PUT", "/drop/input/any", "Transfer-Encoding: chunked\r\n"));
+        talk.say(b"8\r\n1.2.3.4\n\r\n1000000\r\n");
+        assert_eq!(talk.reply().status, 413);
+        assert_eq!(host.everything(iptables), before);
+        host.write("large", 0o644, &comments[..16 << 20]);
+        for header in ["Expect: 100-continue", "Transfer-Encoding: chunked"] {
+            let reply = rfw.curl(&["-u", "me:secret", "-T", "large", "-H", header, url]);
+            assert_eq!(reply.status, 200, "{header}: {reply:?}");
+        }
+        assert_eq!(networks(&host, iptables), set_of("1.2.3.4/32 9.9.9.9/32"));
+    });
+}
+
+/// Beginnings of requests whose body never ends.
+const CUT_OFF: [(&str, &str); 7] = [
+    ("Content-Length: 100\r\n", ""),
+    ("Content-Length: 100\r\n", "1.2.3.4\n1.2.3.5\n"),
+    ("Content-Length: 9\r\n", "1.2.3.4\n"),
+    ("Transfer-Encoding: chunked\r\n", "8\r\n1.2.3.4\n\r\n"),
+    ("Transfer-Encoding: chunked\r\n", "8\r\n1.2.3.4\n\r\n0\r\n"),
+    ("Transfer-Encoding: chunked\r\n", "8\r\n1.2.3"),
+    ("Transfer-Encoding: chunked\r\n", "8\r\n1.2.3.4\n\r\n8\r\n1.2"),
+];
+
+#[test]
+fn a_body_that_is_cut_off_changes_nothing() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        rfw.ok("PUT", "/drop/input/any/9.9.9.9");
+        let before = host.everything(iptables);
+        for (method, secure) in [("PUT", false), ("DELETE", false), ("PUT", true)] {
+            for (framing, part) in CUT_OFF {
+                let login = "Authorization: Basic bWU6c2VjcmV0\r\n";
+                let text = head(method, "/drop/input/any", &format!("{login}{framing}"));
+                let mut talk = match secure {
+                    true => host.talk("openssl", &["s_client", "-quiet", "-connect", "127.0.0.1:7393"]),
+                    false => host.connect(7390),
+                };
+                talk.say(&text);
+                talk.say(part.replace("1.2.3.4", "9.9.9.9").as_bytes());
+                // That nothing is read of it yet would be the same to this test; the
+                // server takes one client at a time, so the next one comes after it.
+                drop(talk);
+                assert_eq!(rfw.ok("GET", "/list").as_array().unwrap().len(), 1, "{framing}{part:?}");
+                assert_eq!(host.everything(iptables), before, "{framing}{part:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_body_that_stops_coming_is_408_after_five_seconds() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        rfw.ok("PUT", "/drop/input/any/9.9.9.9");
+        let before = host.everything(iptables);
+        let mut talk = host.connect(7390);
+        talk.say(&head("PUT", "/drop/input/any", "Content-Length: 100\r\n"));
+        talk.say(b"1.2.3.4\n");
+        let start = Instant::now();
+        let reply = talk.reply();
+        assert_eq!(reply.status, 408, "{reply:?}");
+        assert!((4.0..7.5).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+        until(SOON, "it is closed", || talk.is_over());
+        assert_eq!(host.everything(iptables), before);
+        assert_eq!(rfw.send_ok("PUT", "/drop/input/any", "1.2.3.4\n")["inserted"], 1);
+    });
+}
+
+#[test]
+fn a_body_that_comes_slowly_and_steadily_is_taken() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let _rfw = start(&host, iptables, option);
+        let mut talk = host.connect(7390);
+        talk.say(&head("PUT", "/drop/input/any", "Content-Length: 24\r\n"));
+        let start = Instant::now();
+        for (count, part) in ["1.2.3.4\n1.", "2.3.5\n1.2", ".3.6\n"].into_iter().enumerate() {
+            // Longer in all than one read may take.
+            let due = Duration::from_millis(2_000 * (count as u64 + 1));
+            until(SOON, "it is time for a part", || start.elapsed() >= due);
+            talk.say(part.as_bytes());
+        }
+        assert_eq!(talk.reply().json()["inserted"], 3);
+        assert_eq!(networks(&host, iptables).len(), 3);
+    });
+}
+
+#[test]
+fn a_body_framed_in_two_ways_or_not_expected_is_refused() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        rfw.ok("PUT", "/drop/input/any/9.9.9.9");
+        let before = host.everything(iptables);
+        let chunked = "8\r\n1.2.3.4\n\r\n0\r\n\r\n";
+        let golden = [
+            (
+                "/drop/input/any",
+                "Content-Length: 8\r\nTransfer-Encoding: chunked\r\n",
+                chunked,
+                400,
+                "at once",
+            ),
+            (
+                "/drop/input/any",
+                "Transfer-Encoding: chunked\r\nContent-Length: 18\r\n",
+                chunked,
+                400,
+                "at once",
+            ),
+            ("/drop/input/any", "Content-Length: 8\r\nContent-Length: 8\r\n", "1.2.3.4\n", 400, "one header"),
+            ("/drop/input/any", "Content-Length: 8\r\nContent-Length: 9\r\n", "1.2.3.4\n", 400, "one header"),
+            ("/drop/input/any", "Content-Length: 8, 8\r\n", "1.2.3.4\n", 400, "is not a number"),
+            ("/drop/input/any", "Content-Length: -8\r\n", "1.2.3.4\n", 400, "is not a number"),
+            ("/drop/input/any", "Transfer-Encoding: gzip\r\n", chunked, 501, "unknown transfer coding"),
+            ("/drop/input/any", "Transfer-Encoding: chunked\r\n", "x\r\n", 400, "size of a chunk"),
+            (
+                "/drop/input/any",
+                "Transfer-Encoding: chunked\r\n",
+                "7\r\n1.2.3.4\n\r\n0\r\n\r\n",
+                400,
+                "longer",
+            ),
+            ("/drop/input/any/1.2.3.4", "Content-Length: 8\r\n", "5.6.7.8\n", 400, "takes no body"),
+            ("/drop/input/any/1.2.3.4", "Transfer-Encoding: chunked\r\n", chunked, 400, "takes no body"),
+            (
+                "/drop/forward/any/1.2.3.4/any/5.6.7.8",
+                "Content-Length: 8\r\n",
+                "5.6.7.8\n",
+                400,
+                "takes no body",
+            ),
+        ];
+        for (path, headers, body, status, part) in golden {
+            let mut talk = host.connect(7390);
+            talk.say(&head("PUT", path, headers));
+            talk.say(body.as_bytes());
+            let reply = talk.reply();
+            assert_eq!(reply.status, status, "{headers:?}: {reply:?}");
+            assert!(reply.body.contains(part), "{headers:?}: {}", reply.body);
+            until(SOON, "it is closed", || talk.is_over());
+            assert_eq!(talk.heard(), "", "{headers:?}: a second answer");
+            assert_eq!(host.everything(iptables), before, "{headers:?}");
+        }
+        let reply = rfw.send("PUT", "/drop/input/any/1.2.3.4", "5.6.7.8\n");
+        assert_eq!(reply.status, 400);
+        assert_eq!(host.everything(iptables), before);
+    });
+}
+
+/// Sends a list with its length on a connection that is open.
+fn say_list(talk: &mut Talk, method: &str, list: &str) -> Reply {
+    talk.say(&head(method, "/drop/input/any", &format!("Content-Length: {}\r\n", list.len())));
+    talk.say(list.as_bytes());
+    talk.reply()
+}
+
+#[test]
+fn a_connection_stays_for_further_requests_after_a_list() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let _rfw = start(&host, iptables, option);
+        let mut talk = host.connect(7390);
+        assert_eq!(say_list(&mut talk, "PUT", "1.2.3.4\n").json()["inserted"], 1);
+        assert_eq!(say_list(&mut talk, "PUT", "1.2.3.4\n1.2.3.5").json()["refreshed"], 1);
+        talk.say(&head("PUT", "/drop/input/any", "Transfer-Encoding: chunked\r\n"));
+        talk.say(b"4\r\n1.2.\r\n4;x=y\r\n3.6\n\r\n0\r\nTrailer: x\r\n\r\n");
+        assert_eq!(talk.reply().json()["inserted"], 1);
+        // Two at once, the second of which is not part of the first one's body.
+        let mut both = head("DELETE", "/drop/input/any", "Content-Length: 7\r\n");
+        both.extend_from_slice(b"1.2.3.5");
+        both.extend(head("GET", "/list", ""));
+        talk.say(&both);
+        assert_eq!(talk.reply().json()["deleted"], 1);
+        assert_eq!(talk.reply().json().as_array().unwrap().len(), 2);
+        // One whose body has been read to its end keeps the connection though it is refused.
+        assert_eq!(say_list(&mut talk, "PUT", "# none\n").status, 400);
+        assert_eq!(say_list(&mut talk, "PUT", "1.2.3.4\n").json()["refreshed"], 1);
+        assert_eq!(networks(&host, iptables), set_of("1.2.3.4/32 1.2.3.6/32"));
+    });
+}
+
+#[test]
+fn a_list_leaves_rules_of_others_and_other_places_alone() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        for path in ["/accept/input/any/10.1.0.1", "/drop/input/eth0/10.1.0.1", "/drop/forward/any/10.1.0.1"]
+        {
+            rfw.ok("PUT", path);
+        }
+        host.admin(iptables, "-I INPUT -s 10.1.0.1 -j DROP");
+        host.admin(&of_ipv6(iptables), "-A INPUT -p udp -j DROP");
+        let before = host.tables(iptables).concat();
+        let kept = host.kept(iptables);
+        rfw.send_ok("PUT", "/drop/input/any", &hosts(0..20));
+        assert_eq!(host.kept(iptables).len(), kept.len() + 20);
+        let others = host.tables(iptables).concat();
+        assert!(before.iter().all(|line| others.contains(line)), "{before:#?}\n{others:#?}");
+        rfw.send_ok("DELETE", "/drop/input/any", &hosts(0..20));
+        assert_eq!(host.kept(iptables), kept);
+    });
+}
