@@ -116,8 +116,9 @@ distcheck: dist	## see that "make dist" gives the same bytes a second time
 	@again=$$(mktemp -d)
 	trap 'rm -rf "$$again"' EXIT
 	trap 'exit 1' HUP INT TERM
-	tar -C "$$again" -xf '$(TARGET_DIR)'/dist/rfw-*[0-9].tar.gz
-	CARGO_NET_OFFLINE=true $(MAKE) -C "$$again"/rfw-* dist CARGO_TARGET_DIR="$$again/target"
+	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+	tar -C "$$again" -xf '$(TARGET_DIR)'/dist/rfw-$$version.tar.gz
+	CARGO_NET_OFFLINE=true $(MAKE) -C "$$again/rfw-$$version" dist CARGO_TARGET_DIR="$$again/target"
 	for file in '$(TARGET_DIR)'/dist/rfw-*; do
 		cmp "$$file" "$$again/target/dist/$${file##*/}"
 	done

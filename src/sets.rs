@@ -229,8 +229,8 @@ impl Sets {
 
     /// Adds or deletes a whole list, or changes nothing: what is more than one message
     /// to the kernel is prepared in a set of its own and swapped in, so that not even
-    /// a kill leaves half of it. What is known to be
-    /// there `as_rules` counts as present.
+    /// a kill leaves half of it. What is known to be there `as_rules` counts as
+    /// present.
     ///
     /// # Errors
     /// The set can't be read or changed.
@@ -244,44 +244,54 @@ impl Sets {
         let name = set.name();
         let (size, room) = self.extent(&name)?;
         // A set that holds more than it may have now keeps its room.
-        let most =
-            if u32::try_from(size).is_ok_and(|size| size <= self.maxelem) { self.maxelem } else { room };
+        let fits = u32::try_from(size).is_ok_and(|size| size <= self.maxelem);
+        let most = if fits { self.maxelem } else { room };
         let rebuild = most != room || list.len() > MESSAGE;
-        let work = self.work.clone();
-        let script_name = if rebuild { &work } else { &name };
-        let mut script = Script::new().map_err(script_error)?;
-        if rebuild {
-            self.destroy(&work)?;
-            script.line(&set.create(&work, most)).map_err(script_error)?;
+        let mut script = Script::new()?;
+        let present = match rebuild {
+            true => {
+                self.destroy(&self.work.clone())?;
+                script.line(&set.create(&self.work, most))?;
+                self.present_in(&name, list, as_rules, |entry| script.line(&entry.line(&self.work)))?
+            }
+            false => self.present_in(&name, list, as_rules, |_| Ok(()))?,
+        };
+        let target = if rebuild { &self.work } else { &name };
+        for network in list {
+            match wish {
+                Wish::Add(timeout) => script.line(&format!("add {target} {network} timeout {timeout}"))?,
+                Wish::Delete if rebuild => {}
+                Wish::Delete => script.line(&format!("del {name} {network}"))?,
+            }
         }
+        if rebuild {
+            script.line(&format!("swap {target} {name}\ndestroy {target}"))?;
+        }
+        log::debug!("{}: {} addresses into {name}, {present} were there", self.tool, list.len());
+        self.tool.run_on(&["-exist", "restore"], script.finish()?)?;
+        Ok(Count { present, absent: list.len().saturating_sub(present) })
+    }
+
+    /// Counts what of a list is in a set or `as_rules`, and has `other` look at each
+    /// other entry of the set. ipset prints whole seconds, so that what is left of a
+    /// time is rounded up.
+    fn present_in(
+        &self,
+        name: &str,
+        list: &HashSet<Network>,
+        as_rules: &HashSet<Network>,
+        mut other: impl FnMut(&Entry<'_>) -> Result<(), ToolError>,
+    ) -> Result<usize, ToolError> {
         let mut present = as_rules.len();
-        let mut lines = self.save(&name)?;
+        let mut lines = self.save(name)?;
         while let Some(line) = lines.next_line()? {
             let Some(entry) = Entry::parse(&line) else { continue };
             match entry.element.parse().ok().filter(|network| list.contains(network)) {
                 Some(network) => present += usize::from(!as_rules.contains(&network)),
-                None if rebuild => {
-                    let entry = Entry { timeout: entry.timeout.rounded_up(), ..entry };
-                    script.line(&entry.line(&work)).map_err(script_error)?;
-                }
-                None => {}
+                None => other(&Entry { timeout: entry.timeout.rounded_up(), ..entry })?,
             }
         }
-        let count = Count { present, absent: list.len().saturating_sub(present) };
-        for network in list {
-            let line = match wish {
-                Wish::Add(timeout) => format!("add {script_name} {network} timeout {timeout}"),
-                Wish::Delete if rebuild => continue,
-                Wish::Delete => format!("del {name} {network}"),
-            };
-            script.line(&line).map_err(script_error)?;
-        }
-        if rebuild {
-            script.line(&format!("swap {work} {name}\ndestroy {work}")).map_err(script_error)?;
-        }
-        log::debug!("{}: {} addresses into {name}, {} were there", self.tool, list.len(), present);
-        self.tool.run_on(&["-exist", "restore"], script.finish().map_err(script_error)?)?;
-        Ok(count)
+        Ok(present)
     }
 
     /// Puts entries into a set, each with its own timeout.
@@ -290,11 +300,11 @@ impl Sets {
     /// The kernel may not have them all.
     pub fn load(&self, set: &Set, entries: &[(String, Timeout)]) -> Result<(), ToolError> {
         let name = set.name();
-        let mut script = Script::new().map_err(script_error)?;
+        let mut script = Script::new()?;
         for (element, timeout) in entries {
-            script.line(&format!("add {name} {element} timeout {timeout}")).map_err(script_error)?;
+            script.line(&format!("add {name} {element} timeout {timeout}"))?;
         }
-        self.tool.run_on(&["-exist", "restore"], script.finish().map_err(script_error)?)
+        self.tool.run_on(&["-exist", "restore"], script.finish()?)
     }
 
     /// The number of entries that a set has together with a list, at most: counted
@@ -356,20 +366,21 @@ fn entered(result: Result<(), ToolError>) -> Result<Entered, ToolError> {
 struct Script(BufWriter<File>);
 
 impl Script {
-    fn new() -> io::Result<Script> {
-        Ok(Script(BufWriter::with_capacity(64 << 10, File::from(memfd_create("rfw", MemfdFlags::CLOEXEC)?))))
+    fn new() -> Result<Script, ToolError> {
+        let memory = memfd_create("rfw", MemfdFlags::CLOEXEC).map_err(|errno| script_error(errno.into()))?;
+        Ok(Script(BufWriter::with_capacity(64 << 10, File::from(memory))))
     }
 
-    fn line(&mut self, line: &str) -> io::Result<()> {
-        self.0.write_all(line.as_bytes())?;
-        self.0.write_all(b"\n")
+    fn line(&mut self, line: &str) -> Result<(), ToolError> {
+        let written = self.0.write_all(line.as_bytes()).and_then(|()| self.0.write_all(b"\n"));
+        written.map_err(script_error)
     }
 
     /// The file, at its beginning.
-    fn finish(self) -> io::Result<File> {
-        let mut file = self.0.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.rewind()?;
-        Ok(file)
+    fn finish(self) -> Result<File, ToolError> {
+        let file = self.0.into_inner().map_err(io::IntoInnerError::into_error);
+        let rewound = file.and_then(|mut file| file.rewind().map(|()| file));
+        rewound.map_err(script_error)
     }
 }
 

@@ -80,7 +80,7 @@ impl Firewall {
             }
         })?;
         if !moved.is_empty() {
-            log::info!("{} rules of {family} are entries of sets now", moved.len());
+            log::info!("rules of {family} that are entries of sets now: {}", moved.len());
         }
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Firewall {
             moved_sets.for_each(|set| transaction.delete_set(set));
         })?;
         if !moved.is_empty() {
-            log::info!("{} entries of sets are rules of {family} now", moved.len());
+            log::info!("entries of sets that are rules of {family} now: {}", moved.len());
             self.say_if_many();
         }
         Ok(())
