@@ -21,12 +21,16 @@ use rustls::ServerConfig;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// The handshake and the head of a request have to be there by then.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
+
+/// How long a new client may say nothing at all while somebody else waits.
+const SILENT_TIME: Duration = Duration::from_secs(1);
 
 /// How long a connection may be idle though nobody else waits.
 const IDLE_TIME: Duration = Duration::from_secs(300);
@@ -180,12 +184,7 @@ impl Server {
             self.doors.iter().map(|door| PollFd::new(&door.listener, PollFlags::IN)).collect();
         fds.push(PollFd::new(&self.signals, PollFlags::IN));
         fds.extend(open.map(|session| PollFd::new(&session.connection, PollFlags::IN)));
-        let limit = open.map(|session| session.idle_until.saturating_duration_since(Instant::now()));
-        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-        match poll(&mut fds, limit.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(ServerError::Listener(error.into())),
-        }
+        sleep_on(&mut fds, open.map(|session| session.idle_until.saturating_duration_since(Instant::now())))
     }
 
     /// Looks who is at the doors: strangers are turned away, the first client waits.
@@ -238,7 +237,10 @@ impl Server {
     /// Shakes hands with a new client and serves its first request.
     fn receive(&mut self, visitor: Visitor) -> Result<Option<Session>, ServerError> {
         let Visitor { socket, tls, peer } = visitor;
-        let deadline = Instant::now() + REQUEST_TIME;
+        let start = Instant::now();
+        // Who is to make room has had all the time there is for him.
+        let heard = self.hears_from(&socket, start)?;
+        let deadline = if heard { start + REQUEST_TIME } else { Instant::now() };
         let connection = match tls {
             Some(tls) => Connection::tls(socket, deadline, &tls),
             None => Connection::plain(socket, deadline),
@@ -254,6 +256,37 @@ impl Server {
                 Ok(None)
             }
         }
+    }
+
+    /// Waits for the first byte of a new client, as long as it has for its request;
+    /// `false` is one that was silent for a second while somebody else waits, or rfw is
+    /// told to end.
+    fn hears_from(&mut self, socket: &TcpStream, start: Instant) -> Result<bool, ServerError> {
+        while !is_ready(socket) {
+            let silent = start.elapsed();
+            if silent >= REQUEST_TIME {
+                return Ok(true);
+            }
+            if silent >= SILENT_TIME {
+                self.look_out()?;
+            }
+            if self.signals.is_pending() || silent >= SILENT_TIME && self.waiting.is_some() {
+                return Ok(false);
+            }
+            let next = if silent < SILENT_TIME { SILENT_TIME } else { REQUEST_TIME };
+            self.wait_for(socket, next.saturating_sub(silent), silent >= SILENT_TIME)?;
+        }
+        Ok(true)
+    }
+
+    /// Sleeps until something can be read from a socket, a signal comes, or, where
+    /// `doors` are to be heard as well, somebody is at one.
+    fn wait_for(&self, socket: &TcpStream, limit: Duration, doors: bool) -> Result<(), ServerError> {
+        let mut fds = vec![PollFd::new(socket, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
+        fds.extend(
+            self.doors.iter().filter(|_| doors).map(|door| PollFd::new(&door.listener, PollFlags::IN)),
+        );
+        sleep_on(&mut fds, Some(limit))
     }
 
     /// Serves the next request of a client that has been idle.
@@ -336,9 +369,18 @@ enum Exchange {
 }
 
 /// Whether something can be read from it now.
-fn is_ready(connection: &Connection) -> bool {
+fn is_ready(stream: &impl AsFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::new(connection, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+    poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// Sleeps until one of them is ready, at most that long.
+fn sleep_on(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> Result<(), ServerError> {
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    match poll(fds, limit.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(ServerError::Listener(error.into())),
+    }
 }
 
 /// Reads the white list that a configuration names.

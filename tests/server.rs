@@ -1036,3 +1036,15 @@ fn a_web_page_can_have_nothing_changed() {
     ]);
     assert_eq!((typed.status, host.rules("iptables", "INPUT").len()), (200, 1), "{typed:#?}");
 }
+
+#[test]
+fn each_of_many_silent_clients_makes_room_after_a_second() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables").start();
+    let silent: Vec<_> = (0..6).map(|_| host.connect(7393)).collect();
+    let start = Instant::now();
+    assert_eq!(rfw.ok("PUT", "/drop/input/any/1.2.3.4")["result"], "inserted");
+    let waited = start.elapsed();
+    assert!(waited.as_secs() < 15, "six silent clients, which could have taken 30 s, took {waited:?}");
+    drop(silent);
+}
