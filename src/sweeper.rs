@@ -92,7 +92,7 @@ impl Shared {
     /// Removes all that is due, one short transaction after the other, and sets the
     /// timer for the next.
     fn sweep_all(&self) {
-        let (mut batch, mut passed_over) = (1024, 0);
+        let (mut batch, mut largest, mut passed_over) = (1024, BATCH.1, 0);
         loop {
             let mut firewall = self.lock();
             let start = Instant::now();
@@ -103,17 +103,21 @@ impl Shared {
                 Ok(removed) if removed.is_empty() => return self.arm_retry(),
                 Ok(removed) => {
                     removed.iter().for_each(|rule| log::info!("expired: {rule}"));
-                    batch = next_batch(batch, start.elapsed());
+                    batch = next_batch(batch, start.elapsed()).min(largest);
                 }
                 Err(FirewallError::Tool(ToolError::Locked(_))) => {
                     drop(firewall);
                     thread::sleep(LOCKED_TIME);
                     continue;
                 }
-                Err(_) if batch > 1 => batch = 1,
+                // Too much at once, or one among them that can't be removed.
+                Err(_) if batch > 1 => {
+                    largest = batch / 2;
+                    batch = largest;
+                }
                 Err(error) => {
                     log::error!("a rule that is due can't be removed, next try in {RETRY:?}: {error}");
-                    passed_over += 1;
+                    (largest, passed_over) = (BATCH.1, passed_over + 1);
                     if passed_over > PASS_OVER_MAX {
                         return self.arm_retry();
                     }

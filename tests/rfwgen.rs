@@ -803,8 +803,9 @@ fn an_interrupted_run_leaves_no_half_made_file() {
             let place = Place::new();
             let then = format!("kill -s {signal} $PPID; exit 0");
             let path = place.fake("openssl", &broken_openssl(moment, &then));
-            let mut command = place.command(SCRIPT);
-            command.arg("11.11.11.11").env("PATH", path);
+            // A test in the background of a script is born deaf to SIGINT.
+            let mut command = place.command("env");
+            command.args(["--default-signal=HUP,INT,TERM", SCRIPT, "11.11.11.11"]).env("PATH", path);
             place.run(command).exits(status);
 
             let wanted = if ca_is_made { &FIRST_RUN[..4] } else { &[] };
