@@ -15,12 +15,22 @@ use std::time::{Duration, Instant};
 const IPTABLES: &str = "iptables-nft";
 const RFW: &str = env!("CARGO_BIN_EXE_rfw");
 
-/// Everything in the kernel, both families, without times and counters.
+/// The filter tables of both variants and families, without times and counters, and
+/// without what an untouched table has. (Which other tables there are, only root may
+/// ask.)
 fn kernel(host: &Host) -> String {
     let saves = ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"];
-    let all: String = saves.iter().map(|save| host.run(save, &[]).ok()).collect();
-    let plain = all.lines().filter(|line| !line.starts_with('#'));
-    plain.map(|line| line.split(" [").next().unwrap().to_owned() + "\n").collect()
+    let untouched = ["*filter", ":INPUT ACCEPT", ":FORWARD ACCEPT", ":OUTPUT ACCEPT", "COMMIT"];
+    let saved = |save: &&str| {
+        let all = host.run(save, &["-t", "filter"]).ok();
+        let plain = all.lines().filter(|line| !line.starts_with('#'));
+        let plain = plain.map(|line| line.split(" [").next().unwrap());
+        plain
+            .filter(|line| !untouched.contains(line))
+            .map(|line| format!("{save}: {line}\n"))
+            .collect::<String>()
+    };
+    saves.iter().map(saved).collect()
 }
 
 /// Rules of somebody else in both families, so that there is something to disturb.
