@@ -43,9 +43,14 @@ pub struct Peer {
 }
 
 impl Service {
-    /// A service on a firewall that has been brought into line with the white list.
-    pub fn new(config: Config, shared: Arc<Shared>, whitelist: WhiteList) -> Service {
-        Service { config, shared, whitelist, strangers: Limit::default() }
+    /// A service on a firewall, which is brought into line with the white list.
+    ///
+    /// # Errors
+    /// The kernel could not be changed.
+    pub fn new(config: Config, shared: Arc<Shared>, whitelist: WhiteList) -> Result<Service, FirewallError> {
+        let service = Service { config, shared, whitelist, strangers: Limit::default() };
+        service.bring_into_line(&service.whitelist)?;
+        Ok(service)
     }
 
     /// Whether somebody at that address may talk to rfw at all.
@@ -59,14 +64,19 @@ impl Service {
     /// # Errors
     /// The kernel could not be changed.
     pub fn replace_whitelist(&mut self, list: WhiteList) -> Result<(), FirewallError> {
-        let port = self.config.outward.as_ref().map(|outward| outward.address.port());
-        let removed = self.shared.with(|firewall| firewall.guard(port, &list))?;
-        removed.iter().for_each(|rule| log::warn!("removed, since it touches the white list: {rule}"));
+        self.bring_into_line(&list)?;
         self.whitelist = list;
         Ok(())
     }
 
-    /// Where the white list is.
+    fn bring_into_line(&self, list: &WhiteList) -> Result<(), FirewallError> {
+        let port = self.config.outward.as_ref().map(|outward| outward.address.port());
+        let removed = self.shared.with(|firewall| firewall.guard(port, list))?;
+        removed.iter().for_each(|rule| log::warn!("removed, since it touches the white list: {rule}"));
+        Ok(())
+    }
+
+    /// What the administrator wants.
     pub fn config(&self) -> &Config {
         &self.config
     }

@@ -204,11 +204,24 @@ impl Sets {
     }
 
     /// The entries of a set, as lines of which [`Entry::parse`] reads those it knows.
+    fn save(&self, name: &str) -> Result<Lines, ToolError> {
+        self.tool.lines(&["save", name])
+    }
+
+    /// Has `work` look at each entry of a set, as the kernel holds them.
     ///
     /// # Errors
-    /// ipset can't be started.
-    pub fn save(&self, name: &str) -> Result<Lines, ToolError> {
-        self.tool.lines(&["save", name])
+    /// The set can't be read, or what `work` says.
+    pub fn for_each_entry(
+        &self,
+        name: &str,
+        mut work: impl FnMut(&Entry<'_>) -> Result<(), ToolError>,
+    ) -> Result<(), ToolError> {
+        let mut lines = self.save(name)?;
+        while let Some(line) = lines.next_line()? {
+            Entry::parse(&line).map_or(Ok(()), |entry| work(&entry))?;
+        }
+        Ok(())
     }
 
     /// What is left of the time of the entry of a rule; `None` if it is not there.
@@ -283,14 +296,13 @@ impl Sets {
         mut other: impl FnMut(&Entry<'_>) -> Result<(), ToolError>,
     ) -> Result<usize, ToolError> {
         let mut present = as_rules.len();
-        let mut lines = self.save(name)?;
-        while let Some(line) = lines.next_line()? {
-            let Some(entry) = Entry::parse(&line) else { continue };
+        self.for_each_entry(name, |entry| {
             match entry.element.parse().ok().filter(|network| list.contains(network)) {
                 Some(network) => present += usize::from(!as_rules.contains(&network)),
-                None => other(&Entry { timeout: entry.timeout.rounded_up(), ..entry })?,
+                None => other(&Entry { timeout: entry.timeout.rounded_up(), ..*entry })?,
             }
-        }
+            Ok(())
+        })?;
         Ok(present)
     }
 
@@ -317,13 +329,12 @@ impl Sets {
         if u32::try_from(size).is_ok_and(|size| size <= self.maxelem) {
             return Ok(size);
         }
-        let mut size = list.len();
-        let mut lines = self.save(name)?;
-        while let Some(line) = lines.next_line()? {
-            let network = Entry::parse(&line).map(|entry| entry.element.parse());
-            size += usize::from(network.is_some_and(|n| n.is_ok_and(|network| !list.contains(&network))));
-        }
-        Ok(size)
+        let mut others: usize = 0;
+        self.present_in(name, list, &HashSet::new(), |_| {
+            others += 1;
+            Ok(())
+        })?;
+        Ok(list.len().saturating_add(others))
     }
 
     /// The number of entries of a set, 0 if there is none.

@@ -84,8 +84,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let local_authentication = config.local.as_ref().is_some_and(|local| local.authentication);
     let shared = Shared::new(firewall).map_err(Failure::Io)?;
     shared.with(|firewall| firewall.adopt(SystemTime::now()))?;
-    let mut service = Service::new(config, shared.clone(), whitelist.clone());
-    service.replace_whitelist(whitelist)?;
+    let service = Service::new(config, shared.clone(), whitelist)?;
     shared.start_sweeper().map_err(Failure::Io)?;
     let mut server = Server::new(service, signals);
     if let (Some(bound), Some(identity)) = (outward, identity) {

@@ -3,7 +3,7 @@
 
 use super::entries::timeout;
 use super::{Firewall, FirewallError};
-use crate::ipset::{self, Entry, Set, Timeout};
+use crate::ipset::{self, Set, Timeout};
 use crate::iptables::Transaction;
 use crate::lease::{Interval, Lease};
 use crate::net::Family;
@@ -92,12 +92,11 @@ impl Firewall {
             self.linked_sets().into_iter().filter(|set| set.family() == family).rev().collect();
         let mut moved: Vec<(Rule, Lease)> = Vec::new();
         for set in &sets {
-            let mut lines = self.sets()?.save(&set.name())?;
-            while let Some(line) = lines.next_line()? {
-                let Some(entry) = Entry::parse(&line) else { continue };
+            self.sets()?.for_each_entry(&set.name(), |entry| {
                 let lease = Interval::of_seconds(entry.timeout.seconds()).from(now);
                 moved.extend(set.rule(entry.element).map(|rule| (rule, lease)));
-            }
+                Ok(())
+            })?;
         }
         self.change(family, Trust::Kernel, |kept, transaction| {
             moved.iter().for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
@@ -116,21 +115,23 @@ impl Firewall {
 
     /// Destroys the sets of rfw that are empty or that no rule uses.
     pub(super) fn clear_away(&mut self) -> Result<(), FirewallError> {
-        let Some(sets) = &mut self.sets else { return Ok(()) };
-        for table in &mut self.tables {
-            let mut empty = Vec::new();
-            for set in table.kept().sets() {
-                if sets.size(&set.name())? == 0 {
-                    empty.push(set.clone());
-                }
+        if self.sets.is_none() {
+            return Ok(());
+        }
+        let mut empty = Vec::new();
+        for set in self.linked_sets() {
+            if self.sets()?.size(&set.name())? == 0 {
+                empty.push(set);
             }
-            table.change(Trust::Kernel, |kept, transaction| {
+        }
+        for family in self.families() {
+            self.change(family, Trust::Kernel, |kept, transaction| {
                 let unused = kept.rules_of_sets().filter(|set| empty.contains(set));
                 unused.for_each(|set| transaction.delete_set(set));
             })?;
         }
-        let used: HashSet<String> =
-            self.tables.iter().flat_map(|table| table.kept().sets()).map(Set::name).collect();
+        let used: HashSet<String> = self.linked_sets().iter().map(Set::name).collect();
+        let sets = self.sets()?;
         for name in sets.names()?.iter().filter(|name| ipset::is_own_name(name) && !used.contains(*name)) {
             sets.discard(name)?;
         }

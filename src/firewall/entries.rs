@@ -1,7 +1,7 @@
 //! Addresses as entries of sets, where the option `ipset` is on.
 
 use super::{Batch, Firewall, FirewallError, Outcome};
-use crate::ipset::{self, Entry, Set, Side, Timeout};
+use crate::ipset::{self, Set, Side, Timeout};
 use crate::lease::Lease;
 use crate::net::Network;
 use crate::rule::Rule;
@@ -137,11 +137,10 @@ impl Firewall {
     ) -> Result<Vec<Rule>, FirewallError> {
         let name = set.name();
         let mut removed = Vec::new();
-        let mut lines = self.sets()?.save(&name)?;
-        while let Some(line) = lines.next_line()? {
-            let rule = Entry::parse(&line).and_then(|entry| set.rule(entry.element));
-            removed.extend(rule.filter(&unwanted));
-        }
+        self.sets()?.for_each_entry(&name, |entry| {
+            removed.extend(set.rule(entry.element).filter(&unwanted));
+            Ok(())
+        })?;
         for rule in &removed {
             self.sets()?.delete(&name, &ipset::element(rule))?;
         }
