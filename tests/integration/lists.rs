@@ -2,11 +2,7 @@
 //! that a list which is refused changes nothing; with rules and with sets, in both
 //! variants of iptables.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod host;
-
-use host::{Host, Reply, Rfw, SOON, Talk, in_all_ways, of_ipv6, until};
+use crate::host::{Host, Reply, Rfw, SOON, Talk, in_all_ways, of_ipv6, until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};

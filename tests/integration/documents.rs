@@ -1,11 +1,7 @@
 //! What people read: the help, the manual pages, the shipped configuration and white
 //! list, held against each other, against the source and against a running rfw.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod host;
-
-use host::{Host, Rfw};
+use crate::host::{self, Host, Rfw};
 use serde_json::{Deserializer, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

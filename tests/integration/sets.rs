@@ -1,11 +1,7 @@
 //! The option `ipset`: addresses in sets of the kernel, with packets, in both
 //! variants of iptables; and the resident processes that all changes go through.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod host;
-
-use host::{Host, Rfw, SOON, in_all_ways, in_both_variants, of_ipv6, run, until};
+use crate::host::{Host, Rfw, SOON, in_all_ways, in_both_variants, of_ipv6, run, until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;

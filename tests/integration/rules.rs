@@ -1,11 +1,7 @@
 //! Requests and the rules they make: every row of the grammar's table, sent with
 //! curl and compared with what the kernel says, in both variants of iptables.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod host;
-
-use host::{Host, Reply, Rfw, in_both_variants, of_ipv6};
+use crate::host::{Host, Reply, Rfw, SOON, in_both_variants, of_ipv6, until};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -627,7 +623,7 @@ fn a_list_has_the_keys_of_the_original_and_the_values_of_the_kernel() {
         let read =
             || [iptables.to_owned(), of_ipv6(iptables)].map(|c| listed_by_iptables(&host, &c)).concat();
         let mut list = Value::Null;
-        host::until(host::SOON, "the list is what the kernel holds", || {
+        until(SOON, "the list is what the kernel holds", || {
             let before = read();
             list = rfw.ok("GET", "/list");
             let same = listed_by_rfw(&list) == before;

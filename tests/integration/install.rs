@@ -1,8 +1,6 @@
 //! From a tree or a tarball to an installed rfw, and back: `make install`,
 //! `make uninstall`, the systemd unit, `make dist`.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

@@ -2,15 +2,6 @@
 //! certificates.  Each test runs the real script with the real `openssl`, in a
 //! fresh folder of its own.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    missing_docs
-)]
-
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;

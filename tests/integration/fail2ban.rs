@@ -1,18 +1,14 @@
 //! The fail2ban action (`etc/fail2ban/action.d/rfw.conf`) with the real fail2ban: what
 //! it bans and unbans is seen in the kernel.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod host;
-
-use host::{Host, Rfw, SOON, run, until};
+use crate::host::{Host, Rfw, SOON, run, until};
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const ACTION: &str = include_str!("../etc/fail2ban/action.d/rfw.conf");
+const ACTION: &str = include_str!("../../etc/fail2ban/action.d/rfw.conf");
 const URL: &str = "https://127.0.0.1:7393";
 
 /// The configuration of the distribution that fail2ban needs whatever is enabled.

@@ -1,11 +1,7 @@
 //! Starts and ends: what is refused and how it is said, the command line, signals,
 //! machines that lack something, and files of the original rfw.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod host;
-
-use host::{Host, Rfw, SOON, Said, VARIANTS, until};
+use crate::host::{self, Host, Rfw, SOON, Said, VARIANTS, until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

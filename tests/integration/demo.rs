@@ -1,8 +1,6 @@
 //! The demo (`tests/demo.sh`): it has to hold, to fail where it should, and to
 //! leave the machine as it was.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

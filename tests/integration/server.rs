@@ -2,11 +2,7 @@
 //! that are kept, slow and silent clients, and what of all this gets into the log.
 //! The kernel matters little here, so most tests use one variant of iptables.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod host;
-
-use host::{Host, Reply, Rfw, SOON, Talk, until};
+use crate::host::{Host, Reply, Rfw, SOON, Talk, until};
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,11 +1,7 @@
 //! Rules over time: they expire when they are due, outlive rfw itself, and stay
 //! right whatever other programs do to the tables, in both variants of iptables.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod host;
-
-use host::{Host, Rfw, SOON, in_both_variants, of_ipv6, until};
+use crate::host::{Host, Rfw, SOON, in_both_variants, of_ipv6, until};
 use serde_json::{Value, json};
 use std::io::Read;
 use std::process::{Child, Stdio};

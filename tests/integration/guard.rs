@@ -1,11 +1,7 @@
 //! The white list and the guard of rfw's own port, with real packets from other
 //! addresses, in both families and both variants of iptables.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod host;
-
-use host::{Host, SOON, in_both_variants, of_ipv6, until};
+use crate::host::{Host, SOON, in_both_variants, of_ipv6, until};
 use serde_json::json;
 use std::process::Stdio;
 

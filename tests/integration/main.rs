@@ -1,0 +1,19 @@
+//! rfw and what is shipped with it, driven from outside: real clients, real tools
+//! and the real kernel, each test on a host of its own.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod host;
+
+mod demo;
+mod documents;
+mod expiry;
+mod fail2ban;
+mod guard;
+mod install;
+mod lists;
+mod rfwgen;
+mod rules;
+mod server;
+mod sets;
+mod start;
