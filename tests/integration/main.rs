@@ -11,6 +11,7 @@ mod expiry;
 mod fail2ban;
 mod guard;
 mod install;
+mod listing;
 mod lists;
 mod rfwgen;
 mod rules;

@@ -1,0 +1,230 @@
+//! Lists of rules: their keys and values, and what is asked of them.
+
+use crate::host::{Host, SOON, in_all_ways, in_both_variants, of_ipv6, until};
+use crate::rules::strings;
+use serde_json::Value;
+
+/// What `iptables -nvxL --line-numbers` says of the rules with a comment that
+/// begins with "rfw": chain, num, pkts, bytes, target, in, out, source,
+/// destination and the rest.
+fn listed_by_iptables(host: &Host, command: &str) -> Vec<[String; 10]> {
+    let mut chain = String::new();
+    let mut rows = Vec::new();
+    for line in host.run(command, &["-w", "-nvxL", "--line-numbers"]).ok().lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["Chain", name, ..] => chain = (*name).to_owned(),
+            [num, pkts, bytes, target, _, _, inp, out, source, destination, extra @ ..]
+                if line.contains("/* rfw") && !line.contains("rfw guard") =>
+            {
+                let extra = extra.join(" ");
+                let row =
+                    [chain.as_str(), num, pkts, bytes, target, inp, out, source, destination, extra.as_str()];
+                rows.push(row.map(str::to_owned));
+            }
+            _ => {}
+        }
+    }
+    rows
+}
+
+/// The same of a list of rfw.
+fn listed_by_rfw(list: &Value) -> Vec<[String; 10]> {
+    let keys = ["chain", "num", "pkts", "bytes", "target", "inp", "out", "source", "destination", "extra"];
+    let rows = list.as_array().unwrap().iter();
+    rows.map(|row| keys.map(|key| row[key].as_str().unwrap().to_owned())).collect()
+}
+
+#[test]
+fn a_list_has_the_keys_of_the_original_and_the_values_of_the_kernel() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        host.neighbour("peer", &["10.0.0.1/24", "fd00::1/64"], &["10.0.0.2/24", "fd00::2/64"]);
+        let rfw = host.rfw(iptables).start();
+        for path in [
+            "/drop/input/wire0/10.0.0.2",
+            "/accept/input/wire/fd00::2?expire=0",
+            "/reject/output/any/192.0.2.0/24",
+            "/reject/forward/ppp/2001:db8::/48/eth0/fd00::/64",
+            "/accept/forward/any/0.0.0.0/any/5.5.5.5",
+        ] {
+            rfw.ok("PUT", path);
+        }
+        host.admin(iptables, "-I INPUT -s 10.9.9.9 -j ACCEPT");
+        let ping = |address| {
+            host.run("ip", &["netns", "exec", "peer", "ping", "-c3", "-i0.2", "-W1", "-s56", address])
+        };
+        ping("10.0.0.1").fails_with(1);
+        ping("fd00::1").ok();
+
+        // A neighbour solicitation may come in between; then all is read again.
+        let read =
+            || [iptables.to_owned(), of_ipv6(iptables)].map(|c| listed_by_iptables(&host, &c)).concat();
+        let mut list = Value::Null;
+        until(SOON, "the list is what the kernel holds", || {
+            let before = read();
+            list = rfw.ok("GET", "/list");
+            let same = listed_by_rfw(&list) == before;
+            assert!(same || before != read(), "{list:#}\n{before:#?}");
+            same
+        });
+        let input = &list[0];
+        let counted = ["num", "pkts", "bytes", "source"].map(|key| input[key].as_str().unwrap());
+        assert_eq!(counted, ["2", "3", "252", "10.0.0.2"], "{list:#}");
+        let passed = list.as_array().unwrap().iter().find(|row| row["source"] == "fd00::2").unwrap();
+        assert!(passed["pkts"].as_str().unwrap().parse::<u64>().unwrap() >= 3, "{list:#}");
+
+        let saved = host.run(&format!("{iptables}-save"), &["-c", "-t", "filter"]).ok();
+        assert!(saved.contains("[3:252] -A INPUT -s 10.0.0.2/32 -i wire0 "), "{saved}");
+
+        let mut keys = "chain num pkts bytes target prot opt inp out source destination extra expires"
+            .split(' ')
+            .collect::<Vec<_>>();
+        keys.sort_unstable();
+        for row in list.as_array().unwrap() {
+            let mut there: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
+            there.sort_unstable();
+            assert_eq!(there, keys);
+            let strings = row.as_object().unwrap().iter().filter(|(key, _)| *key != "expires");
+            assert!(strings.into_iter().all(|(_, value)| value.is_string()), "{row}");
+            assert_eq!((&row["prot"], &row["opt"]), (&"all".into(), &"--".into()));
+            let lease = match row["expires"].as_str() {
+                Some(moment) => format!("/* rfw until {moment} */"),
+                None => "/* rfw permanent */".to_owned(),
+            };
+            assert!(row["expires"].is_string() || row["expires"].is_null(), "{row}");
+            assert!(row["extra"].as_str().unwrap().starts_with(&lease), "{row}");
+        }
+        assert_eq!(strings(&list, "target"), ["DROP", "ACCEPT", "REJECT", "ACCEPT", "REJECT"]);
+        assert_eq!(list.as_array().unwrap().iter().filter(|row| row["expires"].is_null()).count(), 1);
+    });
+}
+
+#[test]
+fn a_list_is_of_the_chain_and_interface_asked_for() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).start();
+        for path in [
+            "/drop/input/any/1.0.0.1",
+            "/drop/input/eth0/1.0.0.2",
+            "/drop/input/eth/1.0.0.3",
+            "/drop/output/eth0/1.0.0.4",
+            "/drop/forward/eth0/1.0.0.5",
+            "/drop/forward/ppp0/1.0.0.6/eth0",
+            "/drop/input/eth0/2001:db8::7",
+        ] {
+            rfw.ok("PUT", path);
+        }
+        let golden = [
+            ("/list", "3 2 1 6 5 4 7"),
+            ("/list/", "3 2 1 6 5 4 7"),
+            ("/list/input", "3 2 1 7"),
+            ("/list/INPUT/", "3 2 1 7"),
+            ("/list/output", "4"),
+            ("/list/forward", "6 5"),
+            ("/list/input/eth0", "2 7"),
+            ("/list/input/eth", "3"),
+            ("/list/input/ETH0", ""),
+            ("/list/input/any", "1"),
+            ("/list/output/eth0", "4"),
+            ("/list/output/any", ""),
+            ("/list/forward/eth0", "6 5"),
+            ("/list/forward/ppp0", "6"),
+            ("/list/input/eth%30", "2 7"),
+        ];
+        for (path, expected) in golden {
+            let reply = rfw.request("GET", path);
+            let list = reply.json();
+            let last = |row: &Value| {
+                let address = ["source", "destination"].map(|key| row[key].as_str().unwrap());
+                address.iter().find(|text| !text.ends_with("/0")).unwrap().chars().last().unwrap()
+            };
+            let there: Vec<String> =
+                list.as_array().unwrap().iter().map(|row| last(row).to_string()).collect();
+            assert_eq!(there.join(" "), expected, "{iptables}: {path}");
+            let head = rfw.request("HEAD", path);
+            assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
+            assert_eq!(head.header("Content-Type"), reply.header("Content-Type"), "{path}");
+        }
+    });
+}
+
+#[test]
+fn a_lookup_gives_what_holds_an_address() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure(option).start();
+        for path in [
+            "/drop/input/any/1.2.3.4",
+            "/drop/input/eth0/1.2.3.0/24",
+            "/accept/input/any/1.2.0.0/16",
+            "/reject/output/any/1.2.3.4",
+            "/drop/forward/any/9.9.9.9/any/1.2.3.0/28",
+            "/drop/forward/ppp/1.2.3.4/eth0/9.9.9.0/24",
+            "/drop/input/any/1.2.3.5",
+            "/drop/input/any/2001:db8::1",
+            "/drop/input/any/2001:db8::/32",
+            "/drop/output/eth0/2001:db9::/32",
+        ] {
+            rfw.ok("PUT", path);
+        }
+        let golden = [
+            ("/list?address=1.2.3.4", "1.2.0.0/16 1.2.3.0/24 1.2.3.0/28 1.2.3.4 1.2.3.4 1.2.3.4"),
+            ("/list?address=1.2.3.4/32", "1.2.0.0/16 1.2.3.0/24 1.2.3.0/28 1.2.3.4 1.2.3.4 1.2.3.4"),
+            ("/list?address=::ffff:1.2.3.4", "1.2.0.0/16 1.2.3.0/24 1.2.3.0/28 1.2.3.4 1.2.3.4 1.2.3.4"),
+            ("/list?address=%31.2.3.5", "1.2.0.0/16 1.2.3.0/24 1.2.3.0/28 1.2.3.5"),
+            ("/list?address=1.2.3.0/24", "1.2.0.0/16 1.2.3.0/24"),
+            ("/list?address=1.2.3.77/24", "1.2.0.0/16 1.2.3.0/24"),
+            ("/list?address=1.2.0.0/15", ""),
+            ("/list?address=1.3.0.1", ""),
+            ("/list?address=9.9.9.9", "1.2.3.0/28 1.2.3.4"),
+            ("/list/input?address=1.2.3.4", "1.2.0.0/16 1.2.3.0/24 1.2.3.4"),
+            ("/list/input/any?address=1.2.3.4", "1.2.0.0/16 1.2.3.4"),
+            ("/list/input/eth0?address=1.2.3.4", "1.2.3.0/24"),
+            ("/list/input/eth?address=1.2.3.4", ""),
+            ("/list/output?address=1.2.3.4", "1.2.3.4"),
+            ("/list/forward?address=1.2.3.4", "1.2.3.0/28 1.2.3.4"),
+            ("/list/forward/eth0?address=1.2.3.4", "1.2.3.4"),
+            ("/list/forward/eth0?address=9.9.9.1", "1.2.3.4"),
+            ("/list?address=2001:db8::1", "2001:db8::/32 2001:db8::1"),
+            ("/list?address=2001:DB8:0::2", "2001:db8::/32"),
+            ("/list?address=2001:db8:1::/48", "2001:db8::/32"),
+            ("/list?address=2001:db9::/32", "2001:db9::/32"),
+            ("/list/input?address=2001:db9::1", ""),
+        ];
+        for (path, expected) in golden {
+            let list = rfw.ok("GET", path);
+            let mut found: Vec<&str> = list
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|row| {
+                    let (source, destination) =
+                        (row["source"].as_str().unwrap(), row["destination"].as_str().unwrap());
+                    match source.ends_with("/0") || source == "9.9.9.9" {
+                        true => destination,
+                        false => source,
+                    }
+                })
+                .collect();
+            found.sort_unstable();
+            assert_eq!(found.join(" "), expected, "{path}: {list:#}");
+        }
+        for query in [
+            "address=",
+            "address=x",
+            "address=1.2.3",
+            "address=1.2.3.4/33",
+            "address=1.2.3.4&address=1.2.3.4",
+            "address=1.2.3.4%2F33",
+            "addresses=1.2.3.4",
+            "address=1.2.3.4&expire=3",
+            "address",
+        ] {
+            rfw.refused("GET", &format!("/list?{query}"), 400);
+        }
+        rfw.refused("GET", "/?address=1.2.3.4", 400);
+        rfw.refused("PUT", "/drop/input/any/1.2.3.4?address=1.2.3.4", 400);
+    });
+}

@@ -1,0 +1,313 @@
+//! HTTP as bytes, and the help.
+
+use super::{IPTABLES, LOGIN, connect_tls, local, rules};
+use crate::host::{Host, Reply, SOON, until};
+use std::thread;
+use std::time::Duration;
+
+// ---- HTTP as bytes ----
+
+/// What follows a response.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Then {
+    Kept,
+    Closed,
+}
+use Then::{Closed, Kept};
+
+#[test]
+fn every_request_as_bytes_has_its_status() {
+    let put = "PUT /drop/input/any/9.9.9.9";
+    let long = "x".repeat(9000);
+    let most = |count: usize| (0..count).map(|n| format!("X-{n}: y\r\n")).collect::<String>();
+    let golden: Vec<(String, u16, Then)> = [
+        // Good ones.
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200, Kept),
+        ("GET /list HTTP/1.1\r\nhOST:x\r\n\r\n", 200, Kept),
+        ("GET /list/ HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n", 200, Kept),
+        ("\r\nGET /list HTTP/1.1\r\nHost: x\r\n\r\n", 200, Kept),
+        ("GET /list HTTP/1.1\r\nHost:\r\n\r\n", 200, Kept),
+        ("GET http://127.0.0.1:7390/list HTTP/1.1\r\nHost: x\r\n\r\n", 200, Kept),
+        ("GET http://127.0.0.1:7390 HTTP/1.1\r\nHost: x\r\n\r\n", 200, Kept),
+        ("GET HTTP://127.0.0.1:7390/list HTTP/1.1\r\nHost: x\r\n\r\n", 200, Kept),
+        ("GET /list HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 200, Closed),
+        ("GET /list HTTP/1.1\r\nHost: x\r\nConnection: CLOSE\r\n\r\n", 200, Closed),
+        ("GET /list HTTP/1.1\r\nHost: x\r\nConnection: a, close\r\n\r\n", 200, Closed),
+        ("GET /list HTTP/1.1\r\nHost: x\r\nConnection: a\r\nConnection: close\r\n\r\n", 200, Closed),
+        ("GET /list HTTP/1.0\r\n\r\n", 200, Closed),
+        ("GET /list HTTP/1.0\r\nHost: x\r\n\r\n", 200, Closed),
+        ("DELETE /drop/input/any/9.9.9.9 HTTP/1.1\r\nHost: x\r\n\r\n", 200, Kept),
+        ("DELETE /drop/input/any/9.9.9.9 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 200, Kept),
+        // Not a path, or not one of ours: the connection is in order.
+        ("GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
+        ("GET //list HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
+        ("GET /list/../list HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
+        ("GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
+        ("GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
+        ("GET list HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
+        ("GET /list?a=b HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
+        ("GET ftp://127.0.0.1/list HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
+        // Methods.
+        ("PATCH /list HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
+        ("TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
+        ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
+        ("CONNECT 127.0.0.1:80 HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
+        ("BREW /list HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
+        ("get /list HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
+        ("PUT /list HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
+        ("DELETE / HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
+        ("GET /drop/input/any/9.9.9.9 HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
+        // Not HTTP.
+        ("hello\r\n\r\n", 400, Closed),
+        ("GET /\r\n\r\n", 400, Closed),
+        ("GET  HTTP/1.1\r\nHost: x\r\n\r\n", 400, Closed),
+        ("G(T / HTTP/1.1\r\nHost: x\r\n\r\n", 400, Closed),
+        ("GET /\u{0} HTTP/1.1\r\nHost: x\r\n\r\n", 400, Closed),
+        ("GET /\u{1b}[31m HTTP/1.1\r\nHost: x\r\n\r\n", 400, Closed),
+        ("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}", 400, Closed),
+        // Versions.
+        ("GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505, Closed),
+        ("GET / HTTP/1.2\r\nHost: x\r\n\r\n", 505, Closed),
+        ("GET / HTTP/0.9\r\nHost: x\r\n\r\n", 505, Closed),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, Closed),
+        // Headers.
+        ("GET / HTTP/1.1\r\n\r\n", 400, Closed),
+        ("GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400, Closed),
+        ("GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n", 400, Closed),
+        ("GET / HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n", 400, Closed),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX: y\r\n\tfolded\r\n\r\n", 400, Closed),
+        ("GET / HTTP/1.1\r\n Host: x\r\n\r\n", 400, Closed),
+        ("GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400, Closed),
+        ("GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400, Closed),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX: \u{0}\r\n\r\n", 400, Closed),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX: a\rb\r\n\r\n", 400, Closed),
+        ("GET / HTTP/1.1\r\nHost: x\r\n: y\r\n\r\n", 400, Closed),
+        // Framing.
+        (
+            "DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+            Closed,
+        ),
+        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, Closed),
+        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n", 400, Closed),
+        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 0, 0\r\n\r\n", 400, Closed),
+        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400, Closed),
+        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: +0\r\n\r\n", 400, Closed),
+        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 0x0\r\n\r\n", 400, Closed),
+        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: \r\n\r\n", 400, Closed),
+        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n", 400, Closed),
+        ("PUT /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 400, Closed),
+        ("PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n", 400, Closed),
+        (
+            "PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            400,
+            Closed,
+        ),
+        ("PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501, Closed),
+        ("PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, Closed),
+        ("PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n", 501, Closed),
+        ("PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 501, Closed),
+        ("PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \u{b}chunked\r\n\r\n", 400, Closed),
+    ]
+    .into_iter()
+    .map(|(request, status, then)| (request.to_owned(), status, then))
+    .chain([
+        // Bounds.
+        (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), 431, Closed),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"), 431, Closed),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\n{long}"), 431, Closed),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", most(200)), 431, Closed),
+        (format!("GET /list HTTP/1.1\r\nHost: x\r\n{}\r\n", most(30)), 200, Kept),
+        (format!("GET /list HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", &long[..4000]), 200, Kept),
+        (format!("GET /list{} HTTP/1.1\r\nHost: x\r\n\r\n", "?".repeat(3000)), 400, Kept),
+        (format!("{put}{} HTTP/1.1\r\nHost: x\r\n\r\n", "/32".repeat(500)), 400, Kept),
+    ])
+    .collect();
+
+    let host = Host::new();
+    let rfw = host.rfw(IPTABLES).start();
+    let mut wrong = Vec::new();
+    for (request, status, then) in &golden {
+        let mut talk = host.connect(7390);
+        talk.say(request.as_bytes());
+        let reply = talk.reply();
+        let short: String = request.chars().take(90).collect();
+        if reply.status != *status {
+            wrong.push(format!("{short:?}: {} instead of {status}: {}", reply.status, reply.body));
+            continue;
+        }
+        if status >= &400 {
+            assert!(
+                reply.json()["error"].as_str().is_some_and(|text| text.len() > 4),
+                "{short:?} {reply:#?}"
+            );
+        }
+        if status == &405 {
+            let allow = reply.header("Allow").unwrap_or_else(|| panic!("{short:?}: no Allow"));
+            let method = request.split(' ').next().unwrap();
+            let allowed = allow.split(", ").any(|word| word == method);
+            assert!(!allow.is_empty() && !allowed, "{short:?}: {allow}");
+        }
+        assert_eq!(reply.header("Content-Type"), Some("application/json"), "{short:?}");
+        match then {
+            Closed => {
+                assert_eq!(reply.header("Connection"), Some("close"), "{short:?} {reply:#?}");
+                until(SOON, "the connection is closed", || talk.is_over());
+                assert_eq!(talk.heard(), "", "{short:?}");
+            }
+            Kept => {
+                assert_eq!(reply.header("Connection"), None, "{short:?} {reply:#?}");
+                talk.say(b"GET /list HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+                assert_eq!(talk.reply().status, 200, "after {short:?}");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(rules(&host), Vec::<String>::new());
+    rfw.ok("GET", "/");
+}
+
+#[test]
+fn a_body_beyond_every_bound_is_413_before_it_is_sent() {
+    let host = Host::new();
+    let _rfw = host.rfw(IPTABLES).start();
+    for length in ["10000000000", "18446744073709551615", "99999999999999999999999999"] {
+        let head =
+            format!("PUT /drop/input/any/9.9.9.9 HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        let reply = local(&host, &head);
+        assert_eq!(reply.status, 413, "{length}: {reply:#?}");
+    }
+    assert_eq!(rules(&host), Vec::<String>::new());
+}
+
+#[test]
+fn a_large_body_that_is_refused_does_not_take_the_answer_with_it() {
+    let host = Host::new();
+    let rfw = host.rfw(IPTABLES).start();
+    let body = "x".repeat(600_000);
+    host.write("body", 0o644, &body);
+    let url = "https://127.0.0.1:7393/drop/input/any/9.9.9.9";
+    for framing in ["Expect:", "Transfer-Encoding: chunked"] {
+        let arguments = ["-u", "me:secret", "-X", "PUT", "-H", "Expect:", "-H", framing, "-T", "body", url];
+        let reply = rfw.curl(&arguments);
+        assert!([400, 413].contains(&reply.status), "{framing}: {reply:#?}");
+        assert!(reply.json()["error"].is_string(), "{reply:#?}");
+    }
+    assert_eq!(rules(&host), Vec::<String>::new());
+}
+
+#[test]
+fn a_body_is_never_taken_for_the_next_request() {
+    let host = Host::new();
+    let _rfw = host.rfw(IPTABLES).start();
+    let hidden = "PUT /drop/input/any/6.6.6.6 HTTP/1.1\r\nHost: x\r\n\r\n";
+    let golden = [
+        format!("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{hidden}", hidden.len()),
+        format!(
+            "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
+        ),
+        format!("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x\r\n\r\n{hidden}"),
+        format!("GET / HTTP/1.0\r\n\r\n{hidden}"),
+        format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n{hidden}"),
+        format!("nonsense\r\n\r\n{hidden}"),
+    ];
+    for request in golden {
+        let mut talk = host.connect(7390);
+        talk.say(request.as_bytes());
+        talk.reply();
+        until(SOON, "the connection is closed", || talk.is_over());
+        assert_eq!(rules(&host), Vec::<String>::new(), "{request}");
+    }
+}
+
+#[test]
+fn pipelined_requests_are_all_answered_in_their_order() {
+    let host = Host::new();
+    let _rfw = host.rfw(IPTABLES).start();
+    let mut talk = host.connect(7390);
+    let mut expected = Vec::new();
+    let mut requests = String::new();
+    for n in 1..=40 {
+        requests += &format!("PUT /drop/input/any/1.2.3.{n} HTTP/1.1\r\nHost: x\r\n\r\n");
+        expected.push(format!("1.2.3.{n}"));
+    }
+    requests += "GET /nope HTTP/1.1\r\nHost: x\r\n\r\nGET /list HTTP/1.1\r\nHost: x\r\n\r\n";
+    talk.say(requests.as_bytes());
+    for address in expected {
+        let reply = talk.reply();
+        assert_eq!((reply.status, reply.json()["rule"]["source"].as_str()), (200, Some(address.as_str())));
+    }
+    assert_eq!(talk.reply().status, 400);
+    assert_eq!(talk.reply().json().as_array().map(Vec::len), Some(40));
+    assert!(!talk.is_over());
+    // Over TLS, where a record may hold more than one request.
+    let mut talk = connect_tls(&host);
+    let list = format!("GET /list HTTP/1.1\r\nHost: x\r\n{LOGIN}\r\n\r\n");
+    talk.say(list.repeat(3).as_bytes());
+    for _ in 0..3 {
+        assert_eq!(talk.reply().json().as_array().map(Vec::len), Some(40));
+    }
+}
+
+#[test]
+fn a_request_may_come_in_any_pieces() {
+    let host = Host::new();
+    let _rfw = host.rfw(IPTABLES).start();
+    let mut talk = host.connect(7390);
+    for byte in b"GET /list HTTP/1.1\r\nHost: x\r\n\r\n" {
+        talk.say(&[*byte]);
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(talk.reply().body, "[]\n");
+}
+
+#[test]
+fn head_is_get_without_the_body() {
+    let host = Host::new();
+    let _rfw = host.rfw(IPTABLES).start();
+    let mut talk = host.connect(7390);
+    for path in ["/", "/list", "/nope", "/drop/input/any/1.2.3.4"] {
+        talk.say(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        let get = talk.reply();
+        talk.say(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        let head = talk.reply_to_head();
+        assert_eq!(head.status, get.status, "{path}");
+        for header in ["Content-Length", "Transfer-Encoding", "Content-Type", "Allow"] {
+            assert_eq!(head.header(header), get.header(header), "{path} {header}");
+        }
+        talk.say(b"GET /list HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(talk.reply().body, "[]\n", "something came between after HEAD {path}");
+    }
+    assert_eq!(rules(&host), Vec::<String>::new());
+}
+
+#[test]
+fn an_answer_is_in_the_version_of_the_request() {
+    let host = Host::new();
+    let rfw = host.rfw(IPTABLES).start();
+    let old = Reply::parse(&rfw.raw(b"GET /list HTTP/1.0\r\n\r\n"));
+    assert!(old.head.starts_with("HTTP/1.0 200 OK\r\n"), "{old:#?}");
+    let new = local(&host, "GET /list HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(new.head.starts_with("HTTP/1.1 200 OK\r\n"), "{new:#?}");
+    assert_eq!(new.header("Cache-Control"), Some("no-store"));
+    assert!(new.header("Date").is_some_and(|date| date.ends_with(" GMT")), "{new:#?}");
+}
+
+// ---- what the configuration allows ----
+
+#[test]
+fn the_help_tells_version_addresses_default_expiry_and_grammar() {
+    let host = Host::new();
+    let rfw = host.rfw(IPTABLES).reconfigure("= 1h", "= 90m").start();
+    let help = rfw.ok("GET", "/");
+    assert_eq!(help["version"], env!("CARGO_PKG_VERSION"));
+    let text = help.to_string();
+    for part in ["[::]:7393", "127.0.0.1:7390", "5400", "forward", "expire", "/drop/input/eth0/11.22.33.44"] {
+        assert!(text.contains(part), "{part} is not in {help:#}");
+    }
+    // Every example is one that the server takes.
+    for example in help["examples"].as_array().expect("examples") {
+        let (method, path) = example.as_str().unwrap().split_once(' ').unwrap();
+        rfw.ok(method, path);
+    }
+}

@@ -1,0 +1,349 @@
+//! What is refused at the start, and how it is said.
+
+use super::{IPTABLES, RFW, add_foreign_rules, is_refused, kernel, sh, try_start, wrap_tools};
+use crate::host::{Host, SOON, VARIANTS, until};
+
+#[test]
+fn a_wrong_line_of_the_configuration_ends_the_start() {
+    let span = "is not a time span: expected seconds, or a number with s, m, h or d, up to 36500d";
+    let port = "expected a port from 1 to 65535";
+    let flag = "takes no value: expected the bare name for on, or a # before it for off";
+    // The line is added as the twelfth.
+    let golden = [
+        ("outward.server.port = 0", format!("outward.server.port: \"0\": {port}")),
+        ("outward.server.port = 65536", format!("outward.server.port: \"65536\": {port}")),
+        ("outward.server.port = https", format!("outward.server.port: \"https\": {port}")),
+        ("outward.server.port = -1", format!("outward.server.port: \"-1\": {port}")),
+        ("outward.server.port =", format!("outward.server.port: \"\": {port}")),
+        ("local.server.port = 7390 7391", format!("local.server.port: \"7390 7391\": {port}")),
+        ("outward.server.ip = ::1", "outward.server.ip: already set in line 3".to_owned()),
+        ("default.expire = 1h", "default.expire: already set in line 9".to_owned()),
+        ("Local.Server", "local.server: already set in line 6".to_owned()),
+        ("outward.sever.port = 1", "unknown option \"outward.sever.port\"".to_owned()),
+        ("whitelist = x", "unknown option \"whitelist\"".to_owned()),
+        ("evil\u{1b}[31m = x", "unknown option \"evil\\u{1b}[31m\"".to_owned()),
+        ("non.restful = yes", format!("non.restful: {flag}")),
+        ("local.server.authentication = 0", format!("local.server.authentication: {flag}")),
+        (
+            "local.server.port",
+            "local.server.port: has no value: expected local.server.port = value".to_owned(),
+        ),
+        ("ip6tables.path =", "ip6tables.path: has no value: expected ip6tables.path = value".to_owned()),
+        ("[config]", "\"[config]\": expected one section, [config], before all options".to_owned()),
+        ("[other]", "\"[other]\": expected one section, [config], before all options".to_owned()),
+    ];
+    let host = Host::new();
+    add_foreign_rules(&host);
+    for (line, message) in golden {
+        let rfw = host.rfw(IPTABLES).configure(line);
+        is_refused(&rfw, line, 78, &format!("rfw.conf:12: {message}"));
+    }
+    // A line of the file is replaced.
+    let log_in = "not set: expected a value, since clients have to log in";
+    let golden = [
+        (
+            "[config]\n",
+            "\n",
+            "2: \"outward.server\": expected one section, [config], before all options".to_owned(),
+        ),
+        ("= ::\n", "= eth0\n", "3: outward.server.ip: \"eth0\": expected an IPv4 or IPv6 address".to_owned()),
+        ("= 1h", "= soon", format!("9: default.expire: \"soon\" {span}")),
+        ("= 1h", "= -1", format!("9: default.expire: \"-1\" {span}")),
+        ("= 1h", "= 40000d", format!("9: default.expire: \"40000d\" {span}")),
+        ("auth.username = me", "auth.username =", format!("7: auth.username: {log_in}")),
+        ("auth.password = secret", "# auth.password =", format!(" auth.password: {log_in}")),
+        (
+            "auth.username = me",
+            "auth.username = m:e",
+            "7: auth.username: \"m:e\": expected a name without a colon".to_owned(),
+        ),
+    ];
+    for (from, to, message) in golden {
+        let rfw = host.rfw(IPTABLES).reconfigure(from, to);
+        is_refused(&rfw, to, 78, &format!("rfw.conf:{message}"));
+    }
+    let rfw = host.rfw(IPTABLES).reconfigure("outward.server\n", "\n").reconfigure("local.server\n", "\n");
+    is_refused(&rfw, "no server", 78, "rfw.conf: neither outward.server nor local.server is on");
+}
+
+#[test]
+fn files_that_are_missing_or_wrong_end_the_start() {
+    let one_key = "server.key: expected one private key in PEM, not encrypted";
+    let certificates = "server.crt: expected certificates in PEM";
+    let golden = [
+        ("rm rfw.conf", "rfw.conf: No such file or directory (os error 2)"),
+        ("rm rfw.conf; mkdir rfw.conf; chmod 700 rfw.conf", "rfw.conf: not a file"),
+        ("chmod 640 rfw.conf", "rfw.conf: mode 0640 lets others read it: expected 0600 (chmod 600)"),
+        ("chmod 604 rfw.conf", "rfw.conf: mode 0604 lets others read it: expected 0600 (chmod 600)"),
+        ("chmod 602 rfw.conf", "rfw.conf: mode 0602 lets others read it: expected 0600 (chmod 600)"),
+        ("printf '\\377\\376' >>rfw.conf", "rfw.conf: stream did not contain valid UTF-8"),
+        ("head -c 5000000 /dev/zero >rfw.conf", "rfw.conf: 5000000 bytes: expected at most 4194304"),
+        (">white.list", "white.list: no entry: expected at least one address, network or range"),
+        (
+            "printf '# none\\n\\n' >white.list",
+            "white.list: no entry: expected at least one address, network or range",
+        ),
+        (
+            "echo 1.2.3.4/33 >>white.list",
+            "white.list:3: \"33\" is not a mask of IPv4: expected a number up to 32",
+        ),
+        ("echo example.com >>white.list", "white.list:3: \"example.com\" is not an IPv4 or IPv6 address"),
+        (
+            "printf '\\n1.2.3.9-1.2.3.4\\n' >>white.list",
+            "white.list:4: \"1.2.3.9-1.2.3.4\" is not a range: expected two addresses of one family, the lower first",
+        ),
+        (
+            "echo 0.0.0.0/0 >white.list",
+            "white.list:1: \"0.0.0.0/0\" means any address: expected the addresses of clients",
+        ),
+        (
+            "rm server.crt",
+            "rfw.conf:4: outward.server.certfile: server.crt: No such file or directory (os error 2)",
+        ),
+        (
+            "chmod 666 server.crt",
+            "rfw.conf:4: outward.server.certfile: server.crt: mode 0666 lets others write it: expected 0644 (chmod 644)",
+        ),
+        (">server.crt", &format!("rfw.conf:4: outward.server.certfile: {certificates}")),
+        ("echo garbage >server.crt", &format!("rfw.conf:4: outward.server.certfile: {certificates}")),
+        ("cp server.key server.crt", &format!("rfw.conf:4: outward.server.certfile: {certificates}")),
+        (
+            "sed -i '2s/^...../!!!!!/' server.crt",
+            &format!("rfw.conf:4: outward.server.certfile: {certificates}"),
+        ),
+        (
+            "printf -- '-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\\n' >server.crt",
+            "rfw.conf:4: outward.server.certfile: server.crt: expected certificates of X.509",
+        ),
+        (
+            "rm server.key",
+            "rfw.conf:5: outward.server.keyfile: server.key: No such file or directory (os error 2)",
+        ),
+        (
+            "chmod 640 server.key",
+            "rfw.conf:5: outward.server.keyfile: server.key: mode 0640 lets others read it: expected 0600 (chmod 600)",
+        ),
+        (
+            "chmod 604 server.key",
+            "rfw.conf:5: outward.server.keyfile: server.key: mode 0604 lets others read it: expected 0600 (chmod 600)",
+        ),
+        (">server.key", &format!("rfw.conf:5: outward.server.keyfile: {one_key}")),
+        ("echo garbage >server.key", &format!("rfw.conf:5: outward.server.keyfile: {one_key}")),
+        ("cat server.crt >server.key", &format!("rfw.conf:5: outward.server.keyfile: {one_key}")),
+        (
+            "head -n 2 server.key >k; cat k >server.key",
+            &format!("rfw.conf:5: outward.server.keyfile: {one_key}"),
+        ),
+        (
+            "openssl pkcs8 -topk8 -v2 aes256 -passout pass:x -in server.key -out k; cat k >server.key",
+            &format!("rfw.conf:5: outward.server.keyfile: {one_key}"),
+        ),
+        (
+            "openssl ec -aes256 -passout pass:x -in server.key -out k; cat k >server.key",
+            &format!("rfw.conf:5: outward.server.keyfile: {one_key}"),
+        ),
+    ];
+    let host = Host::new();
+    add_foreign_rules(&host);
+    for (script, message) in golden {
+        is_refused_after(&host, script, message);
+    }
+}
+
+#[test]
+fn a_white_list_that_cannot_be_read_is_an_error_of_the_line_that_names_it() {
+    let golden = [
+        ("rm white.list", "No such file or directory (os error 2)"),
+        ("rm white.list; mkdir white.list", "not a file"),
+        ("chmod 666 white.list", "mode 0666 lets others write it: expected 0644 (chmod 644)"),
+        ("printf '\\377' >>white.list", "stream did not contain valid UTF-8"),
+    ];
+    let host = Host::new();
+    for (script, why) in golden {
+        is_refused_after(&host, script, &format!("rfw.conf:10: whitelist.file: white.list: {why}"));
+    }
+}
+
+/// Has it refuse its configuration after a script has spoilt its files.
+#[track_caller]
+fn is_refused_after(host: &Host, script: &str, message: &str) {
+    let rfw = host.rfw(IPTABLES);
+    sh(host, &format!("umask 077; ({script}) 2>err || {{ cat err >&2; exit 1; }}"));
+    is_refused(&rfw, script, 78, message);
+    sh(host, "rm -rf rfw.conf white.list");
+}
+
+#[test]
+fn a_key_of_another_certificate_is_refused() {
+    let host = Host::new();
+    let kinds = [
+        "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256",
+        "genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048",
+        "genpkey -algorithm ED25519",
+    ];
+    for kind in kinds {
+        let rfw = host.rfw(IPTABLES);
+        sh(&host, &format!("umask 077; openssl {kind} -out server.key 2>/dev/null"));
+        let before = kernel(&host);
+        let err = try_start(&rfw, &[]).fails_with(78);
+        let dir = host.dir.display();
+        let start = format!(
+            "rfw: rfw.conf:5: outward.server.keyfile: {dir}/server.key: does not fit the certificate {dir}/server.crt\n"
+        );
+        assert_eq!(err, start, "{kind}");
+        assert_eq!(kernel(&host), before);
+    }
+}
+
+#[test]
+fn a_certificate_without_extensions_is_refused_as_the_certificate_it_is() {
+    let host = Host::new();
+    let rfw = host.rfw(IPTABLES);
+    let script = "openssl req -new -key server.key -subj /CN=127.0.0.1 -out old.csr && \
+        openssl x509 -req -in old.csr -signkey server.key -days 90 -out server.crt";
+    sh(&host, &format!("({script}) 2>/dev/null"));
+    let err = try_start(&rfw, &[]).fails_with(78);
+    let start = format!("rfw: rfw.conf:4: outward.server.certfile: {}/server.crt: ", host.dir.display());
+    assert!(err.starts_with(&start) && err.ends_with(": make a new one with rfwgen\n"), "{err}");
+}
+
+#[test]
+fn a_file_of_another_user_is_refused() {
+    let host = Host::new();
+    let golden = [
+        ("rfw.conf", "rfw.conf: belongs to user"),
+        ("server.key", "rfw.conf:5: outward.server.keyfile: server.key: belongs to user"),
+    ];
+    for (file, message) in golden {
+        let rfw = host.rfw(IPTABLES);
+        // Without root's right over the machine's users there is no other user.
+        if host.run("chown", &["1", file]).status != Some(0) {
+            return;
+        }
+        let err = try_start(&rfw, &[]).fails_with(78).replace(&format!("{}/", host.dir.display()), "");
+        assert!(err.contains(&format!("{message} 1: expected root (chown root)\n")), "{file}: {err}");
+        assert!(err.starts_with("rfw: ") && err.lines().count() == 1, "{err}");
+        sh(&host, &format!("rm {file}"));
+    }
+}
+
+#[test]
+fn iptables_that_is_not_there_ends_the_start() {
+    let host = Host::new();
+    add_foreign_rules(&host);
+    let script = "mkdir tools; cd tools; for name in iptables iptables-save half; do
+        printf '#!/bin/sh\\nexit 0\\n' >$name; chmod 755 $name; done; touch plain; cp half half-iptables";
+    sh(&host, script);
+    let missing = |name: &str| format!("rfw.conf:11: iptables.path: no executable program \"{name}\"");
+    let golden = [
+        ("iptables-none", "", missing("iptables-none")),
+        ("/no/such/iptables", "", missing("/no/such/iptables")),
+        ("tools/plain", "ip6tables.path = ip6tables-nft", missing("tools/plain")),
+        ("tools", "ip6tables.path = ip6tables-nft", missing("tools")),
+        ("tools/half", "ip6tables.path = ip6tables-nft", missing("tools/half-save")),
+        ("tools/iptables", "", missing("tools/iptables-restore")),
+        (
+            "nft",
+            "",
+            "rfw.conf:11: iptables.path: \"nft\" has no \"iptables\" in its name: expected ip6tables.path to be set too"
+                .to_owned(),
+        ),
+        (
+            "iptables-nft",
+            "ip6tables.path = /no/such/ip6tables",
+            "rfw.conf:12: ip6tables.path: no executable program \"/no/such/ip6tables\"".to_owned(),
+        ),
+        (
+            "iptables-nft",
+            "ip6tables.path = tools/iptables",
+            "rfw.conf:12: ip6tables.path: no executable program \"tools/iptables-restore\"".to_owned(),
+        ),
+    ];
+    for (path, more, message) in golden {
+        let rfw = host.rfw(path).configure(more);
+        is_refused(&rfw, path, 78, &message);
+    }
+}
+
+#[test]
+fn iptables_that_may_not_do_its_work_ends_the_start() {
+    for iptables in VARIANTS {
+        let host = Host::new();
+        add_foreign_rules(&host);
+        let rfw = host.rfw(iptables);
+        let before = kernel(&host);
+        let drop = ["setpriv", "--bounding-set=-net_admin,-net_raw", "--inh-caps=-net_admin,-net_raw"];
+        let said = try_start(&rfw, &drop);
+        let err = said.fails_with(78);
+        assert!(err.starts_with("rfw: rfw.conf:11: iptables.path: "), "{err}");
+        assert!(err.contains("Permission denied") || err.contains("not permitted"), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+        assert_eq!(kernel(&host), before);
+    }
+}
+
+#[test]
+fn iptables_that_fails_is_quoted() {
+    let host = Host::new();
+    wrap_tools(&host, "case $0 in *-save) echo 'it is' >&2; echo 'broken' >&2; exit 3;; esac");
+    let rfw = host.rfw("tools/iptables");
+    let before = kernel(&host);
+    let err = try_start(&rfw, &[]).fails_with(78);
+    assert!(
+        err.starts_with("rfw: rfw.conf:11: iptables.path: ") && err.ends_with(": it is; broken\n"),
+        "{err}"
+    );
+    assert_eq!(kernel(&host), before);
+}
+
+#[test]
+fn a_port_that_is_in_use_ends_the_start_and_touches_no_rule() {
+    let host = Host::new();
+    add_foreign_rules(&host);
+    let golden = [
+        (7393, "[::]:7393", "= ::\n"),
+        (7393, "0.0.0.0:7393", "= 0.0.0.0\n"),
+        (7390, "127.0.0.1:7390", "= ::\n"),
+    ];
+    for (port, address, ip) in golden {
+        let rfw = host.rfw(IPTABLES).reconfigure("= ::\n", ip);
+        let arguments =
+            ["s_server", "-accept", &port.to_string(), "-cert", "server.crt", "-key", "server.key"];
+        let other = host.talk("openssl", &arguments);
+        until(SOON, "the port is taken", || sh(&host, "ss -Htln").contains(&format!(":{port} ")));
+        let message = format!("can't listen on {address}: Address already in use (os error 98)");
+        is_refused(&rfw, address, 1, &message);
+        drop(other);
+        until(SOON, "the port is free", || !sh(&host, "ss -Htln").contains(&format!(":{port} ")));
+    }
+    let rfw = host.rfw(IPTABLES).reconfigure("= ::\n", "= 203.0.113.7\n");
+    let message = "can't listen on 203.0.113.7:7393: Cannot assign requested address (os error 99)";
+    is_refused(&rfw, "an address of another host", 1, message);
+}
+
+#[test]
+fn two_servers_on_one_port_are_refused_before_a_rule_is_touched() {
+    let host = Host::new();
+    add_foreign_rules(&host);
+    for ip in ["= ::\n", "= 0.0.0.0\n", "= 127.0.0.1\n"] {
+        let rfw = host.rfw(IPTABLES).reconfigure("= ::\n", ip).configure("local.server.port = 7393");
+        let before = kernel(&host);
+        let said = try_start(&rfw, &[]);
+        assert!(said.status == Some(78) || said.status == Some(1), "{said:#?}");
+        assert_eq!(said.err.lines().count(), 1, "{said:#?}");
+        assert_eq!(kernel(&host), before, "{ip}");
+    }
+}
+
+#[test]
+fn a_second_rfw_ends_and_leaves_the_first_as_it_is() {
+    let host = Host::new();
+    let rfw = host.rfw(IPTABLES).start();
+    rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+    let before = kernel(&host);
+    let arguments = ["10", RFW, "-f", "rfw.conf", "--logfile", "second.log"];
+    let err = host.run("timeout", &arguments).fails_with(1);
+    assert_eq!(err, "rfw: can't listen on [::]:7393: Address already in use (os error 98)\n");
+    assert_eq!(kernel(&host), before);
+    assert_eq!(rfw.ok("GET", "/list").as_array().map(Vec::len), Some(1));
+}
