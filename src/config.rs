@@ -433,6 +433,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/read.rs"));
+
     const BASE: &str = "[config]\noutward.server\nauth.username = me\nauth.password = secret\n";
 
     fn parse(text: &str) -> Result<Config, String> {
@@ -490,49 +492,9 @@ mod tests {
 
     #[test]
     fn wrong_lines_are_named() {
-        let golden = [
-            ("outward.server.port = 0", "5: outward.server.port: \"0\": expected a port from 1 to 65535"),
-            (
-                "outward.server.port = 65536",
-                "5: outward.server.port: \"65536\": expected a port from 1 to 65535",
-            ),
-            ("outward.server.port = +1", "5: outward.server.port: \"+1\": expected a port from 1 to 65535"),
-            ("outward.server.ip = eth0", "5: outward.server.ip: \"eth0\": expected an IPv4 or IPv6 address"),
-            ("outward.server", "5: outward.server: already set in line 2"),
-            ("Outward.Server", "5: outward.server: already set in line 2"),
-            (
-                "non.restful = no",
-                "5: non.restful: takes no value: expected the bare name for on, or a # before it for off",
-            ),
-            ("default.expire", "5: default.expire: has no value: expected default.expire = value"),
-            ("whitelist.file =", "5: whitelist.file: has no value: expected whitelist.file = value"),
-            (
-                "default.expire = soon",
-                "5: default.expire: \"soon\" is not a time span: expected seconds, or a number with s, m, h or d, up to 36500d",
-            ),
-            ("outward.sever.port = 1", "5: unknown option \"outward.sever.port\""),
-            (
-                "ipset = yes",
-                "5: ipset: takes no value: expected the bare name for on, or a # before it for off",
-            ),
-            ("ipset.maxelem = 0", "5: ipset.maxelem: \"0\": expected a number from 1 to 4294967295"),
-            (
-                "default.expire = 30d\nipset",
-                "5: default.expire: 2592000 seconds are more than a set can hold: expected at most 2147483, or 0",
-            ),
-            ("[other]", "5: \"[other]\": expected one section, [config], before all options"),
-            ("[config]", "5: \"[config]\": expected one section, [config], before all options"),
-            (
-                "iptables.path = nft",
-                "5: iptables.path: \"nft\" has no \"iptables\" in its name: expected ip6tables.path to be set too",
-            ),
-        ];
-        for (line, message) in golden {
-            assert_eq!(
-                parse(&format!("{BASE}{line}\n")).unwrap_err(),
-                format!("rfw.conf:{message}"),
-                "{line}"
-            );
+        for (at, [line, message]) in cases("config-refused.txt") {
+            let error = parse(&format!("{BASE}{line}\n")).unwrap_err();
+            assert_eq!(error, format!("rfw.conf:{message}"), "{at}");
         }
         let golden = [
             ("outward.server\n", "1: \"outward.server\": expected one section, [config], before all options"),

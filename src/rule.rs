@@ -347,40 +347,19 @@ impl fmt::Display for RuleError {
 mod tests {
     use super::*;
 
+    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/read.rs"));
+
     #[test]
     fn interfaces_are_checked_and_made_patterns() {
-        let golden = [
-            ("eth0", Some("eth0")),
-            ("eth", Some("eth+")),
-            ("Wan", Some("Wan+")),
-            ("br-1a2b", Some("br-1a2b+")),
-            ("eth0.100", Some("eth0.100")),
-            ("eth0:1", Some("eth0:1")),
-            ("veth@if7", Some("veth@if7")),
-            ("x", Some("x+")),
-            ("abcdefghijklmn", Some("abcdefghijklmn+")),
-            ("abcdefghijklmno", Some("abcdefghijklmno")),
-            ("abcdefghijklmn1", Some("abcdefghijklmn1")),
-            ("abcdefghijklmnop", None),
-            ("", None),
-            ("-eth0", None),
-            ("eth+", None),
-            ("eth 0", None),
-            ("eth/0", None),
-            ("!eth0", None),
-            ("ANY", None),
-            ("5.6.7.8", None),
-            ("::1", None),
-            ("any", None),
-            ("..", None),
-            ("ü", None),
-            ("eth0\n", None),
-        ];
-        for (text, pattern) in golden {
+        for (at, [text, pattern]) in cases("interface.txt") {
             let interface = text.parse::<Interface>().ok();
-            assert_eq!(interface.as_ref().map(Interface::pattern).as_deref(), pattern, "{text}");
-            if let Some(pattern) = pattern {
-                assert_eq!(Interface::from_pattern(pattern), interface, "{pattern}");
+            assert_eq!(
+                interface.as_ref().map_or("-".to_owned(), |interface| interface.pattern().to_string()),
+                pattern,
+                "{at}"
+            );
+            if interface.is_some() {
+                assert_eq!(Interface::from_pattern(&pattern), interface, "{at}");
             }
         }
         for foreign in ["eth0+", "+", "eth", "", "!eth0", "abcdefghijklmno+"] {
