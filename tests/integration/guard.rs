@@ -1,6 +1,7 @@
 //! The white list and the guard of rfw's own port, with real packets from other
 //! addresses, in both families and both variants of iptables.
 
+use crate::golden::cases;
 use crate::host::{Host, SOON, in_both_variants, of_ipv6, until};
 use serde_json::json;
 use std::process::Stdio;
@@ -18,68 +19,6 @@ const WHITE_LIST: &str = "# who may give orders
 2001:db8:2::10 - 2001:db8:2::1f
 ";
 
-/// What touches it.
-const TOUCHES: [&str; 38] = [
-    "/drop/input/any/127.0.0.1",
-    "/reject/input/eth0/127.0.0.1",
-    "/accept/input/any/127.0.0.1",
-    "/drop/output/any/127.0.0.0/16",
-    "/drop/input/any/10.1.2.3",
-    "/drop/input/any/10.1.2.3/32",
-    "/drop/input/any/10.1.2.0/24",
-    "/drop/input/any/10.0.0.0/9",
-    "/drop/input/any/::ffff:10.1.2.3",
-    "/drop/input/any/::ffff:10.1.2.0/120",
-    "/reject/output/any/10.1.2.3",
-    "/accept/output/any/10.1.2.3",
-    "/drop/input/any/192.168.0.0",
-    "/drop/input/any/192.168.255.255",
-    "/accept/input/any/192.168.77.0/24",
-    "/reject/input/any/192.168.0.0/16",
-    "/drop/output/any/192.128.0.0/9",
-    "/drop/input/any/172.16.5.1",
-    "/drop/input/any/203.0.113.5",
-    "/drop/input/any/203.0.113.7",
-    "/drop/input/any/203.0.113.9",
-    "/reject/output/any/203.0.113.8/30",
-    "/drop/input/any/198.51.100.7",
-    "/drop/input/any/2001:db8::5",
-    "/reject/output/any/2001:db8::5/128",
-    "/accept/input/any/2001:db8::/32",
-    "/drop/input/any/2001::/16",
-    "/drop/input/any/2001:db8:1:2:3::4",
-    "/drop/output/any/2001:db8:2::10",
-    "/drop/output/any/2001:db8:2::1f",
-    "/drop/forward/any/10.1.2.3",
-    "/drop/forward/any/10.1.2.3/any/8.8.8.8",
-    "/drop/forward/any/8.8.8.8/any/10.1.2.3",
-    "/accept/forward/any/8.8.8.8/eth0/192.168.1.1",
-    "/reject/forward/eth0/192.168.1.1/any/8.8.8.8",
-    "/drop/forward/any/0.0.0.0/any/203.0.113.6",
-    "/drop/forward/any/2001:db8:1::/64/any/::",
-    "/drop/forward/any/2001:db8:9::1/any/2001:db8::/64",
-];
-
-/// What passes close by.
-const PASSES: [&str; 16] = [
-    "/drop/input/any/127.0.0.2",
-    "/drop/input/any/10.1.2.2",
-    "/drop/input/any/10.1.2.4/30",
-    "/reject/input/any/192.167.255.255",
-    "/accept/output/any/192.169.0.0",
-    "/drop/input/any/172.16.4.255",
-    "/drop/input/any/172.16.6.0/24",
-    "/drop/input/any/203.0.113.4",
-    "/drop/input/any/203.0.113.10",
-    "/drop/input/any/198.51.100.6",
-    "/drop/input/any/2001:db8::4",
-    "/drop/input/any/2001:db8:2::f",
-    "/drop/output/any/2001:db8:2::20",
-    "/reject/output/any/2001:db8:3::/48",
-    "/drop/forward/any/0.0.0.0/any/8.8.8.8",
-    "/drop/forward/any/2001:db8::4/any/::",
-];
-
 /// A rule as rfw makes it, put in by hand.
 #[track_caller]
 fn put_by_hand(host: &Host, iptables: &str, rule: &str) {
@@ -93,15 +32,16 @@ fn no_rule_may_touch_the_white_list() {
         let host = Host::new();
         let rfw = host.rfw(iptables).white_list(WHITE_LIST).start();
         let before = host.tables(iptables);
-        for path in TOUCHES {
-            let error = rfw.refused("PUT", path, 400);
-            assert!(error.contains("white-listed"), "{path}: {error}");
+        for (at, [path]) in cases("guard-touches.txt") {
+            let error = rfw.refused("PUT", &path, 400);
+            assert!(error.contains("white-listed"), "{at}: {error}");
         }
         assert_eq!(host.tables(iptables), before, "{iptables}");
-        for path in PASSES {
-            assert_eq!(rfw.ok("PUT", path)["result"], "inserted", "{path}");
+        let passes = cases("guard-passes.txt");
+        for (at, [path]) in &passes {
+            assert_eq!(rfw.ok("PUT", path)["result"], "inserted", "{at}");
         }
-        assert_eq!(host.tables(iptables).concat().len(), before.concat().len() + PASSES.len());
+        assert_eq!(host.tables(iptables).concat().len(), before.concat().len() + passes.len());
     });
 }
 

@@ -1,6 +1,7 @@
 //! From a tree or a tarball to an installed rfw, and back: `make install`,
 //! `make uninstall`, the systemd unit, `make dist`.
 
+use crate::golden::cases;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -9,40 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 const TREE: &str = env!("CARGO_MANIFEST_DIR");
 const RFW: &str = env!("CARGO_BIN_EXE_rfw");
-
-/// All that a first installation makes, by mode and place.
-const INSTALLED: &str = "\
-755 etc
-755 etc/logrotate.d
-644 etc/logrotate.d/rfw
-755 etc/rfw
-755 etc/rfw/deploy
-644 etc/rfw/deploy/README.md
-755 etc/rfw/deploy/rfwgen
-600 etc/rfw/rfw.conf
-700 etc/rfw/ssl
-644 etc/rfw/white.list
-755 usr
-755 usr/local
-755 usr/local/lib
-755 usr/local/lib/systemd
-755 usr/local/lib/systemd/system
-644 usr/local/lib/systemd/system/rfw.service
-755 usr/local/sbin
-755 usr/local/sbin/rfw
-755 usr/local/share
-755 usr/local/share/man
-755 usr/local/share/man/man1
-644 usr/local/share/man/man1/rfwgen.1
-755 usr/local/share/man/man5
-644 usr/local/share/man/man5/rfw.conf.5
-755 usr/local/share/man/man8
-644 usr/local/share/man/man8/rfw.8
-755 usr/local/share/rfw
-755 usr/local/share/rfw/fail2ban
-755 usr/local/share/rfw/fail2ban/action.d
-644 usr/local/share/rfw/fail2ban/action.d/rfw.conf
-";
 
 /// The files of it that uninstalling leaves.
 const LEFT: [&str; 2] = ["etc/rfw/rfw.conf", "etc/rfw/white.list"];
@@ -93,7 +60,12 @@ impl Drop for Folder {
     }
 }
 
-/// Everything below a folder, as in [`INSTALLED`].
+/// All that a first installation makes, by mode and place.
+fn installed() -> String {
+    cases("installed.txt").into_iter().map(|(_, [line])| line + "\n").collect()
+}
+
+/// Everything below a folder, in the same form.
 fn list(folder: &Path) -> String {
     let mut lines = Vec::new();
     add_below(folder, folder, &mut lines);
@@ -153,7 +125,7 @@ fn everything_is_installed_with_its_mode() {
     let mut command = Command::new("sh");
     command.args(["-c", script, "sh", TREE, RFW, &dir.path("")]);
     let said = run(command.env_clear().env("PATH", "/usr/bin:/bin"), true);
-    assert_eq!(dir.list(), INSTALLED);
+    assert_eq!(dir.list(), installed());
 
     let unit = dir.read("usr/local/lib/systemd/system/rfw.service");
     assert!(unit.contains("\nExecStart=/usr/local/sbin/rfw -f /etc/rfw/rfw.conf\n"), "{unit}");
@@ -182,7 +154,7 @@ fn a_second_installation_changes_nothing() {
     let dir = Folder::new();
     install(&dir);
     install(&dir);
-    assert_eq!(dir.list(), INSTALLED);
+    assert_eq!(dir.list(), installed());
 }
 
 #[test]
@@ -378,7 +350,7 @@ fn the_binary_tarball_installs(dir: &Folder, name: &str) {
     let root = Folder(dir.0.join("root"));
     let mut command = make(&dir.path(name), &["install", &format!("DESTDIR={}", root.path(""))]);
     run(command.env("PATH", format!("{}:/usr/bin:/bin", dir.path("fake"))), true);
-    assert_eq!(root.list(), INSTALLED);
+    assert_eq!(root.list(), installed());
     assert!(!dir.0.join("called").exists(), "make install has built something");
 
     let is_root = run(Command::new("id").arg("-u"), true).trim() == "0";

@@ -1,5 +1,6 @@
 //! Lists of rules: their keys and values, and what is asked of them.
 
+use crate::golden::cases;
 use crate::host::{Host, SOON, in_all_ways, in_both_variants, of_ipv6, until};
 use crate::rules::strings;
 use serde_json::Value;
@@ -116,25 +117,8 @@ fn a_list_is_of_the_chain_and_interface_asked_for() {
         ] {
             rfw.ok("PUT", path);
         }
-        let golden = [
-            ("/list", "3 2 1 6 5 4 7"),
-            ("/list/", "3 2 1 6 5 4 7"),
-            ("/list/input", "3 2 1 7"),
-            ("/list/INPUT/", "3 2 1 7"),
-            ("/list/output", "4"),
-            ("/list/forward", "6 5"),
-            ("/list/input/eth0", "2 7"),
-            ("/list/input/eth", "3"),
-            ("/list/input/ETH0", ""),
-            ("/list/input/any", "1"),
-            ("/list/output/eth0", "4"),
-            ("/list/output/any", ""),
-            ("/list/forward/eth0", "6 5"),
-            ("/list/forward/ppp0", "6"),
-            ("/list/input/eth%30", "2 7"),
-        ];
-        for (path, expected) in golden {
-            let reply = rfw.request("GET", path);
+        for (at, [path, expected]) in cases("list-of-chain.txt") {
+            let reply = rfw.request("GET", &path);
             let list = reply.json();
             let last = |row: &Value| {
                 let address = ["source", "destination"].map(|key| row[key].as_str().unwrap());
@@ -142,10 +126,10 @@ fn a_list_is_of_the_chain_and_interface_asked_for() {
             };
             let there: Vec<String> =
                 list.as_array().unwrap().iter().map(|row| last(row).to_string()).collect();
-            assert_eq!(there.join(" "), expected, "{iptables}: {path}");
-            let head = rfw.request("HEAD", path);
-            assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
-            assert_eq!(head.header("Content-Type"), reply.header("Content-Type"), "{path}");
+            assert_eq!(there.join(" "), expected, "{iptables}: {at}");
+            let head = rfw.request("HEAD", &path);
+            assert_eq!((head.status, head.body.as_str()), (200, ""), "{at}");
+            assert_eq!(head.header("Content-Type"), reply.header("Content-Type"), "{at}");
         }
     });
 }
@@ -169,32 +153,8 @@ fn a_lookup_gives_what_holds_an_address() {
         ] {
             rfw.ok("PUT", path);
         }
-        let golden = [
-            ("/list?address=1.2.3.4", "1.2.0.0/16 1.2.3.0/24 1.2.3.0/28 1.2.3.4 1.2.3.4 1.2.3.4"),
-            ("/list?address=1.2.3.4/32", "1.2.0.0/16 1.2.3.0/24 1.2.3.0/28 1.2.3.4 1.2.3.4 1.2.3.4"),
-            ("/list?address=::ffff:1.2.3.4", "1.2.0.0/16 1.2.3.0/24 1.2.3.0/28 1.2.3.4 1.2.3.4 1.2.3.4"),
-            ("/list?address=%31.2.3.5", "1.2.0.0/16 1.2.3.0/24 1.2.3.0/28 1.2.3.5"),
-            ("/list?address=1.2.3.0/24", "1.2.0.0/16 1.2.3.0/24"),
-            ("/list?address=1.2.3.77/24", "1.2.0.0/16 1.2.3.0/24"),
-            ("/list?address=1.2.0.0/15", ""),
-            ("/list?address=1.3.0.1", ""),
-            ("/list?address=9.9.9.9", "1.2.3.0/28 1.2.3.4"),
-            ("/list/input?address=1.2.3.4", "1.2.0.0/16 1.2.3.0/24 1.2.3.4"),
-            ("/list/input/any?address=1.2.3.4", "1.2.0.0/16 1.2.3.4"),
-            ("/list/input/eth0?address=1.2.3.4", "1.2.3.0/24"),
-            ("/list/input/eth?address=1.2.3.4", ""),
-            ("/list/output?address=1.2.3.4", "1.2.3.4"),
-            ("/list/forward?address=1.2.3.4", "1.2.3.0/28 1.2.3.4"),
-            ("/list/forward/eth0?address=1.2.3.4", "1.2.3.4"),
-            ("/list/forward/eth0?address=9.9.9.1", "1.2.3.4"),
-            ("/list?address=2001:db8::1", "2001:db8::/32 2001:db8::1"),
-            ("/list?address=2001:DB8:0::2", "2001:db8::/32"),
-            ("/list?address=2001:db8:1::/48", "2001:db8::/32"),
-            ("/list?address=2001:db9::/32", "2001:db9::/32"),
-            ("/list/input?address=2001:db9::1", ""),
-        ];
-        for (path, expected) in golden {
-            let list = rfw.ok("GET", path);
+        for (at, [path, expected]) in cases("lookup.txt") {
+            let list = rfw.ok("GET", &path);
             let mut found: Vec<&str> = list
                 .as_array()
                 .unwrap()
@@ -209,7 +169,7 @@ fn a_lookup_gives_what_holds_an_address() {
                 })
                 .collect();
             found.sort_unstable();
-            assert_eq!(found.join(" "), expected, "{path}: {list:#}");
+            assert_eq!(found.join(" "), expected, "{at}: {list:#}");
         }
         for query in [
             "address=",

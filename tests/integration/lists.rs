@@ -4,36 +4,13 @@
 
 mod body;
 
+use crate::golden::cases;
 use crate::host::{Host, Rfw, SOON, in_all_ways, of_ipv6, until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-
-/// Lists as feeds have them, and what they hold.
-const FORMATS: [(&str, &str); 17] = [
-    ("1.2.3.4", "1.2.3.4/32"),
-    ("1.2.3.4\n", "1.2.3.4/32"),
-    ("1.2.3.4\r\n5.6.7.0/24\r\n", "1.2.3.4/32 5.6.7.0/24"),
-    ("1.2.3.4\r\n\r\n\r\n", "1.2.3.4/32"),
-    ("# a feed\n#\n\n1.2.3.4\n# its end", "1.2.3.4/32"),
-    ("; a feed\n1.10.16.0/20 ; SBL256894\n;\n", "1.10.16.0/20"),
-    ("1.2.3.4 # why\n5.6.7.8#why\n", "1.2.3.4/32 5.6.7.8/32"),
-    ("1.2.3.4\t10\n5.6.7.8\t3\r\n9.9.9.9 1\n", "1.2.3.4/32 5.6.7.8/32 9.9.9.9/32"),
-    ("  1.2.3.4  \n\t5.6.7.8\t\n", "1.2.3.4/32 5.6.7.8/32"),
-    (
-        "1.2.3.4\n2001:db8::1\n5.6.7.0/24\n2001:db8:1::/48\n",
-        "1.2.3.4/32 5.6.7.0/24 2001:db8::1/128 2001:db8:1::/48",
-    ),
-    ("2001:db8::1\n", "2001:db8::1/128"),
-    ("1.2.3.4\n1.2.3.4\n1.2.3.4/32\n::ffff:1.2.3.4\n", "1.2.3.4/32"),
-    ("2001:DB8::1\n2001:db8:0::1/128\n", "2001:db8::1/128"),
-    ("1.2.3.77/24\n1.2.3.0/24\n", "1.2.3.0/24"),
-    ("1.2.3.4\n1.2.3.0/24\n1.2.0.0/16\n", "1.2.3.4/32 1.2.3.0/24 1.2.0.0/16"),
-    ("\n\n\n1.2.3.4", "1.2.3.4/32"),
-    ("1.2.0.0/9\n2001:db8::/16\n", "1.0.0.0/9 2001::/16"),
-];
 
 /// The networks that rfw keeps.
 fn networks(host: &Host, iptables: &str) -> BTreeSet<String> {
@@ -70,20 +47,16 @@ fn every_format_of_a_feed_is_read_and_deleted_by_the_same_list() {
     in_all_ways(|iptables, option| {
         let host = Host::new();
         let rfw = start(&host, iptables, option);
-        for (list, expected) in FORMATS {
-            let expected = set_of(expected);
-            let answer = rfw.send_ok("PUT", "/drop/input/any", list);
-            assert_eq!(networks(&host, iptables), expected, "{list:?}");
+        for (at, [list, expected]) in cases("feeds.txt") {
+            let expected = set_of(&expected);
+            let answer = rfw.send_ok("PUT", "/drop/input/any", &list);
+            assert_eq!(networks(&host, iptables), expected, "{at}");
             let counts = ["inserted", "refreshed", "skipped_total"].map(|key| answer[key].as_u64().unwrap());
-            assert_eq!(counts, [expected.len() as u64, 0, 0], "{list:?}: {answer}");
+            assert_eq!(counts, [expected.len() as u64, 0, 0], "{at}: {answer}");
             assert_eq!(answer["skipped"], json!([]));
-            let answer = rfw.send_ok("DELETE", "/drop/input/any", list);
-            assert_eq!(
-                (&answer["deleted"], &answer["absent"]),
-                (&json!(expected.len()), &json!(0)),
-                "{list:?}"
-            );
-            assert_eq!(networks(&host, iptables), set_of(""), "{list:?}");
+            let answer = rfw.send_ok("DELETE", "/drop/input/any", &list);
+            assert_eq!((&answer["deleted"], &answer["absent"]), (&json!(expected.len()), &json!(0)), "{at}");
+            assert_eq!(networks(&host, iptables), set_of(""), "{at}");
         }
     });
 }
@@ -141,44 +114,28 @@ fn a_line_that_is_no_address_refuses_the_whole_list_and_nothing_changes() {
         let many = hosts(0..1000);
         let html = "<!DOCTYPE html>\n<html><body>503 Service Unavailable</body></html>\n";
         let long = "7".repeat(5000);
-        let golden = [
+        let generated = [
             (html.to_owned(), "line 1: \"<!DOCTYPE html>\" is not an address or network"),
             (format!("{many}{html}"), "line 1001: \"<!DOCTYPE html>\" is not an address or network"),
             (format!("{many}{html}{many}"), "line 1001: \"<!DOCTYPE html>\""),
             (format!("{many}1.2.3"), "line 1001: \"1.2.3\" is not an address or network"),
             (format!("{many}\n\n# x\n1.2.3.4.5\n"), "line 1004: \"1.2.3.4.5\""),
-            ("1.2.3.4\n1.2.3.4 x\n".to_owned(), "line 2: \"1.2.3.4 x\""),
-            ("1.2.3.4\n1.2.3.4 1 2\n".to_owned(), "line 2: \"1.2.3.4 1 2\""),
-            ("1.2.3.4\n1.2.3.4, 5.6.7.8\n".to_owned(), "line 2: \"1.2.3.4, 5.6.7.8\""),
-            ("1.2.3.4\n1.2.3.1-1.2.3.9\n".to_owned(), "line 2: \"1.2.3.1-1.2.3.9\""),
-            ("1.2.3.4\n1.2.3.0/33\n".to_owned(), "line 2: \"1.2.3.0/33\" has no proper mask"),
-            ("1.2.3.4\n2001:db8::/129\n".to_owned(), "line 2: \"2001:db8::/129\" has no proper mask"),
-            ("1.2.3.4\n1.2.3.0/\n".to_owned(), "line 2: \"1.2.3.0/\""),
-            ("1.2.3.4\n1.2.3.0/255.255.255.0\n".to_owned(), "line 2: \"1.2.3.0/255.255.255.0\""),
-            ("1.2.3.4\nhost.example\n".to_owned(), "line 2: \"host.example\""),
-            ("1.2.3.4\n01.2.3.4\n".to_owned(), "line 2: \"01.2.3.4\""),
-            ("1.2.3.4\n2001:db8:::1\n".to_owned(), "line 2: \"2001:db8:::1\""),
-            ("1.2.3.4\nfe80::1%eth0\n".to_owned(), "line 2: \"fe80::1%eth0\""),
-            ("1.2.3.4\nadd x 1.2.3.4\n".to_owned(), "line 2: \"add x 1.2.3.4\""),
-            ("1.2.3.4\n-j ACCEPT\n".to_owned(), "line 2: \"-j ACCEPT\""),
-            ("1.2.3.4\r5.6.7.8\r".to_owned(), "line 1: "),
-            ("1.2.3.4\0\n".to_owned(), "line 1: \"1.2.3.4\\0\""),
-            ("\u{feff}1.2.3.4\n".to_owned(), "line 1: "),
             (format!("1.2.3.4\n{long}\n"), "line 2: \"7777777777"),
             (format!("1.2.3.4\n1.2.3.4 {long}\n"), "line 2: "),
         ];
-        for (count, (list, part)) in golden.iter().enumerate() {
-            for method in ["PUT", "POST", "DELETE"] {
-                let reply = rfw.send(method, "/drop/input/any", list);
-                let error = reply.json()["error"].as_str().unwrap().to_owned();
-                assert_eq!(reply.status, 400, "{part}: {error}");
-                assert!(error.contains(part) && error.ends_with("; nothing was changed"), "{part}: {error}");
-                assert!(error.len() < 400, "{error}");
-                if count > 4 {
-                    break;
-                }
-            }
-            assert_eq!(host.everything(iptables), before, "{part}");
+        let is_refused = |method: &str, list: &str, part: &str, at: &str| {
+            let reply = rfw.send(method, "/drop/input/any", list);
+            let error = reply.json()["error"].as_str().unwrap().to_owned();
+            assert_eq!(reply.status, 400, "{at}: {error}");
+            assert!(error.contains(part) && error.ends_with("; nothing was changed"), "{at}: {error}");
+            assert!(error.len() < 400, "{at}: {error}");
+            assert_eq!(host.everything(iptables), before, "{at}");
+        };
+        for (list, part) in &generated {
+            ["PUT", "POST", "DELETE"].iter().for_each(|method| is_refused(method, list, part, part));
+        }
+        for (at, [list, part]) in cases("feed-refused.txt") {
+            is_refused("PUT", &list, &part, &at);
         }
         assert_eq!(rfw.send_ok("PUT", "/drop/input/any", "1.2.3.4\n9.9.9.9\n")["inserted"], 1);
     });
@@ -267,28 +224,15 @@ fn the_counts_of_a_list_are_those_of_the_kernel() {
     in_all_ways(|iptables, option| {
         let host = Host::new();
         let rfw = start(&host, iptables, option);
-        let golden = [
-            ("PUT", hosts(0..10), [10, 0], 10),
-            ("PUT", hosts(0..10), [0, 10], 10),
-            ("PUT", hosts(5..20), [10, 5], 20),
-            ("PUT", hosts(19..20), [0, 1], 20),
-            ("PUT", hosts(20..21), [1, 0], 21),
-            ("PUT", hosts(0..50), [29, 21], 50),
-            ("DELETE", hosts(49..60), [1, 10], 49),
-            ("DELETE", hosts(49..60), [0, 11], 49),
-            ("DELETE", hosts(0..1), [1, 0], 48),
-            ("PUT", "2001:db8::1\n10.1.0.5\n2001:db8::2\n".to_owned(), [2, 1], 50),
-            ("DELETE", "2001:db8::1\n10.1.0.5\n9.9.9.9\n2001:db8::9\n".to_owned(), [2, 2], 48),
-            ("DELETE", "10.1.0.0/24\n".to_owned(), [0, 1], 48),
-            ("DELETE", format!("{}2001:db8::2\n", hosts(0..60)), [48, 13], 0),
-            ("DELETE", hosts(0..3), [0, 3], 0),
-            ("PUT", hosts(0..3), [3, 0], 3),
-        ];
-        for (row, (method, list, counts, left)) in golden.iter().enumerate() {
-            let answer = rfw.send_ok(method, "/drop/forward/eth", list);
-            let keys = if *method == "PUT" { ["inserted", "refreshed"] } else { ["deleted", "absent"] };
-            assert_eq!(keys.map(|key| answer[key].as_u64().unwrap()), *counts, "row {row}: {answer}");
-            assert_eq!(networks(&host, iptables).len(), *left, "row {row}");
+        for (at, [method, words, counts, left]) in cases("list-counts.txt") {
+            let lines = words.split(' ').map(|word| match word.split_once("..") {
+                Some((first, end)) => hosts(first.parse().unwrap()..end.parse().unwrap()),
+                None => format!("{word}\n"),
+            });
+            let answer = rfw.send_ok(&method, "/drop/forward/eth", &lines.collect::<String>());
+            let keys = if method == "PUT" { ["inserted", "refreshed"] } else { ["deleted", "absent"] };
+            assert_eq!(keys.map(|key| answer[key].to_string()).join(" "), counts, "{at}: {answer}");
+            assert_eq!(networks(&host, iptables).len().to_string(), left, "{at}");
         }
     });
 }

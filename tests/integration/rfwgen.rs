@@ -4,6 +4,7 @@
 
 mod refusal;
 
+use crate::golden::cases;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -491,24 +492,13 @@ fn every_address_and_name_is_in_the_certificate_once() {
 #[test]
 fn the_folder_is_named_after_the_server_in_one_way_only() {
     let longest = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(56));
-    let cases: [(&[&str], &str); 11] = [
-        (&["255.255.255.255"], "255.255.255.255"),
-        (&["1.0.0.0"], "1.0.0.0"),
-        (&["2001:db8::1"], "2001-db8--1"),
-        (&["2001:0DB8:0:0:0:0:0:1"], "2001-db8--1"),
-        (&["::1"], "--1"),
-        (&["1:0:0:2:0:0:0:3"], "1-0-0-2--3"),
-        (&["1:0:0:2:3:0:0:4"], "1--2-3-0-0-4"),
-        (&["fe80:1:2:3:4:5:6::"], "fe80-1-2-3-4-5-6-0"),
-        (&["--dns", "fw.example.org"], "fw.example.org"),
-        (&["--dns=FW"], "fw"),
-        (&["--dns", &longest], &longest),
-    ];
-    for (arguments, name) in cases {
+    let mut folders = cases("rfwgen-folder.txt");
+    folders.push(("the longest name".to_owned(), [format!("--dns {longest}"), longest]));
+    for (at, [arguments, name]) in folders {
         let place = Place::new();
-        place.rfwgen(arguments).exits(0);
+        place.rfwgen(&arguments.split(' ').collect::<Vec<_>>()).exits(0);
         let crt = format!("server_{name}/server.crt");
-        assert!(place.path(&crt).is_file(), "{arguments:?}: {:?}", place.listing());
+        assert!(place.path(&crt).is_file(), "{at}: {:?}", place.listing());
         place.verify(&crt, &[]).exits(0);
     }
 }

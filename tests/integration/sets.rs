@@ -6,6 +6,7 @@ mod order;
 mod switch;
 mod tools;
 
+use crate::golden::cases;
 use crate::host::{Host, Rfw, SOON, in_both_variants, until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -51,32 +52,17 @@ fn one_set_and_one_rule_hold_all_addresses_of_a_place() {
     in_both_variants(|iptables| {
         let host = Host::new();
         let rfw = start(&host, iptables);
-        let golden = [
-            ("/drop/input/any/1.0.0.1", "rfw4-ids"),
-            ("/drop/input/any/1.0.0.0/24", "rfw4-ids"),
-            ("/accept/input/any/1.0.0.1", "rfw4-ias"),
-            ("/reject/input/any/1.0.0.1", "rfw4-irs"),
-            ("/drop/input/eth0/1.0.0.1", "rfw4-ids-eth0"),
-            ("/drop/input/eth0/1.0.0.2", "rfw4-ids-eth0"),
-            ("/drop/input/eth/1.0.0.2", "rfw4-ids-eth+"),
-            ("/drop/output/any/1.0.0.1", "rfw4-odd"),
-            ("/drop/forward/any/1.0.0.1", "rfw4-fds"),
-            ("/drop/forward/any/0.0.0.0/any/1.0.0.1", "rfw4-fdd"),
-            ("/drop/forward/ppp/1.0.0.1/eth0", "rfw4-fds-ppp+,eth0"),
-            ("/drop/input/any/2001:db8::1", "rfw6-ids"),
-            ("/drop/input/any/2001:db8::/32", "rfw6-ids"),
-            ("/drop/output/eth0/2001:db8::1", "rfw6-odd-eth0"),
-        ];
-        for (path, _) in golden {
-            assert_eq!(rfw.ok("PUT", path)["result"], "inserted", "{path}");
+        let golden = cases("set-names.txt");
+        for (at, [path, _]) in &golden {
+            assert_eq!(rfw.ok("PUT", path)["result"], "inserted", "{at}");
         }
-        let names: BTreeSet<&str> = golden.into_iter().map(|(_, set)| set).collect();
+        let names: BTreeSet<&str> = golden.iter().map(|(_, [_, set])| set.as_str()).collect();
         assert_eq!(host.sets(), names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
         let tables = host.tables(iptables).concat();
         for name in names {
             let uses = |line: &&String| line.contains(&format!("--match-set {name} "));
             assert_eq!(tables.iter().filter(uses).count(), 1, "{name}: {tables:#?}");
-            let count = golden.iter().filter(|(_, set)| *set == name).count();
+            let count = golden.iter().filter(|(_, [_, set])| *set == name).count();
             assert_eq!(elements(&host, name).len(), count, "{name}");
         }
         assert_eq!(host.kept(iptables).len(), golden.len());
@@ -297,21 +283,21 @@ fn counters_in_a_list_are_those_of_the_set() {
         rfw.spawn();
         compare(&rfw);
         let row = &rfw.ok("GET", "/list?address=10.0.0.2")[0];
-        let golden = [
-            ("chain", "INPUT"),
-            ("target", "DROP"),
-            ("prot", "all"),
-            ("opt", "--"),
-            ("inp", "*"),
-            ("out", "*"),
-            ("source", "10.0.0.2"),
-            ("destination", "0.0.0.0/0"),
-            ("extra", "match-set rfw4-ids"),
-            ("pkts", "3"),
-            ("bytes", "252"),
-        ];
-        for (key, value) in golden {
-            assert_eq!(row[key], value, "{key}: {row}");
+        let expected = json!({
+            "chain": "INPUT",
+            "target": "DROP",
+            "prot": "all",
+            "opt": "--",
+            "inp": "*",
+            "out": "*",
+            "source": "10.0.0.2",
+            "destination": "0.0.0.0/0",
+            "extra": "match-set rfw4-ids",
+            "pkts": "3",
+            "bytes": "252",
+        });
+        for (key, value) in expected.as_object().unwrap() {
+            assert_eq!(&row[key], value, "{key}: {row}");
         }
         let number: usize = row["num"].as_str().unwrap().parse().unwrap();
         let rules = host.run(iptables, &["-w", "-S", "INPUT", &number.to_string()]).ok();

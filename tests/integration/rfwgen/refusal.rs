@@ -1,6 +1,7 @@
 //! What is refused, and runs that are cut short.
 
 use super::{FIRST_RUN, Place, SCRIPT, SERVER_CRT, which};
+use crate::golden::cases;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -10,117 +11,24 @@ use std::os::unix::fs::symlink;
 
 #[test]
 fn bad_input_makes_no_file_and_no_folder() {
-    let addresses = [
-        "",
-        " ",
-        "\n",
-        "x",
-        "-",
-        "-x",
-        "--",
-        "--x",
-        "*",
-        "$(id)",
-        "`id`",
-        "..",
-        "/",
-        "1.1.1.1/32",
-        "../1.1.1.1",
-        "localhost",
-        "fw.example.org",
-        "1",
-        "1.2",
-        "1.2.3",
-        "1.2.3.",
-        ".1.2.3.4",
-        "1..2.3",
-        "1.2.3.4.",
-        "1.2.3.4.5",
-        "999.1.1.1",
-        "1.1.1.256",
-        "1.2.3.04",
-        "01.2.3.4",
-        "00.0.0.0",
-        "0.0.0.0",
-        "0x1.2.3.4",
-        "1.2.3.4 ",
-        " 1.2.3.4",
-        "1.2.3.4\n",
-        "1.2.3.4\n5.6.7.8",
-        "1.2.3.4,IP:5.6.7.8",
-        "-1.2.3.4",
-        "1.2.3.+4",
-        "1,2,3,4",
-        "\u{661}.1.1.1",
-        ":",
-        "::",
-        ":::",
-        "::1::2",
-        "1::2::3",
-        "1:2:3:4:5:6:7",
-        "1:2:3:4:5:6:7:8:9",
-        "1:2:3:4:5:6:7:8::",
-        ":1::2",
-        "1::2:",
-        "12345::",
-        "::g",
-        "::1%eth0",
-        "[::1]",
-        "::1/64",
-        "::ffff:1.2.3.4",
-        "::1\n",
-        "1.2.3.4:7393",
-    ];
-    let long_label = "a".repeat(64);
+    let mut refused = cases("rfwgen-refused.txt");
     let long_name = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "b".repeat(57));
-    let names = [
-        "",
-        " ",
-        "a b",
-        "a/b",
-        "a\nb",
-        "a\n",
-        "-a",
-        "a-",
-        ".a",
-        "a.",
-        "a..b",
-        "*.a",
-        "a_b",
-        "a:b",
-        "é",
-        "a,DNS:b",
-        "1",
-        "1.2.3",
-        "1.2.3.4",
-        "a.1",
-        "${HOME}",
-        &long_label,
-        &long_name,
-    ];
-    let days = ["", "0", "-1", "+1", "01", "1.5", "x", "1x", "7301", "99999", "99999999999999999999", "1 1"];
-    let mut lines: Vec<Vec<&str>> = addresses.iter().map(|address| vec![*address]).collect();
-    lines.extend(addresses.iter().map(|address| vec!["1.1.1.1", *address]));
-    lines.extend(names.iter().map(|name| vec!["--dns", *name]));
-    lines.extend(days.iter().map(|days| vec!["--days", *days, "1.1.1.1"]));
-    lines.extend([
-        vec!["--dns"],
-        vec!["--days"],
-        vec!["1.1.1.1", "--days"],
-        vec!["--days", "30"],
-        vec!["--force"],
-        vec!["--rsa"],
-        vec!["--rsa="],
-        vec!["--rsa=1024", "1.1.1.1"],
-        vec!["--rsa", "1024", "1.1.1.1"],
-        vec!["--rsa", "2048"],
-        vec!["--force=yes", "1.1.1.1"],
-    ]);
-
+    for name in ["a".repeat(64), long_name] {
+        refused.push(("a long name".to_owned(), ["name".to_owned(), name]));
+    }
     let place = Place::new();
-    for line in lines {
-        place.rfwgen(&line).refuses(2, &["--help"]);
-        assert!(place.listing().is_empty(), "{line:?}: {:?}", place.listing());
+    for (at, [kind, text]) in &refused {
+        let lines = match kind.as_str() {
+            "address" => vec![vec![text.as_str()], vec!["1.1.1.1", text]],
+            "name" => vec![vec!["--dns", text]],
+            "days" => vec![vec!["--days", text, "1.1.1.1"]],
+            "line" => vec![text.split(' ').collect()],
+            _ => panic!("{at}: {kind}"),
+        };
+        for line in lines {
+            place.rfwgen(&line).refuses(2, &["--help"]);
+            assert!(place.listing().is_empty(), "{at}: {:?}", place.listing());
+        }
     }
 }
 

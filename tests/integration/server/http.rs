@@ -1,165 +1,66 @@
 //! HTTP as bytes, and the help.
 
 use super::{IPTABLES, LOGIN, connect_tls, local, rules};
+use crate::golden::cases;
 use crate::host::{Host, Reply, SOON, until};
 use std::thread;
 use std::time::Duration;
 
 // ---- HTTP as bytes ----
 
-/// What follows a response.
-#[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum Then {
-    Kept,
-    Closed,
-}
-use Then::{Closed, Kept};
-
 #[test]
 fn every_request_as_bytes_has_its_status() {
     let put = "PUT /drop/input/any/9.9.9.9";
     let long = "x".repeat(9000);
     let most = |count: usize| (0..count).map(|n| format!("X-{n}: y\r\n")).collect::<String>();
-    let golden: Vec<(String, u16, Then)> = [
-        // Good ones.
-        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200, Kept),
-        ("GET /list HTTP/1.1\r\nhOST:x\r\n\r\n", 200, Kept),
-        ("GET /list/ HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n", 200, Kept),
-        ("\r\nGET /list HTTP/1.1\r\nHost: x\r\n\r\n", 200, Kept),
-        ("GET /list HTTP/1.1\r\nHost:\r\n\r\n", 200, Kept),
-        ("GET http://127.0.0.1:7390/list HTTP/1.1\r\nHost: x\r\n\r\n", 200, Kept),
-        ("GET http://127.0.0.1:7390 HTTP/1.1\r\nHost: x\r\n\r\n", 200, Kept),
-        ("GET HTTP://127.0.0.1:7390/list HTTP/1.1\r\nHost: x\r\n\r\n", 200, Kept),
-        ("GET /list HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 200, Closed),
-        ("GET /list HTTP/1.1\r\nHost: x\r\nConnection: CLOSE\r\n\r\n", 200, Closed),
-        ("GET /list HTTP/1.1\r\nHost: x\r\nConnection: a, close\r\n\r\n", 200, Closed),
-        ("GET /list HTTP/1.1\r\nHost: x\r\nConnection: a\r\nConnection: close\r\n\r\n", 200, Closed),
-        ("GET /list HTTP/1.0\r\n\r\n", 200, Closed),
-        ("GET /list HTTP/1.0\r\nHost: x\r\n\r\n", 200, Closed),
-        ("DELETE /drop/input/any/9.9.9.9 HTTP/1.1\r\nHost: x\r\n\r\n", 200, Kept),
-        ("DELETE /drop/input/any/9.9.9.9 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 200, Kept),
-        // Not a path, or not one of ours: the connection is in order.
-        ("GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
-        ("GET //list HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
-        ("GET /list/../list HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
-        ("GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
-        ("GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
-        ("GET list HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
-        ("GET /list?a=b HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
-        ("GET ftp://127.0.0.1/list HTTP/1.1\r\nHost: x\r\n\r\n", 400, Kept),
-        // Methods.
-        ("PATCH /list HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
-        ("TRACE / HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
-        ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
-        ("CONNECT 127.0.0.1:80 HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
-        ("BREW /list HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
-        ("get /list HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
-        ("PUT /list HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
-        ("DELETE / HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
-        ("GET /drop/input/any/9.9.9.9 HTTP/1.1\r\nHost: x\r\n\r\n", 405, Kept),
-        // Not HTTP.
-        ("hello\r\n\r\n", 400, Closed),
-        ("GET /\r\n\r\n", 400, Closed),
-        ("GET  HTTP/1.1\r\nHost: x\r\n\r\n", 400, Closed),
-        ("G(T / HTTP/1.1\r\nHost: x\r\n\r\n", 400, Closed),
-        ("GET /\u{0} HTTP/1.1\r\nHost: x\r\n\r\n", 400, Closed),
-        ("GET /\u{1b}[31m HTTP/1.1\r\nHost: x\r\n\r\n", 400, Closed),
-        ("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}", 400, Closed),
-        // Versions.
-        ("GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505, Closed),
-        ("GET / HTTP/1.2\r\nHost: x\r\n\r\n", 505, Closed),
-        ("GET / HTTP/0.9\r\nHost: x\r\n\r\n", 505, Closed),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, Closed),
-        // Headers.
-        ("GET / HTTP/1.1\r\n\r\n", 400, Closed),
-        ("GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400, Closed),
-        ("GET / HTTP/1.0\r\nHost: x\r\nHost: y\r\n\r\n", 400, Closed),
-        ("GET / HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n", 400, Closed),
-        ("GET / HTTP/1.1\r\nHost: x\r\nX: y\r\n\tfolded\r\n\r\n", 400, Closed),
-        ("GET / HTTP/1.1\r\n Host: x\r\n\r\n", 400, Closed),
-        ("GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400, Closed),
-        ("GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400, Closed),
-        ("GET / HTTP/1.1\r\nHost: x\r\nX: \u{0}\r\n\r\n", 400, Closed),
-        ("GET / HTTP/1.1\r\nHost: x\r\nX: a\rb\r\n\r\n", 400, Closed),
-        ("GET / HTTP/1.1\r\nHost: x\r\n: y\r\n\r\n", 400, Closed),
-        // Framing.
-        (
-            "DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-            400,
-            Closed,
-        ),
-        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, Closed),
-        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n", 400, Closed),
-        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 0, 0\r\n\r\n", 400, Closed),
-        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400, Closed),
-        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: +0\r\n\r\n", 400, Closed),
-        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 0x0\r\n\r\n", 400, Closed),
-        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: \r\n\r\n", 400, Closed),
-        ("DELETE /nope HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n", 400, Closed),
-        ("PUT /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 400, Closed),
-        ("PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n", 400, Closed),
-        (
-            "PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-            400,
-            Closed,
-        ),
-        ("PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501, Closed),
-        ("PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, Closed),
-        ("PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: identity\r\n\r\n", 501, Closed),
-        ("PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, chunked\r\n\r\n", 501, Closed),
-        ("PUT /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \u{b}chunked\r\n\r\n", 400, Closed),
-    ]
-    .into_iter()
-    .map(|(request, status, then)| (request.to_owned(), status, then))
-    .chain([
-        // Bounds.
-        (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), 431, Closed),
-        (format!("GET / HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"), 431, Closed),
-        (format!("GET / HTTP/1.1\r\nHost: x\r\n{long}"), 431, Closed),
-        (format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", most(200)), 431, Closed),
-        (format!("GET /list HTTP/1.1\r\nHost: x\r\n{}\r\n", most(30)), 200, Kept),
-        (format!("GET /list HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", &long[..4000]), 200, Kept),
-        (format!("GET /list{} HTTP/1.1\r\nHost: x\r\n\r\n", "?".repeat(3000)), 400, Kept),
-        (format!("{put}{} HTTP/1.1\r\nHost: x\r\n\r\n", "/32".repeat(500)), 400, Kept),
-    ])
-    .collect();
+    let bounds = [
+        (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), "431", "closed"),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"), "431", "closed"),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\n{long}"), "431", "closed"),
+        (format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", most(200)), "431", "closed"),
+        (format!("GET /list HTTP/1.1\r\nHost: x\r\n{}\r\n", most(30)), "200", "kept"),
+        (format!("GET /list HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", &long[..4000]), "200", "kept"),
+        (format!("GET /list{} HTTP/1.1\r\nHost: x\r\n\r\n", "?".repeat(3000)), "400", "kept"),
+        (format!("{put}{} HTTP/1.1\r\nHost: x\r\n\r\n", "/32".repeat(500)), "400", "kept"),
+    ];
+    let bounds = bounds.map(|(request, status, then)| {
+        let short: String = request.chars().take(60).collect();
+        (short, [request, status.to_owned(), then.to_owned()])
+    });
 
     let host = Host::new();
     let rfw = host.rfw(IPTABLES).start();
     let mut wrong = Vec::new();
-    for (request, status, then) in &golden {
+    for (at, [request, status, then]) in cases("http.txt").into_iter().chain(bounds) {
         let mut talk = host.connect(7390);
         talk.say(request.as_bytes());
         let reply = talk.reply();
-        let short: String = request.chars().take(90).collect();
-        if reply.status != *status {
-            wrong.push(format!("{short:?}: {} instead of {status}: {}", reply.status, reply.body));
+        if reply.status.to_string() != status {
+            wrong.push(format!("{at}: {} instead of {status}: {}", reply.status, reply.body));
             continue;
         }
-        if status >= &400 {
-            assert!(
-                reply.json()["error"].as_str().is_some_and(|text| text.len() > 4),
-                "{short:?} {reply:#?}"
-            );
+        if reply.status >= 400 {
+            assert!(reply.json()["error"].as_str().is_some_and(|text| text.len() > 4), "{at} {reply:#?}");
         }
-        if status == &405 {
-            let allow = reply.header("Allow").unwrap_or_else(|| panic!("{short:?}: no Allow"));
+        if reply.status == 405 {
+            let allow = reply.header("Allow").unwrap_or_else(|| panic!("{at}: no Allow"));
             let method = request.split(' ').next().unwrap();
             let allowed = allow.split(", ").any(|word| word == method);
-            assert!(!allow.is_empty() && !allowed, "{short:?}: {allow}");
+            assert!(!allow.is_empty() && !allowed, "{at}: {allow}");
         }
-        assert_eq!(reply.header("Content-Type"), Some("application/json"), "{short:?}");
-        match then {
-            Closed => {
-                assert_eq!(reply.header("Connection"), Some("close"), "{short:?} {reply:#?}");
+        assert_eq!(reply.header("Content-Type"), Some("application/json"), "{at}");
+        match then.as_str() {
+            "closed" => {
+                assert_eq!(reply.header("Connection"), Some("close"), "{at} {reply:#?}");
                 until(SOON, "the connection is closed", || talk.is_over());
-                assert_eq!(talk.heard(), "", "{short:?}");
+                assert_eq!(talk.heard(), "", "{at}");
             }
-            Kept => {
-                assert_eq!(reply.header("Connection"), None, "{short:?} {reply:#?}");
+            "kept" => {
+                assert_eq!(reply.header("Connection"), None, "{at} {reply:#?}");
                 talk.say(b"GET /list HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-                assert_eq!(talk.reply().status, 200, "after {short:?}");
+                assert_eq!(talk.reply().status, 200, "after {at}");
             }
+            _ => panic!("{at}: {then}"),
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

@@ -1,6 +1,7 @@
 //! What a client leaves in the log.
 
 use super::{IPTABLES, LOGIN};
+use crate::golden::cases;
 use crate::host::Host;
 
 #[test]
@@ -49,32 +50,17 @@ fn nothing_from_outside_reaches_the_log_raw() {
     let mut rfw = host.rfw(IPTABLES).configure("local.server.authentication");
     rfw.spawn_with(&["--loglevel", "DEBUG", "-v"]);
     let forged = "%0a1999-01-01T00:00:00Z%20[INFO]%20forged";
-    let golden: Vec<Vec<u8>> = [
-        format!("GET /%1b[31m{forged} HTTP/1.1\r\nHost: x\r\n{LOGIN}\r\n\r\n"),
-        format!("PUT /drop/input/%1b%07{forged}/1.2.3.4 HTTP/1.1\r\nHost: x\r\n{LOGIN}\r\n\r\n"),
-        format!("PUT /drop/input/any/1.2.3.4{forged} HTTP/1.1\r\nHost: x\r\n{LOGIN}\r\n\r\n"),
-        format!("PUT /drop/input/any/1.2.3.4?expire=1{forged} HTTP/1.1\r\nHost: x\r\n{LOGIN}\r\n\r\n"),
-        format!("PUT /drop/input/any/1.2.3.4?%1b{forged}=1 HTTP/1.1\r\nHost: x\r\n{LOGIN}\r\n\r\n"),
-        format!("GET /%c2%9b31m%e2%80%ae{forged} HTTP/1.1\r\nHost: x\r\n{LOGIN}\r\n\r\n"),
-        format!("GET /\u{9b}31m\u{202e} HTTP/1.1\r\nHost: x\r\n{LOGIN}\r\n\r\n"),
-        format!("GET /\u{1b}[31m HTTP/1.1\r\nHost: x\r\n{LOGIN}\r\n\r\n"),
-        "G\u{1b}T / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
-        // The user names "\x1b[31m\nforged" and "\u{9b}".
-        "GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic G1szMW0KZm9yZ2VkOng=\r\n\r\n".to_owned(),
-        "GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic wps6eA==\r\n\r\n".to_owned(),
-        "GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: \u{9b}31m\r\n\r\n".to_owned(),
-        "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: \u{9b}31m\r\n\r\n".to_owned(),
-    ]
-    .into_iter()
-    .map(String::into_bytes)
-    .chain([b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()])
-    .collect();
-    for request in golden {
+    let requests = cases("log-raw.txt").into_iter().map(|(at, [request])| {
+        let request = request.replace("{login}", LOGIN).replace("{forged}", forged);
+        (at, request.into_bytes())
+    });
+    let no_text = ("no text".to_owned(), b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n".to_vec());
+    for (at, request) in requests.chain([no_text]) {
         let mut talk = host.connect(7390);
         talk.say(&request);
         let reply = talk.reply();
-        assert!(reply.status >= 400, "{:?}", String::from_utf8_lossy(&request));
-        assert!(!reply.body.trim_end().contains(char::is_control), "{reply:#?}");
+        assert!(reply.status >= 400, "{at}: {reply:#?}");
+        assert!(!reply.body.trim_end().contains(char::is_control), "{at}: {reply:#?}");
     }
     rfw.stop();
     for log in [rfw.log(), rfw.terminal()] {

@@ -1,42 +1,17 @@
 //! What is refused at the start, and how it is said.
 
 use super::{IPTABLES, RFW, add_foreign_rules, is_refused, kernel, sh, try_start, wrap_tools};
+use crate::golden::cases;
 use crate::host::{Host, SOON, VARIANTS, until};
 
 #[test]
 fn a_wrong_line_of_the_configuration_ends_the_start() {
     let span = "is not a time span: expected seconds, or a number with s, m, h or d, up to 36500d";
-    let port = "expected a port from 1 to 65535";
-    let flag = "takes no value: expected the bare name for on, or a # before it for off";
-    // The line is added as the twelfth.
-    let golden = [
-        ("outward.server.port = 0", format!("outward.server.port: \"0\": {port}")),
-        ("outward.server.port = 65536", format!("outward.server.port: \"65536\": {port}")),
-        ("outward.server.port = https", format!("outward.server.port: \"https\": {port}")),
-        ("outward.server.port = -1", format!("outward.server.port: \"-1\": {port}")),
-        ("outward.server.port =", format!("outward.server.port: \"\": {port}")),
-        ("local.server.port = 7390 7391", format!("local.server.port: \"7390 7391\": {port}")),
-        ("outward.server.ip = ::1", "outward.server.ip: already set in line 3".to_owned()),
-        ("default.expire = 1h", "default.expire: already set in line 9".to_owned()),
-        ("Local.Server", "local.server: already set in line 6".to_owned()),
-        ("outward.sever.port = 1", "unknown option \"outward.sever.port\"".to_owned()),
-        ("whitelist = x", "unknown option \"whitelist\"".to_owned()),
-        ("evil\u{1b}[31m = x", "unknown option \"evil\\u{1b}[31m\"".to_owned()),
-        ("non.restful = yes", format!("non.restful: {flag}")),
-        ("local.server.authentication = 0", format!("local.server.authentication: {flag}")),
-        (
-            "local.server.port",
-            "local.server.port: has no value: expected local.server.port = value".to_owned(),
-        ),
-        ("ip6tables.path =", "ip6tables.path: has no value: expected ip6tables.path = value".to_owned()),
-        ("[config]", "\"[config]\": expected one section, [config], before all options".to_owned()),
-        ("[other]", "\"[other]\": expected one section, [config], before all options".to_owned()),
-    ];
     let host = Host::new();
     add_foreign_rules(&host);
-    for (line, message) in golden {
-        let rfw = host.rfw(IPTABLES).configure(line);
-        is_refused(&rfw, line, 78, &format!("rfw.conf:12: {message}"));
+    for (at, [line, message]) in cases("start-config.txt") {
+        let rfw = host.rfw(IPTABLES).configure(&line);
+        is_refused(&rfw, &at, 78, &format!("rfw.conf:12: {message}"));
     }
     // A line of the file is replaced.
     let log_in = "not set: expected a value, since clients have to log in";
@@ -68,85 +43,10 @@ fn a_wrong_line_of_the_configuration_ends_the_start() {
 
 #[test]
 fn files_that_are_missing_or_wrong_end_the_start() {
-    let one_key = "server.key: expected one private key in PEM, not encrypted";
-    let certificates = "server.crt: expected certificates in PEM";
-    let golden = [
-        ("rm rfw.conf", "rfw.conf: No such file or directory (os error 2)"),
-        ("rm rfw.conf; mkdir rfw.conf; chmod 700 rfw.conf", "rfw.conf: not a file"),
-        ("chmod 640 rfw.conf", "rfw.conf: mode 0640 lets others read it: expected 0600 (chmod 600)"),
-        ("chmod 604 rfw.conf", "rfw.conf: mode 0604 lets others read it: expected 0600 (chmod 600)"),
-        ("chmod 602 rfw.conf", "rfw.conf: mode 0602 lets others read it: expected 0600 (chmod 600)"),
-        ("printf '\\377\\376' >>rfw.conf", "rfw.conf: stream did not contain valid UTF-8"),
-        ("head -c 5000000 /dev/zero >rfw.conf", "rfw.conf: 5000000 bytes: expected at most 4194304"),
-        (">white.list", "white.list: no entry: expected at least one address, network or range"),
-        (
-            "printf '# none\\n\\n' >white.list",
-            "white.list: no entry: expected at least one address, network or range",
-        ),
-        (
-            "echo 1.2.3.4/33 >>white.list",
-            "white.list:3: \"33\" is not a mask of IPv4: expected a number up to 32",
-        ),
-        ("echo example.com >>white.list", "white.list:3: \"example.com\" is not an IPv4 or IPv6 address"),
-        (
-            "printf '\\n1.2.3.9-1.2.3.4\\n' >>white.list",
-            "white.list:4: \"1.2.3.9-1.2.3.4\" is not a range: expected two addresses of one family, the lower first",
-        ),
-        (
-            "echo 0.0.0.0/0 >white.list",
-            "white.list:1: \"0.0.0.0/0\" means any address: expected the addresses of clients",
-        ),
-        (
-            "rm server.crt",
-            "rfw.conf:4: outward.server.certfile: server.crt: No such file or directory (os error 2)",
-        ),
-        (
-            "chmod 666 server.crt",
-            "rfw.conf:4: outward.server.certfile: server.crt: mode 0666 lets others write it: expected 0644 (chmod 644)",
-        ),
-        (">server.crt", &format!("rfw.conf:4: outward.server.certfile: {certificates}")),
-        ("echo garbage >server.crt", &format!("rfw.conf:4: outward.server.certfile: {certificates}")),
-        ("cp server.key server.crt", &format!("rfw.conf:4: outward.server.certfile: {certificates}")),
-        (
-            "sed -i '2s/^...../!!!!!/' server.crt",
-            &format!("rfw.conf:4: outward.server.certfile: {certificates}"),
-        ),
-        (
-            "printf -- '-----BEGIN CERTIFICATE-----\\nAAAA\\n-----END CERTIFICATE-----\\n' >server.crt",
-            "rfw.conf:4: outward.server.certfile: server.crt: expected certificates of X.509",
-        ),
-        (
-            "rm server.key",
-            "rfw.conf:5: outward.server.keyfile: server.key: No such file or directory (os error 2)",
-        ),
-        (
-            "chmod 640 server.key",
-            "rfw.conf:5: outward.server.keyfile: server.key: mode 0640 lets others read it: expected 0600 (chmod 600)",
-        ),
-        (
-            "chmod 604 server.key",
-            "rfw.conf:5: outward.server.keyfile: server.key: mode 0604 lets others read it: expected 0600 (chmod 600)",
-        ),
-        (">server.key", &format!("rfw.conf:5: outward.server.keyfile: {one_key}")),
-        ("echo garbage >server.key", &format!("rfw.conf:5: outward.server.keyfile: {one_key}")),
-        ("cat server.crt >server.key", &format!("rfw.conf:5: outward.server.keyfile: {one_key}")),
-        (
-            "head -n 2 server.key >k; cat k >server.key",
-            &format!("rfw.conf:5: outward.server.keyfile: {one_key}"),
-        ),
-        (
-            "openssl pkcs8 -topk8 -v2 aes256 -passout pass:x -in server.key -out k; cat k >server.key",
-            &format!("rfw.conf:5: outward.server.keyfile: {one_key}"),
-        ),
-        (
-            "openssl ec -aes256 -passout pass:x -in server.key -out k; cat k >server.key",
-            &format!("rfw.conf:5: outward.server.keyfile: {one_key}"),
-        ),
-    ];
     let host = Host::new();
     add_foreign_rules(&host);
-    for (script, message) in golden {
-        is_refused_after(&host, script, message);
+    for (at, [script, message]) in cases("start-files.txt") {
+        is_refused_after(&host, &at, &script, &message);
     }
 }
 
@@ -160,16 +60,16 @@ fn a_white_list_that_cannot_be_read_is_an_error_of_the_line_that_names_it() {
     ];
     let host = Host::new();
     for (script, why) in golden {
-        is_refused_after(&host, script, &format!("rfw.conf:10: whitelist.file: white.list: {why}"));
+        is_refused_after(&host, script, script, &format!("rfw.conf:10: whitelist.file: white.list: {why}"));
     }
 }
 
 /// Has it refuse its configuration after a script has spoilt its files.
 #[track_caller]
-fn is_refused_after(host: &Host, script: &str, message: &str) {
+fn is_refused_after(host: &Host, case: &str, script: &str, message: &str) {
     let rfw = host.rfw(IPTABLES);
     sh(host, &format!("umask 077; ({script}) 2>err || {{ cat err >&2; exit 1; }}"));
-    is_refused(&rfw, script, 78, message);
+    is_refused(&rfw, case, 78, message);
     sh(host, "rm -rf rfw.conf white.list");
 }
 
