@@ -454,6 +454,10 @@ mod tests {
         assert_eq!(config.whitelist_file.value, Path::new("/etc/rfw/white.list"));
         assert_eq!(config.iptables.value, Path::new("iptables"));
         assert_eq!(config.ip6tables.value, Path::new("ip6tables"));
+        assert!(!config.use_sets.value);
+        assert_eq!((config.ipset.value.as_path(), config.maxelem), (Path::new("ipset"), 1_048_576));
+        let local = parse("[config]\nlocal.server\n").unwrap().local.unwrap();
+        assert_eq!((local.address, local.authentication), ("127.0.0.1:7390".parse().unwrap(), false));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What people read: the help, the manual pages, the shipped configuration and white
-//! list, held against each other, against the source and against a running rfw.
+//! list, held against each other and against a running rfw.
 
-use crate::host::{self, Host, Rfw};
+use crate::host::{self, Host, Reply, Rfw, SOON, until};
 use serde_json::{Deserializer, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,13 +14,6 @@ const MANUALS: [&str; 3] = ["etc/man/rfw.8", "etc/man/rfw.conf.5", "etc/man/rfwg
 fn read(path: &str) -> String {
     let whole = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
     fs::read_to_string(&whole).unwrap_or_else(|error| panic!("{whole}: {error}"))
-}
-
-/// A file of the source without its tests.
-#[track_caller]
-fn source(path: &str) -> String {
-    let text = read(path);
-    text.split("#[cfg(test)]").next().unwrap().to_owned()
 }
 
 /// What stands between two texts.
@@ -163,84 +156,134 @@ fn the_help_and_the_manual_of_rfwgen_name_the_same_options_and_numbers() {
 
 #[test]
 fn the_manual_tells_every_exit_status() {
-    let start = source("src/start.rs");
-    let arms = between(&start, "ExitCode::from(match self {", "})");
-    let mut statuses: BTreeSet<&str> = arms
-        .lines()
-        .filter_map(|line| line.split_once("=> "))
-        .map(|(_, rest)| rest.trim_end_matches(','))
-        .collect();
-    statuses.insert("0");
+    let host = Host::new();
+    let rfw = host.rfw("iptables");
+    let statuses = [
+        rfw.call(&["--check"]),
+        host.run(RFW, &["-f", "rfw.conf", "--logfile", "no/such/folder/rfw.log"]),
+        rfw.call(&["--chek"]),
+        host.run(RFW, &["-f", "no.conf", "--check"]),
+    ];
+    let statuses = statuses.map(|said| said.status.unwrap().to_string());
     let manual = read("etc/man/rfw.8");
-    let told: BTreeSet<&str> =
-        items(section(&manual, "EXIT STATUS"), "").into_iter().map(|(n, _)| n).collect();
+    let told: Vec<&str> = items(section(&manual, "EXIT STATUS"), "").into_iter().map(|(n, _)| n).collect();
     assert_eq!(told, statuses);
-    assert_eq!(told.len(), 4);
 }
 
+/// One request for each status: those that are answered at once, then the slow ones.
 #[test]
 fn the_manual_tells_every_http_status() {
-    let mut statuses = BTreeSet::new();
-    for file in ["src/http.rs", "src/api.rs"] {
-        let text = source(file);
-        for before in ["Some(", "=> ", "status: "] {
-            statuses.extend(text.split(before).skip(1).filter_map(|rest| {
-                let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-                digits.parse::<u16>().ok().filter(|status| (200..600).contains(status))
-            }));
-        }
+    let host = Host::new();
+    let rfw = host.rfw("iptables-legacy").configure("ipset\nipset.maxelem = 1").start();
+    let raw = |head: &str| Reply::parse(&rfw.raw(head.as_bytes())).status;
+    let mut statuses = BTreeSet::from([
+        rfw.request("GET", "/").status,
+        rfw.request("GET", "/nope").status,
+        rfw.curl(&["-u", "me:wrong", "https://127.0.0.1:7393/"]).status,
+        rfw.request("PATCH", "/").status,
+        raw("PUT /drop/input/any HTTP/1.1\r\nHost: x\r\nContent-Length: 16777217\r\n\r\n"),
+        raw(&format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(9000))),
+        raw("PUT /drop/input/any HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n"),
+        raw("GET / HTTP/3.0\r\n\r\n"),
+        rfw.send("PUT", "/drop/input/any", "1.2.3.4\n1.2.3.5\n").status,
+    ]);
+    let mut slow = host.connect(7390);
+    slow.say(b"GET / HTTP/1.1\r\n");
+    statuses.insert(slow.reply().status);
+    let lock = host.talk("flock", &["/run/xtables.lock", "sh", "-c", "echo held; exec cat"]);
+    until(SOON, "the lock is held", || lock.heard().contains("held"));
+    statuses.insert(rfw.request("PUT", "/drop/forward/any/1.2.3.4/any/5.6.7.8").status);
+    drop(lock);
+    let path = host.run("sh", &["-c", "PATH=$PATH:/usr/sbin:/sbin; command -v ipset"]).ok();
+    host.run("mount", &["--bind", "/dev/null", path.trim()]).ok();
+    for (process, _) in rfw.children() {
+        host::run("kill", &["-s", "KILL", &process.to_string()]).ok();
     }
+    statuses.insert(rfw.request("PUT", "/drop/input/any/1.2.3.4").status);
+
     let manual = read("etc/man/rfw.8");
     let told =
         items(section(&manual, "HTTP STATUS"), "Li").into_iter().map(|(head, _)| head.parse().unwrap());
     assert_eq!(told.collect::<BTreeSet<u16>>(), statuses);
-    assert!(statuses.len() > 10, "{statuses:?}");
 }
 
-/// Numbers and words of the source that the manual gives: the file, its line, the
-/// words in a manual page.
+/// What the manual bounds: its words, a request within and one beyond, and the status
+/// of that.
 #[test]
-fn limits_and_names_in_the_manual_are_those_of_the_source() {
+fn the_bounds_in_the_manual_hold() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables").configure("ipset").start();
+    let headers = |count: usize| {
+        let more: String = (1..count).map(|n| format!("X-{n}: y\r\n")).collect();
+        format!("GET /list HTTP/1.0\r\nHost: x\r\n{more}\r\n")
+    };
+    let bytes = |count: usize| {
+        let empty = "GET /list HTTP/1.0\r\nX: \r\n\r\n";
+        empty.replace("X: ", &format!("X: {}", "y".repeat(count - empty.len())))
+    };
+    let put = |path: &str| format!("PUT /drop/{path} HTTP/1.0\r\n\r\n");
     let golden = [
-        ("src/body.rs", "BODY_MAX: u64 = 16 << 20;", "may have 16 MiB"),
-        ("src/body.rs", "STEP_TIME: Duration = Duration::from_secs(5);", "no pause longer than 5 seconds"),
-        ("src/body.rs", "WHOLE_TIME: Duration = Duration::from_secs(60);", "within 60."),
-        ("src/http.rs", "HEAD_MAX: usize = 8 << 10;", "headers together 8 KiB"),
-        ("src/http.rs", "HEADERS_MAX: usize = 64;", "more than 64 headers"),
-        ("src/server.rs", "REQUEST_TIME: Duration = Duration::from_secs(5);", "there within 5 seconds"),
-        ("src/server.rs", "IDLE_TIME: Duration = Duration::from_secs(300);", "at most 300 seconds"),
-        ("src/sweeper.rs", "LOOK_TIME: Duration = Duration::from_secs(60);", "put back within a minute"),
-        ("src/list.rs", "SKIPPED_MAX: usize = 100;", "holds the first hundred"),
-        ("src/lease.rs", "LONGEST: u64 = 36_500 * 86_400;", "36500d"),
-        ("src/ipset.rs", "TIMEOUT_MAX: u64 = 2_147_483;", "more than 2147483 seconds"),
-        ("src/ipset.rs", "format!(\"rfw-work-{process}\")", ".Li rfw-work- ,"),
-        ("src/rule.rs", "INTERFACE_MAX: usize = 15;", "1 to 15 letters"),
-        ("src/rule.rs", "Family::V4 => 9,", "9 to 32 for IPv4"),
-        ("src/rule.rs", "Family::V6 => 16,", "16 to 128 for IPv6"),
-        ("src/config.rs", "CREDENTIAL_MAX: usize = 255;", "At most 255 bytes each"),
-        ("src/tls.rs", "ENDS_SOON: Duration = Duration::from_secs(30 * 86_400);", "ends within 30 days"),
-        ("src/iptables.rs", "GUARD: &str = \"rfw guard\";", ".It Li rfw guard"),
-        ("src/iptables.rs", "SET: &str = \"rfw set\";", ".It Li rfw set"),
-        ("src/lease.rs", "\"rfw until {moment}\"", ".It Li rfw until 2026-"),
-        ("src/lease.rs", "\"rfw permanent\"", ".It Li rfw permanent"),
+        ("more than 64 headers", headers(64), headers(65), 431),
+        ("together 8 KiB", bytes(8 << 10), bytes((8 << 10) + 1), 431),
+        ("9 to 32 for IPv4", put("input/any/1.2.3.4/9"), put("input/any/1.2.3.4/8"), 400),
+        ("16 to 128 for IPv6", put("input/any/2001:db8::/16"), put("input/any/2001:db8::/15"), 400),
+        (
+            "a name of 1 to 15 letters",
+            put("input/abcdefghijklmn0/1.2.3.4"),
+            put("input/abcdefghijklmno0/1.2.3.4"),
+            400,
+        ),
+        (
+            "more than 2147483 seconds",
+            put("input/any/1.2.3.4?expire=2147483"),
+            put("input/any/1.2.3.4?expire=2147484"),
+            400,
+        ),
+        (
+            "36500d",
+            put("forward/any/1.2.3.4/any/5.6.7.8?expire=36500d"),
+            put("forward/any/1.2.3.4/any/5.6.7.8?expire=36501d"),
+            400,
+        ),
     ];
-    let manual = (read("etc/man/rfw.8") + &read("etc/man/rfw.conf.5")).replace('\n', " ");
-    for (file, line, words) in golden {
-        assert!(source(file).contains(line), "{file} has no {line}");
-        assert!(manual.contains(words), "no manual page says: {words}");
+    let manual = read("etc/man/rfw.8").replace('\n', " ");
+    for (words, within, beyond, status) in golden {
+        assert!(manual.contains(words), "rfw.8 does not say: {words}");
+        let [within, beyond] = [within, beyond].map(|head| Reply::parse(&rfw.raw(head.as_bytes())));
+        assert_eq!(within.status, 200, "{words}: {within:#?}");
+        assert_eq!(beyond.status, status, "{words}: {beyond:#?}");
     }
 }
 
-/// The options that the source knows, flags with no value.
-fn options_of_source() -> BTreeMap<String, bool> {
-    let config = source("src/config.rs");
-    let mut options = BTreeMap::new();
-    for (name, is_flag) in [("FLAGS", true), ("VALUES", false)] {
-        let list = between(&config, &format!("const {name}: "), "];");
-        let quoted = list.split('"').skip(1).step_by(2);
-        options.extend(quoted.map(|option| (option.to_owned(), is_flag)));
+#[test]
+fn a_name_or_a_password_has_at_most_255_bytes_as_the_manual_says() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables").reconfigure("= secret", &format!("= {}", "x".repeat(255)));
+    assert!(read("etc/man/rfw.conf.5").contains("At most 255 bytes each"));
+    rfw.call(&["--check"]).ok();
+    let said = rfw.reconfigure("= x", "= xx").call(&["--check"]).fails_with(78);
+    assert!(said.contains("auth.password") && said.contains("255"), "{said}");
+}
+
+/// Each comment in the kernel is one that the manual explains.
+#[test]
+fn the_manual_explains_every_comment_of_a_rule() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables").configure("ipset").start();
+    for path in [
+        "/drop/input/any/1.2.3.4",
+        "/drop/forward/any/1.2.3.4/any/5.6.7.8?expire=0",
+        "/drop/forward/any/1.2.3.4/any/5.6.7.9?expire=1h",
+    ] {
+        rfw.ok("PUT", path);
     }
-    options
+    let rules = host.tables("iptables").concat();
+    let comments = rules.iter().filter_map(|rule| rule.split("--comment \"").nth(1)?.split('"').next());
+    // Moments differ.
+    let kind = |comment: &str| comment.split(" 20").next().unwrap().to_owned();
+    let manual = read("etc/man/rfw.8");
+    let told = items(section(&manual, "IN THE KERNEL"), "Li").into_iter().map(|(head, _)| kind(head));
+    assert_eq!(told.collect::<BTreeSet<_>>(), comments.map(kind).collect());
 }
 
 /// The options that the manual explains, with their defaults; flags have none.
@@ -284,44 +327,68 @@ fn shipped_options() -> BTreeMap<String, Shipped> {
 }
 
 #[test]
-fn the_manual_and_the_shipped_configuration_name_every_option() {
-    let source = options_of_source();
-    assert!(source.len() > 15, "{source:?}");
+fn the_manual_and_the_shipped_configuration_name_the_same_options() {
     let manual: BTreeMap<String, bool> =
         options_of_manual().into_iter().map(|(name, (is_flag, _))| (name, is_flag)).collect();
-    assert_eq!(manual, source);
+    assert!(manual.len() > 15, "{manual:?}");
     let shipped: BTreeMap<String, bool> =
         shipped_options().into_iter().map(|(name, option)| (name, option.value.is_none())).collect();
-    assert_eq!(shipped, source);
+    assert_eq!(shipped, manual);
+}
+
+/// An option that rfw does not know is refused by name.
+#[test]
+fn every_option_in_the_manual_is_known_as_a_flag_or_with_a_value() {
+    let host = Host::new();
+    for (name, (is_flag, _)) in options_of_manual() {
+        let (line, why) = match is_flag {
+            true => (format!("{name} = yes"), "takes no value"),
+            false => (name.clone(), "has no value"),
+        };
+        host.rfw("iptables");
+        host.write("rfw.conf", 0o600, &format!("[config]\n{line}\n"));
+        let said = host.run(RFW, &["-f", "rfw.conf", "--check"]).fails_with(78);
+        assert!(said.starts_with(&format!("rfw: rfw.conf:2: {name}: {why}")), "{said}");
+    }
+    host.write("rfw.conf", 0o600, "[config]\nlocal.sever\n");
+    let said = host.run(RFW, &["-f", "rfw.conf", "--check"]).fails_with(78);
+    assert_eq!(said, "rfw: rfw.conf:2: unknown option \"local.sever\"\n");
 }
 
 #[test]
 fn every_option_has_one_default() {
-    let in_source = [
-        ("outward.server.port", "7393", "options.port(\"outward.server.port\", 7393)"),
-        ("outward.server.ip", "0.0.0.0", "self.read(name, Ipv4Addr::UNSPECIFIED.into(),"),
-        ("outward.server.certfile", "/etc/rfw/ssl/server.crt", ""),
-        ("outward.server.keyfile", "/etc/rfw/ssl/server.key", ""),
-        ("local.server.port", "7390", "options.port(\"local.server.port\", 7390)"),
-        ("default.expire", "24h", "Interval::parse(\"24h\")"),
-        ("whitelist.file", "/etc/rfw/white.list", ""),
-        ("iptables.path", "iptables", ""),
-        ("ip6tables.path", "ip6tables", "format!(\"{before}ip6tables{after}\")"),
-        ("ipset.path", "ipset", ""),
-        ("ipset.maxelem", "1048576", "self.read(name, 1 << 20,"),
-    ];
-    let (source, manual, shipped) = (source("src/config.rs"), options_of_manual(), shipped_options());
-    for (name, default, code) in in_source {
-        let path = format!("options.path(\"{name}\", \"{default}\")");
-        let code = if code.is_empty() { &path } else { code };
-        assert!(source.contains(code), "{name}: no {code} in src/config.rs");
-        assert_eq!(manual[name].1.as_deref(), Some(default), "{name} in rfw.conf(5)");
-        assert_eq!(shipped[name].value.as_deref(), Some(default), "{name} in etc/rfw.conf");
+    let (manual, shipped) = (options_of_manual(), shipped_options());
+    let mut without = Vec::new();
+    for (name, (is_flag, default)) in &manual {
+        match default {
+            Some(default) => assert_eq!(shipped[name].value.as_ref(), Some(default), "{name}"),
+            None if *is_flag => {}
+            None => without.push(name),
+        }
     }
-    let without: Vec<&String> =
-        manual.iter().filter(|(_, (flag, value))| !flag && value.is_none()).map(|(n, _)| n).collect();
     assert_eq!(without, ["auth.password", "auth.username"]);
-    assert_eq!(manual.values().filter(|(flag, _)| !flag).count(), in_source.len() + without.len());
+}
+
+/// The defaults of what shows from outside.
+#[test]
+fn what_is_not_configured_is_as_the_manual_says() {
+    let host = Host::new();
+    let rfw = host
+        .rfw("iptables")
+        .reconfigure("outward.server.ip = ::\n", "")
+        .reconfigure("default.expire = 1h\n", "")
+        .reconfigure("iptables.path = iptables\n", "");
+    let manual = options_of_manual();
+    let default = |name: &str| manual[name].1.clone().unwrap();
+    let rfw = rfw.start();
+    let help = rfw.ok("GET", "/");
+    let outward = format!("https://{}:{}", default("outward.server.ip"), default("outward.server.port"));
+    let local = format!("http://127.0.0.1:{}", default("local.server.port"));
+    assert_eq!(help["listening"], serde_json::json!([outward, local]));
+    let expires = rfw.ok("PUT", &format!("/drop/input/any/1.2.3.4?expire={}", default("default.expire")));
+    let same = rfw.ok("PUT", "/drop/input/any/1.2.3.5");
+    let minute = |answer: &Value| answer["expires"].as_str().unwrap()[..14].to_owned();
+    assert_eq!(minute(&same), minute(&expires));
 }
 
 #[test]
