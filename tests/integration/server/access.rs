@@ -191,26 +191,3 @@ fn a_get_changes_rules_only_where_non_restful_is_on() {
 }
 
 // ---- the log ----
-
-#[test]
-fn a_web_page_can_have_nothing_changed() {
-    let host = Host::new();
-    let rfw = host.rfw("iptables").configure("non.restful").start();
-    let golden = [
-        ("PUT", "/drop/input/any/1.2.3.4", "Origin: https://example.org"),
-        ("POST", "/drop/input/any/1.2.3.4", "Origin: null"),
-        ("GET", "/drop/input/any/1.2.3.4?modify=insert", "Sec-Fetch-Site: cross-site"),
-    ];
-    for (method, path, header) in golden {
-        let url = format!("http://127.0.0.1:7390{path}");
-        let reply = rfw.curl(&["-X", method, "-H", header, &url]);
-        assert_eq!(reply.status, 400, "{reply:#?}");
-        assert_eq!(host.rules("iptables", "INPUT"), Vec::<String>::new(), "{method} {header}");
-    }
-    let typed = rfw.curl(&[
-        "-H",
-        "Sec-Fetch-Site: none",
-        "http://127.0.0.1:7390/drop/input/any/1.2.3.4?modify=insert",
-    ]);
-    assert_eq!((typed.status, host.rules("iptables", "INPUT").len()), (200, 1), "{typed:#?}");
-}

@@ -82,22 +82,6 @@ fn a_body_beyond_every_bound_is_413_before_it_is_sent() {
 }
 
 #[test]
-fn a_large_body_that_is_refused_does_not_take_the_answer_with_it() {
-    let host = Host::new();
-    let rfw = host.rfw(IPTABLES).start();
-    let body = "x".repeat(600_000);
-    host.write("body", 0o644, &body);
-    let url = "https://127.0.0.1:7393/drop/input/any/9.9.9.9";
-    for framing in ["Expect:", "Transfer-Encoding: chunked"] {
-        let arguments = ["-u", "me:secret", "-X", "PUT", "-H", "Expect:", "-H", framing, "-T", "body", url];
-        let reply = rfw.curl(&arguments);
-        assert!([400, 413].contains(&reply.status), "{framing}: {reply:#?}");
-        assert!(reply.json()["error"].is_string(), "{reply:#?}");
-    }
-    assert_eq!(rules(&host), Vec::<String>::new());
-}
-
-#[test]
 fn a_body_is_never_taken_for_the_next_request() {
     let host = Host::new();
     let _rfw = host.rfw(IPTABLES).start();

@@ -92,26 +92,6 @@ fn a_flush_removes_what_rfw_made_and_nothing_else() {
 }
 
 #[test]
-fn a_rule_of_an_admin_that_uses_a_set_of_rfw_stops_neither_a_start_nor_a_flush() {
-    in_both_variants(|iptables| {
-        let host = Host::new();
-        let mut rfw = start(&host, iptables);
-        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
-        host.admin(iptables, "-A FORWARD -m set --match-set rfw4-ids src -j DROP");
-        rfw.ok("DELETE", "/drop/input/any/1.2.3.4");
-        rfw.stop();
-        rfw.spawn();
-        assert_eq!(rfw.ok("PUT", "/drop/input/any/1.2.3.4")["result"], "inserted");
-        assert_eq!(networks(&rfw.ok("GET", "/list")), ["1.2.3.4"]);
-        rfw.stop();
-        rfw.call(&["--flush"]).ok();
-        assert_eq!(host.kept(iptables), Vec::<String>::new());
-        assert_eq!(host.entries(), []);
-        assert_eq!(host.rules(iptables, "FORWARD").len(), 1);
-    });
-}
-
-#[test]
 fn after_a_flush_by_an_admin_answers_are_true() {
     in_both_variants(|iptables| {
         let host = Host::new();

@@ -1,6 +1,6 @@
 //! Exceptions win over blocks: the order of rules and sets, with packets.
 
-use super::{pings, start, without_sets};
+use super::{pings, start};
 use crate::host::{Host, SOON, in_both_variants, until};
 
 #[test]
@@ -163,60 +163,5 @@ fn pairs_of_addresses_obey_with_packets_too() {
         assert_eq!(reaches(), [false, true, false]);
         rfw.ok("PUT", "/accept/forward/any/10.0.0.3");
         assert_eq!(reaches(), [false, true, true]);
-    });
-}
-
-#[test]
-fn a_switch_puts_every_exception_before_every_block() {
-    in_both_variants(|iptables| {
-        let host = Host::new();
-        let mut rfw = host.rfw(iptables).start();
-        // As rules the last is in front.
-        let accepts = ["/accept/forward/any/1.2.3.4/any/5.6.7.8", "/accept/forward/any/1.2.3.9"];
-        let blocks = [
-            "/drop/forward/any/1.2.3.4/any/5.6.7.0/24",
-            "/reject/forward/any/1.2.3.0/24",
-            "/drop/forward/eth0/1.2.3.0/24",
-        ];
-        for path in accepts.iter().chain(&blocks) {
-            rfw.ok("PUT", path);
-        }
-        let is_ordered = |what: &str| {
-            let rules = host.rules(iptables, "FORWARD");
-            let first_block = rules.iter().position(|rule| !rule.ends_with("-j ACCEPT")).unwrap();
-            assert!(
-                rules[first_block..].iter().all(|rule| !rule.ends_with("-j ACCEPT")),
-                "{iptables}: {what}: {rules:#?}"
-            );
-        };
-        rfw.stop();
-        rfw = rfw.configure("ipset");
-        rfw.spawn();
-        is_ordered("on");
-        for path in blocks.iter().chain(&accepts) {
-            assert_eq!(rfw.ok("PUT", path)["result"], "refreshed", "{path}");
-        }
-        is_ordered("renewed");
-        rfw.stop();
-        rfw = without_sets(rfw);
-        rfw.spawn();
-        is_ordered("off");
-    });
-}
-
-#[test]
-fn a_block_is_renewed_behind_an_exception_that_an_admin_moved() {
-    in_both_variants(|iptables| {
-        let host = Host::new();
-        let rfw = start(&host, iptables);
-        let block = "/drop/forward/any/1.2.3.0/24/any/5.6.7.8";
-        rfw.ok("PUT", block);
-        host.admin(
-            iptables,
-            "-A FORWARD -s 1.2.3.4 -d 5.6.7.8 -m comment --comment 'rfw permanent' -j ACCEPT",
-        );
-        assert_eq!(order(&host, iptables, "FORWARD"), ["drop pair", "accept pair"]);
-        assert_eq!(rfw.ok("PUT", block)["result"], "refreshed");
-        assert_eq!(order(&host, iptables, "FORWARD"), ["accept pair", "drop pair"]);
     });
 }

@@ -96,18 +96,6 @@ fn a_key_of_another_certificate_is_refused() {
 }
 
 #[test]
-fn a_certificate_without_extensions_is_refused_as_the_certificate_it_is() {
-    let host = Host::new();
-    let rfw = host.rfw(IPTABLES);
-    let script = "openssl req -new -key server.key -subj /CN=127.0.0.1 -out old.csr && \
-        openssl x509 -req -in old.csr -signkey server.key -days 90 -out server.crt";
-    sh(&host, &format!("({script}) 2>/dev/null"));
-    let err = try_start(&rfw, &[]).fails_with(78);
-    let start = format!("rfw: rfw.conf:4: outward.server.certfile: {}/server.crt: ", host.dir.display());
-    assert!(err.starts_with(&start) && err.ends_with(": make a new one with rfwgen\n"), "{err}");
-}
-
-#[test]
 fn a_file_of_another_user_is_refused() {
     let host = Host::new();
     let golden = [

@@ -1,0 +1,278 @@
+//! Defects of the past, each with the test that would have found it.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[allow(dead_code, unused_imports)]
+#[path = "integration/host/mod.rs"]
+mod host;
+
+use host::{Host, SOON, Talk, in_both_variants, until};
+use std::time::{Duration, Instant};
+
+/// Connections that said nothing held the next client for five seconds, each of them.
+#[test]
+fn each_of_many_silent_clients_makes_room_after_a_second() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables").start();
+    let silent: Vec<_> = (0..6).map(|_| host.connect(7393)).collect();
+    let start = Instant::now();
+    assert_eq!(rfw.ok("PUT", "/drop/input/any/1.2.3.4")["result"], "inserted");
+    let waited = start.elapsed();
+    assert!(waited.as_secs() < 15, "six silent clients, which could have taken 30 s, took {waited:?}");
+    drop(silent);
+}
+
+/// A kept connection was closed for another client though its next request had come.
+#[test]
+fn a_request_that_is_there_when_another_client_comes_is_answered() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-nft").start();
+    let mut first = host.connect(7390);
+    first.say(b"GET /list HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(first.reply().body, "[]\n");
+    // Both come while rfw can't look.
+    rfw.signal("STOP");
+    first.say(b"PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut second = host.connect(7390);
+    second.say(b"PUT /drop/input/any/1.2.3.5 HTTP/1.1\r\nHost: x\r\n\r\n");
+    rfw.signal("CONT");
+    assert_eq!(second.reply().json()["result"], "inserted");
+    until(SOON, "the first is answered or closed", || first.is_over() || !first.heard().is_empty());
+    assert_eq!(first.reply().json()["result"], "inserted");
+    assert_eq!(host.rules("iptables-nft", "INPUT").len(), 2);
+}
+
+/// A client that sent request after request had the server for itself.
+#[test]
+fn a_client_that_never_pauses_keeps_nobody_out() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-nft").start();
+    let flood = flood(&host);
+    let start = Instant::now();
+    rfw.ok("GET", "/");
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    until(SOON, "the flood is let go", || flood.is_over());
+}
+
+/// It kept signals unseen, too.
+#[test]
+fn a_client_that_never_pauses_does_not_keep_rfw_from_ending() {
+    let host = Host::new();
+    let mut rfw = host.rfw("iptables-nft").start();
+    let _flood = flood(&host);
+    rfw.stop();
+}
+
+/// A client that sends request after request without a pause, and reads. The length
+/// of a request is odd and they come in blocks of a length that is even (`tr` sees to
+/// that): rarely does what rfw has received end with a request.
+fn flood(host: &Host) -> Talk {
+    let script = "exec 3<>/dev/tcp/127.0.0.1/7390
+        (head -c 100 && exec cat >/dev/null) <&3 &
+        yes \"$(printf 'GET /list HTTP/1.1\\r\\nHost: x\\r\\n\\r')\" | tr _ _ >&3";
+    let flood = host.talk("bash", &["-c", script]);
+    until(SOON, "the flood is answered", || flood.heard().contains("200 OK"));
+    flood
+}
+
+/// The connection was closed on a client that was still sending: it saw a reset and not
+/// the reason.
+#[test]
+fn a_large_body_that_is_refused_does_not_take_the_answer_with_it() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-nft").start();
+    let body = "x".repeat(600_000);
+    host.write("body", 0o644, &body);
+    let url = "https://127.0.0.1:7393/drop/input/any/9.9.9.9";
+    for framing in ["Expect:", "Transfer-Encoding: chunked"] {
+        let arguments = ["-u", "me:secret", "-X", "PUT", "-H", "Expect:", "-H", framing, "-T", "body", url];
+        let reply = rfw.curl(&arguments);
+        assert!([400, 413].contains(&reply.status), "{framing}: {reply:#?}");
+        assert!(reply.json()["error"].is_string(), "{reply:#?}");
+    }
+    assert_eq!(host.rules("iptables-nft", "INPUT"), Vec::<String>::new());
+}
+
+/// curl --http1.0 names http/1.0 alone in its handshake, and was turned away.
+#[test]
+fn a_client_that_offers_http_1_0_alone_is_served() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-nft").start();
+    let reply = rfw.curl(&["--http1.0", "-u", "me:secret", "https://127.0.0.1:7393/list"]);
+    assert_eq!((reply.status, reply.body.as_str()), (200, "[]\n"), "{reply:#?}");
+}
+
+/// A browser sends a POST without a body wherever a page wants it to, with a login that
+/// it remembers.
+#[test]
+fn a_web_page_can_have_nothing_changed() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables").configure("non.restful").start();
+    let golden = [
+        ("PUT", "/drop/input/any/1.2.3.4", "Origin: https://example.org"),
+        ("POST", "/drop/input/any/1.2.3.4", "Origin: null"),
+        ("GET", "/drop/input/any/1.2.3.4?modify=insert", "Sec-Fetch-Site: cross-site"),
+    ];
+    for (method, path, header) in golden {
+        let url = format!("http://127.0.0.1:7390{path}");
+        let reply = rfw.curl(&["-X", method, "-H", header, &url]);
+        assert_eq!(reply.status, 400, "{reply:#?}");
+        assert_eq!(host.rules("iptables", "INPUT"), Vec::<String>::new(), "{method} {header}");
+    }
+    let typed = rfw.curl(&[
+        "-H",
+        "Sec-Fetch-Site: none",
+        "http://127.0.0.1:7390/drop/input/any/1.2.3.4?modify=insert",
+    ]);
+    assert_eq!((typed.status, host.rules("iptables", "INPUT").len()), (200, 1), "{typed:#?}");
+}
+
+/// It was called a key that does not fit.
+#[test]
+fn a_certificate_without_extensions_is_refused_as_the_certificate_it_is() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-nft");
+    let script = "openssl req -new -key server.key -subj /CN=127.0.0.1 -out old.csr && \
+        openssl x509 -req -in old.csr -signkey server.key -days 90 -out server.crt";
+    host.run("sh", &["-c", script]).ok();
+    let err = rfw.call(&[]).fails_with(78);
+    let start = format!("rfw: rfw.conf:4: outward.server.certfile: {}/server.crt: ", host.dir.display());
+    assert!(err.starts_with(&start) && err.ends_with(": make a new one with rfwgen\n"), "{err}");
+}
+
+/// ipset prints whole seconds, rounded down: each list took up to one from every other
+/// entry of its set.
+#[test]
+fn other_lists_do_not_eat_the_time_of_an_entry() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset").start();
+        let start = Instant::now();
+        rfw.ok("PUT", "/drop/input/any/9.9.9.9?expire=600");
+        for number in 0..15 {
+            rfw.send_ok("PUT", "/drop/input/any", &format!("1.2.3.{number}\n1.2.4.{number}\n"));
+            rfw.send_ok("DELETE", "/drop/input/any", &format!("1.2.3.{number}\n"));
+        }
+        let entry = host.entries().into_iter().find(|entry| entry.element == "9.9.9.9").unwrap();
+        let passed = start.elapsed().as_secs();
+        assert!(600 - entry.timeout <= passed + 2, "{iptables}: {} s left after {passed} s", entry.timeout);
+    });
+}
+
+/// ipset prints `::102:304` as `::1.2.3.4`, which was taken for another entry.
+#[test]
+fn a_permanent_entry_that_ipset_writes_with_dots_is_known_again() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset").start();
+        for result in ["inserted", "unchanged"] {
+            assert_eq!(rfw.ok("PUT", "/drop/input/any/::102:304?expire=0")["result"], result, "{iptables}");
+        }
+    });
+}
+
+/// The set was to be made anew with less room than what was left of it needed: 507.
+#[test]
+fn a_delete_from_a_set_that_holds_more_than_is_allowed_now_works() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset\nipset.maxelem = 20").start();
+        let list = |count: usize| (0..count).map(|n| format!("10.1.0.{n}\n")).collect::<String>();
+        assert_eq!(rfw.send_ok("PUT", "/drop/input/eth0", &list(13))["inserted"], 13);
+        rfw.stop();
+        let mut rfw = rfw.reconfigure("ipset.maxelem = 20", "ipset.maxelem = 5");
+        rfw.spawn();
+        assert_eq!(rfw.send("PUT", "/drop/input/eth0", "9.9.9.9\n").status, 507);
+        assert_eq!(rfw.send_ok("DELETE", "/drop/input/eth0", &list(2))["deleted"], 2);
+        assert_eq!(rfw.send_ok("DELETE", "/drop/input/eth0", &list(60))["deleted"], 11);
+        assert_eq!(rfw.send_ok("PUT", "/drop/input/eth0", &list(5))["inserted"], 5);
+    });
+}
+
+/// A set that is in use cannot be destroyed, which was taken for a failure.
+#[test]
+fn a_rule_of_an_admin_that_uses_a_set_of_rfw_stops_neither_a_start_nor_a_flush() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset").start();
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+        host.admin(iptables, "-A FORWARD -m set --match-set rfw4-ids src -j DROP");
+        rfw.ok("DELETE", "/drop/input/any/1.2.3.4");
+        rfw.stop();
+        rfw.spawn();
+        assert_eq!(rfw.ok("PUT", "/drop/input/any/1.2.3.4")["result"], "inserted");
+        let list = rfw.ok("GET", "/list");
+        assert!(list.as_array().unwrap().len() == 1 && list[0]["source"] == "1.2.3.4", "{list}");
+        rfw.stop();
+        rfw.call(&["--flush"]).ok();
+        assert_eq!(host.kept(iptables), Vec::<String>::new());
+        assert_eq!(host.entries(), []);
+        assert_eq!(host.rules(iptables, "FORWARD").len(), 1);
+    });
+}
+
+/// Rules came into the kernel in the order in which they stood, a block before its
+/// exception.
+#[test]
+fn a_switch_puts_every_exception_before_every_block() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).start();
+        // As rules the last is in front.
+        let accepts = ["/accept/forward/any/1.2.3.4/any/5.6.7.8", "/accept/forward/any/1.2.3.9"];
+        let blocks = [
+            "/drop/forward/any/1.2.3.4/any/5.6.7.0/24",
+            "/reject/forward/any/1.2.3.0/24",
+            "/drop/forward/eth0/1.2.3.0/24",
+        ];
+        for path in accepts.iter().chain(&blocks) {
+            rfw.ok("PUT", path);
+        }
+        let is_ordered = |what: &str| {
+            let rules = host.rules(iptables, "FORWARD");
+            let first_block = rules.iter().position(|rule| !rule.ends_with("-j ACCEPT")).unwrap();
+            assert!(
+                rules[first_block..].iter().all(|rule| !rule.ends_with("-j ACCEPT")),
+                "{iptables}: {what}: {rules:#?}"
+            );
+        };
+        rfw.stop();
+        rfw = rfw.configure("ipset");
+        rfw.spawn();
+        is_ordered("on");
+        for path in blocks.iter().chain(&accepts) {
+            assert_eq!(rfw.ok("PUT", path)["result"], "refreshed", "{path}");
+        }
+        is_ordered("renewed");
+        rfw.stop();
+        rfw = rfw.reconfigure("\nipset\n", "\n");
+        rfw.spawn();
+        is_ordered("off");
+    });
+}
+
+/// Its new place was counted before its old copy was gone: one too far, or beyond the
+/// end of the chain, which failed.
+#[test]
+fn a_block_is_renewed_behind_an_exception_that_an_admin_moved() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset").start();
+        let block = "/drop/forward/any/1.2.3.0/24/any/5.6.7.8";
+        rfw.ok("PUT", block);
+        host.admin(
+            iptables,
+            "-A FORWARD -s 1.2.3.4 -d 5.6.7.8 -m comment --comment 'rfw permanent' -j ACCEPT",
+        );
+        let ends = || {
+            host.rules(iptables, "FORWARD")
+                .iter()
+                .map(|rule| rule[rule.len() - 4..].to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ends(), ["DROP", "CEPT"]);
+        assert_eq!(rfw.ok("PUT", block)["result"], "refreshed");
+        assert_eq!(ends(), ["CEPT", "DROP"]);
+    });
+}
