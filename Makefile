@@ -9,7 +9,7 @@ SHELL = /bin/sh
 .SHELLFLAGS = -euc
 .ONESHELL:
 
-# cargo uses all processors by itself, and "deps" has to come before the rest.
+# cargo uses all processors by itself, and what installs has to come before the rest.
 .NOTPARALLEL:
 
 TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
@@ -28,40 +28,42 @@ BINARY = $(if $(wildcard Cargo.toml),$(TARGET_DIR)/release/rfw,rfw)
 
 # What is used beyond Rust, each command with the Debian package that brings it.
 # Building (ring is partly C):
-NEEDS = cc:gcc
-# The firewall itself, both variants, used by rfw and compared by the tests:
-NEEDS += iptables:iptables ip6tables:iptables iptables-nft:iptables
-NEEDS += iptables-legacy:iptables ipset:ipset
-# Hosts of their own, with clients, for the demo and the tests:
-NEEDS += unshare:util-linux nsenter:util-linux setpriv:util-linux mount:mount
-NEEDS += ip:iproute2 ping:iputils-ping curl:curl openssl:openssl
-NEEDS += bash:bash awk:mawk timeout:coreutils kill:procps script:bsdutils
-# Checking shell scripts:
-NEEDS += shellcheck:shellcheck
-# Reading the man pages, and banning with the real fail2ban:
-NEEDS += mandoc:mandoc fail2ban-server:fail2ban
-# Checking the unit, and looking at the program that "make dist" makes:
-NEEDS += systemd-analyze:systemd readelf:binutils
+build-deps = cc:gcc
+# The demo: hosts of their own, with a firewall, keys and clients:
+demo-deps = $(build-deps) iptables:iptables ip6tables:iptables ip:iproute2
+demo-deps += unshare:util-linux nsenter:util-linux setpriv:util-linux mount:mount
+demo-deps += ping:iputils-ping curl:curl openssl:openssl bash:bash awk:mawk
+# The bench, which compares with the bare tools:
+bench-deps = $(demo-deps) ipset:ipset kill:procps
+# The tests, on both variants of iptables; they read the man pages, ban with the real
+# fail2ban, check the unit, and look at the program that "make dist" makes:
+test-deps = $(bench-deps) iptables-nft:iptables iptables-legacy:iptables
+test-deps += timeout:coreutils script:bsdutils mandoc:mandoc
+test-deps += fail2ban-server:fail2ban systemd-analyze:systemd readelf:binutils
+# Checking shell scripts and the unit:
+lint-deps = $(build-deps) awk:mawk shellcheck:shellcheck systemd-analyze:systemd
 
 .PHONY: all
 all: rust	## build rfw (the default): target/release/rfw
 	@cargo build --release --locked
 
 .PHONY: demo
-demo: deps all	## see what rfw does, on packets, in half a minute
+demo: demo-deps all	## see what rfw does, on packets, in half a minute
 	@tests/demo.sh '$(TARGET_DIR)/release/rfw'
 
+# Most tests wait most of the time, so there are two at once for each processor.
 .PHONY: test
-test: deps	## run all tests; as root or as a plain user
-	@cargo test --locked
+test: test-deps	## run all tests; as root or as a plain user
+	@echo 'Testing the parts, the whole in namespaces, and defects of the past: three minutes on two processors'
+	cargo test --locked -- --test-threads "$$(($$(nproc) * 2))"
 
 .PHONY: bench
-bench: deps	## measure rfw against the bare tools, in two minutes
+bench: bench-deps	## measure rfw against the bare tools, in two minutes
 	@cargo bench --locked --bench bench
 
 # A script is known by its first line, whatever its name is.
 .PHONY: lint
-lint: deps	## check format, Rust, documentation and shell scripts
+lint: lint-deps	## check format, Rust, documentation and shell scripts
 	@cargo fmt --version >/dev/null 2>&1 || {
 		echo 'cargo fmt is missing: rustup component add rustfmt' >&2
 		exit 1
@@ -125,7 +127,11 @@ distcheck: dist	## see that "make dist" gives the same bytes a second time
 	echo 'the same bytes, twice'
 
 .PHONY: deps
-deps: rust	## install what is missing beyond Rust (Debian; root or sudo)
+deps: test-deps lint-deps	## install what is missing beyond Rust (Debian; root or sudo)
+
+# Each installs what the variable of its name lists.
+.PHONY: demo-deps bench-deps test-deps lint-deps
+demo-deps bench-deps test-deps lint-deps: rust
 	@has() (
 		IFS=:
 		for folder in $$PATH; do
@@ -137,7 +143,7 @@ deps: rust	## install what is missing beyond Rust (Debian; root or sudo)
 	look() {
 		commands=''
 		packages=''
-		for need in $(NEEDS); do
+		for need in $($@); do
 			has "$${need%:*}" || missing "$${need%:*}" "$${need#*:}"
 		done
 		# A compiler is of no use without the headers of C, and gcc only
