@@ -4,6 +4,7 @@
 //! Nothing is ever run outside: every command enters the namespace first, and a
 //! host whose network namespace is the machine's own is refused when it is made.
 
+pub mod fake;
 mod kernel;
 mod rfw;
 mod talk;
@@ -13,7 +14,7 @@ pub use talk::{Reply, Talk};
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -227,8 +228,10 @@ fn new_folder() -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let count = COUNT.fetch_add(1, Ordering::SeqCst);
     let name = format!("host-{}-{count}", std::process::id());
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    // Not below a clone, whose folders may be writable by their group: rfw would refuse.
+    let dir = std::env::temp_dir().join(format!("rfw-{name}"));
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
     dir
 }

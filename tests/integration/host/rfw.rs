@@ -4,7 +4,7 @@ use super::{Host, Reply, SOON, Said, run, until};
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 
 impl Host {
@@ -70,8 +70,21 @@ impl Rfw<'_> {
     /// process group, as a shell's job does.
     #[track_caller]
     pub fn spawn_with(&mut self, arguments: &[&str]) {
+        if let Err(status) = self.launch(arguments) {
+            panic!("rfw has ended, {status}\n{}", self.log());
+        }
+    }
+
+    /// Starts it again, or gives the exit status with which it has refused to.
+    #[track_caller]
+    pub fn try_spawn(&mut self) -> Result<(), ExitStatus> {
+        self.launch(&["--loglevel", "DEBUG"])
+    }
+
+    #[track_caller]
+    fn launch(&mut self, arguments: &[&str]) -> Result<(), ExitStatus> {
         let _ = fs::remove_file(self.host.dir.join("rfw.log"));
-        let child = self
+        let mut child = self
             .host
             .command(env!("CARGO_BIN_EXE_rfw"))
             .args(["-f", "rfw.conf", "--logfile", "rfw.log"])
@@ -82,13 +95,13 @@ impl Rfw<'_> {
             .process_group(0)
             .spawn()
             .expect("rfw");
-        self.child = Some(child);
+        let mut ended = None;
         until(SOON, "rfw is ready", || {
-            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
-                panic!("rfw has ended, {status}\n{}", self.log());
-            }
-            self.log().contains("is ready") || self.terminal().contains("is ready")
+            ended = child.try_wait().unwrap();
+            ended.is_some() || self.log().contains("is ready") || self.terminal().contains("is ready")
         });
+        self.child = Some(child).filter(|_| ended.is_none());
+        ended.map_or(Ok(()), Err)
     }
 
     /// Calls it with `arguments` behind the configuration file, to its end.
