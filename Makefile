@@ -38,7 +38,8 @@ bench-deps = $(demo-deps) ipset:ipset kill:procps
 # The tests, on both variants of iptables; they read the man pages, ban with the real
 # fail2ban, check the unit, and look at the program that "make dist" makes:
 test-deps = $(bench-deps) iptables-nft:iptables iptables-legacy:iptables
-test-deps += timeout:coreutils script:bsdutils mandoc:mandoc
+test-deps += timeout:coreutils script:bsdutils flock:util-linux mandoc:mandoc
+test-deps += nft:nftables perl:perl-base
 test-deps += fail2ban-server:fail2ban systemd-analyze:systemd readelf:binutils
 # Checking shell scripts and the unit:
 lint-deps = $(build-deps) awk:mawk shellcheck:shellcheck systemd-analyze:systemd

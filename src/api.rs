@@ -13,7 +13,7 @@ use crate::listing::{Filter, Listing, Row};
 use crate::net::{Family, Network};
 use crate::rule::{Interface, Place, Rule, Target};
 use crate::sets::Count;
-use crate::sweeper::Shared;
+use crate::sweeper::{BUSY_TIME, Shared};
 use crate::tool::ToolError;
 use crate::whitelist::WhiteList;
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -40,6 +40,8 @@ pub struct Peer {
     pub address: IpAddr,
     /// Whether credentials are asked for.
     pub authentication: bool,
+    /// Whether he talks to the local server, which is reached by names of this host only.
+    pub local: bool,
 }
 
 impl Service {
@@ -88,6 +90,11 @@ impl Service {
         request: &Request,
         body: &mut Body<'_, S>,
     ) -> Answer {
+        if let Some(host) = request.host.as_ref().filter(|host| peer.local && !is_local(host)) {
+            let error = ApiError::Misdirected(host.clone());
+            self.strangers.log(Instant::now(), log::Level::Warn, format_args!("{}: {error}", peer.address));
+            return error.answer();
+        }
         let user = match self.user(peer, request) {
             Ok(user) => user,
             Err(error) => {
@@ -155,13 +162,13 @@ impl Service {
         let interval = expire.unwrap_or(self.config.default_expire);
         let now = SystemTime::now();
         let lease = interval.from(now);
-        let outcome = self.shared.with(|firewall| firewall.insert(rule, lease, now))?;
+        let outcome = self.shared.change(|firewall| firewall.insert(rule, lease, now))?;
         log::info!("{who}: {}: {rule}, {lease}", outcome.name());
         Ok(changed(outcome, rule, lease))
     }
 
     fn delete(&mut self, who: &str, rule: &Rule) -> Result<Answer, ApiError> {
-        let outcome = self.shared.with(|firewall| firewall.delete(rule))?;
+        let outcome = self.shared.change(|firewall| firewall.delete(rule))?;
         log::info!("{who}: {}: {rule}", outcome.name());
         Ok(changed(outcome, rule, Lease::Permanent))
     }
@@ -182,7 +189,7 @@ impl Service {
         })?;
         let now = SystemTime::now();
         let lease = expire.unwrap_or(self.config.default_expire).from(now);
-        let count = self.shared.with(|firewall| firewall.insert_all(place, &list.networks, lease, now))?;
+        let count = self.shared.change(|firewall| firewall.insert_all(place, &list.networks, lease, now))?;
         let Count { present, absent } = count;
         log::info!(
             "{who}: list: {absent} inserted, {present} refreshed, {} skipped: {place}, {lease}",
@@ -201,7 +208,7 @@ impl Service {
         let list =
             List::read(body, |network| place.clone().rule(*network).err().map(|error| error.to_string()))?;
         let Count { present, absent } =
-            self.shared.with(|firewall| firewall.delete_all(place, &list.networks))?;
+            self.shared.change(|firewall| firewall.delete_all(place, &list.networks, SystemTime::now()))?;
         log::info!(
             "{who}: list: {present} deleted, {absent} absent, {} skipped: {place}",
             list.skipped_total
@@ -367,6 +374,18 @@ impl Read for Rows {
     }
 }
 
+/// Whether a host, perhaps with a port, is a name of this one. A page of a web site that
+/// gives its own name the address 127.0.0.1 gives another.
+fn is_local(host: &str) -> bool {
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port),
+        _ => (host, ""),
+    };
+    let names = ["localhost", "127.0.0.1", "[::1]"];
+    port.bytes().all(|byte| byte.is_ascii_digit())
+        && names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 /// Reads `Basic` credentials (RFC 7617).
 fn basic_credentials(header: &str) -> Option<Credentials> {
     let (scheme, encoded) = header.split_once(' ')?;
@@ -397,6 +416,8 @@ fn padded(text: &str) -> [u8; CREDENTIAL_MAX + 3] {
 enum ApiError {
     NotLoggedIn,
     WrongCredentials,
+    /// The host that was meant.
+    Misdirected(String),
     Command(CommandError),
     /// A browser remembers credentials, and any page can make it send a request.
     WebPage,
@@ -428,6 +449,7 @@ impl ApiError {
     fn status(&self) -> u16 {
         match self {
             ApiError::NotLoggedIn | ApiError::WrongCredentials => 401,
+            ApiError::Misdirected(_) => 421,
             ApiError::Command(CommandError::Method { .. }) => 405,
             // A body that breaks off has nobody left to hear of it.
             ApiError::List(ListError::Http(error)) => error.status().unwrap_or(400),
@@ -439,9 +461,13 @@ impl ApiError {
             ApiError::Firewall(error) => match error {
                 FirewallError::TooLong(_) => 400,
                 FirewallError::NoFamily(_) => 501,
-                FirewallError::Tool(ToolError::Locked(_) | ToolError::Restless) => 503,
-                FirewallError::Full(_) => 507,
-                FirewallError::Tool(_) | FirewallError::NoSets => 500,
+                FirewallError::Tool(ToolError::Locked(_) | ToolError::Restless | ToolError::TimedOut(..))
+                | FirewallError::Busy => 503,
+                FirewallError::Full(_) | FirewallError::TooManyRules(_) => 507,
+                FirewallError::Tool(_)
+                | FirewallError::NoSets
+                | FirewallError::TooManyEntries(..)
+                | FirewallError::ForeignSet(_) => 500,
             },
         }
     }
@@ -452,6 +478,7 @@ impl ApiError {
                 Some(("WWW-Authenticate", "Basic realm=\"rfw\", charset=\"UTF-8\"".to_owned()))
             }
             ApiError::Command(CommandError::Method { allow }) => Some(("Allow", (*allow).to_owned())),
+            _ if self.status() == 503 => Some(("Retry-After", BUSY_TIME.as_secs().to_string())),
             _ => None,
         }
     }
@@ -474,6 +501,11 @@ impl fmt::Display for ApiError {
         match self {
             ApiError::NotLoggedIn => f.write_str("log in with HTTP Basic authentication"),
             ApiError::WrongCredentials => f.write_str("wrong user name or password"),
+            ApiError::Misdirected(host) => write!(
+                f,
+                "the local server is not \"{}\": expected the host localhost, 127.0.0.1 or [::1]",
+                host.escape_debug()
+            ),
             ApiError::Command(error) => error.fmt(f),
             ApiError::WebPage => f.write_str("a web page may not change rules: expected no header Origin"),
             ApiError::Body => f.write_str("this path takes no body: expected the address in the path"),
@@ -519,6 +551,30 @@ mod tests {
             let read = basic_credentials(header);
             let read = read.as_ref().map(|c| (c.username.as_str(), c.password.as_str()));
             assert_eq!(read, expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn the_local_server_has_the_names_of_this_host() {
+        for host in ["localhost", "LocalHost:7390", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:7390"] {
+            assert!(is_local(host), "{host}");
+        }
+        for host in [
+            "",
+            ":7390",
+            "example.org",
+            "localhost.example.org",
+            "127.0.0.1.example.org",
+            "127.0.0.2",
+            "::1",
+            "localhost:x",
+            "localhost:7390:1",
+            "user@localhost",
+            "[::1",
+            "[::2]:7390",
+            "localhost.",
+        ] {
+            assert!(!is_local(host), "{host}");
         }
     }
 

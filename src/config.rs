@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// All options, flags first; anything else is an error.
 const FLAGS: [&str; 5] =
     ["outward.server", "local.server", "local.server.authentication", "non.restful", "ipset"];
-const VALUES: [&str; 13] = [
+const VALUES: [&str; 14] = [
     "outward.server.port",
     "outward.server.ip",
     "outward.server.certfile",
@@ -28,6 +28,7 @@ const VALUES: [&str; 13] = [
     "ip6tables.path",
     "ipset.path",
     "ipset.maxelem",
+    "rules.max",
 ];
 
 /// The longest user name and password in bytes.
@@ -60,6 +61,8 @@ pub struct Config {
     pub ipset: Setting<PathBuf>,
     /// The most entries of a set.
     pub maxelem: u32,
+    /// The most addresses of a family that are rules of their own.
+    pub rules_max: u32,
 }
 
 /// The HTTPS server.
@@ -215,7 +218,8 @@ fn check(file: &Path, entries: &[Entry]) -> Located<Config> {
         iptables,
         use_sets: options.sets()?,
         ipset: options.path("ipset.path", "ipset")?,
-        maxelem: options.maxelem()?,
+        maxelem: options.number("ipset.maxelem", 1 << 20)?,
+        rules_max: options.number("rules.max", 5_000)?,
     })
 }
 
@@ -302,13 +306,12 @@ impl<'a> Options<'a> {
         Ok(Setting { option: "ipset", line, value: line.is_some() })
     }
 
-    fn maxelem(&self) -> Located<u32> {
-        let name = "ipset.maxelem";
-        let maxelem = self.read(name, 1 << 20, |text| {
+    fn number(&self, name: &'static str, default: u32) -> Located<u32> {
+        let number = self.read(name, default, |text| {
             let number = text.parse().ok().filter(|number| *number > 0 && !text.starts_with('+'));
             number.ok_or_else(|| ConfigError::Value(name, text.to_owned(), "a number from 1 to 4294967295"))
         });
-        Ok(maxelem?.value)
+        Ok(number?.value)
     }
 
     fn credentials(&self) -> Located<Credentials> {

@@ -1,6 +1,8 @@
 //! One client's connection, plain or TLS, on which every read and write has a
-//! deadline: a client that is slow or silent costs a bounded time.
+//! deadline: a client that is slow or silent costs a bounded time, and a short one when
+//! rfw has been told to end.
 
+use crate::tool::StopSignal;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -28,6 +30,7 @@ pub enum Connection {
 pub struct Timed {
     socket: TcpStream,
     deadline: Instant,
+    stop: StopSignal,
 }
 
 impl Connection {
@@ -35,16 +38,21 @@ impl Connection {
     ///
     /// # Errors
     /// The socket's.
-    pub fn plain(socket: TcpStream, deadline: Instant) -> io::Result<Connection> {
-        Ok(Connection::Plain(Timed::new(socket, deadline)?))
+    pub fn plain(socket: TcpStream, deadline: Instant, stop: &StopSignal) -> io::Result<Connection> {
+        Ok(Connection::Plain(Timed::new(socket, deadline, stop)?))
     }
 
     /// A connection on which the TLS handshake is done before the deadline.
     ///
     /// # Errors
     /// The handshake's, or its deadline.
-    pub fn tls(socket: TcpStream, deadline: Instant, config: &Arc<ServerConfig>) -> io::Result<Connection> {
-        let mut socket = Timed::new(socket, deadline)?;
+    pub fn tls(
+        socket: TcpStream,
+        deadline: Instant,
+        stop: &StopSignal,
+        config: &Arc<ServerConfig>,
+    ) -> io::Result<Connection> {
+        let mut socket = Timed::new(socket, deadline, stop)?;
         let mut tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut socket)?;
@@ -130,15 +138,15 @@ impl Write for Connection {
 }
 
 impl Timed {
-    fn new(socket: TcpStream, deadline: Instant) -> io::Result<Timed> {
+    fn new(socket: TcpStream, deadline: Instant, stop: &StopSignal) -> io::Result<Timed> {
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
-        Ok(Timed { socket, deadline })
+        Ok(Timed { socket, deadline, stop: stop.clone() })
     }
 
     /// The time left, which a socket takes for ever if it is zero.
     fn left(&self) -> io::Result<Option<Duration>> {
-        match self.deadline.checked_duration_since(Instant::now()) {
+        match self.stop.limit(self.deadline).checked_duration_since(Instant::now()) {
             None | Some(Duration::ZERO) => Err(io::ErrorKind::TimedOut.into()),
             left => Ok(left),
         }

@@ -9,7 +9,7 @@ mod adopt;
 mod entries;
 
 use crate::ipset::{self, Set, Side, TIMEOUT_MAX};
-use crate::iptables::{self, Transaction};
+use crate::iptables::{Guard, Transaction};
 use crate::lease::{Lease, Moment};
 use crate::listing::{Filter, Listing};
 use crate::net::{Family, Network};
@@ -18,7 +18,7 @@ use crate::sets::{Count, Entered, Sets, Wish};
 use crate::table::{Commands, Kept, Table, Trust};
 use crate::tool::ToolError;
 use crate::whitelist::WhiteList;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fmt;
 use std::time::SystemTime;
 
@@ -31,6 +31,10 @@ pub struct Firewall {
     tables: Vec<Table>,
     sets: Option<Sets>,
     use_sets: bool,
+    /// The sets that had a rule since the start.
+    known: BTreeSet<Set>,
+    /// The most rules of a family, the rules of sets not counted.
+    rules_max: usize,
     said_many: bool,
     /// The port that is guarded, and who may reach it.
     guarded: Option<(u16, WhiteList)>,
@@ -66,13 +70,26 @@ impl Outcome {
 
 impl Firewall {
     /// The tables behind these commands, and the sets if the host has ipset;
-    /// `use_sets` tells whether addresses are kept in them. Nothing is read or
-    /// changed yet.
-    pub fn new(v4: Commands, v6: Option<Commands>, sets: Option<Sets>, use_sets: bool) -> Firewall {
+    /// `use_sets` tells whether addresses are kept in them, `rules_max` how many may be
+    /// rules of a family. Nothing is read or changed yet.
+    pub fn new(
+        v4: Commands,
+        v6: Option<Commands>,
+        sets: Option<Sets>,
+        use_sets: bool,
+        rules_max: usize,
+    ) -> Firewall {
         let v4 = Table::new(Family::V4, v4);
         let v6 = v6.map(|commands| Table::new(Family::V6, commands));
-        let tables = [Some(v4), v6].into_iter().flatten().collect();
-        Firewall { tables, use_sets: use_sets && sets.is_some(), sets, said_many: false, guarded: None }
+        Firewall {
+            tables: [Some(v4), v6].into_iter().flatten().collect(),
+            use_sets: use_sets && sets.is_some(),
+            sets,
+            known: BTreeSet::new(),
+            rules_max,
+            said_many: false,
+            guarded: None,
+        }
     }
 
     /// Puts a rule in front of its chain, or renews the lease of the one there.
@@ -89,16 +106,20 @@ impl Firewall {
         if by_precedence {
             self.table(rule.family())?.forget();
         }
+        let rules_max = self.rules_max;
         let outcome = self.change(rule.family(), trust, |kept, transaction| {
             let leases = kept.leases(rule);
             if leases == [Lease::Permanent] && lease == Lease::Permanent {
-                return Outcome::Unchanged;
+                return Ok(Outcome::Unchanged);
+            }
+            if leases.is_empty() && kept.len() >= rules_max {
+                return Err(FirewallError::TooManyRules(rules_max));
             }
             let number = if by_precedence { kept.number_for_rule(rule) } else { 1 };
             leases.iter().for_each(|lease| transaction.delete(rule, *lease));
             transaction.insert(rule, lease, number);
-            if leases.is_empty() { Outcome::Inserted } else { Outcome::Refreshed }
-        })?;
+            Ok(if leases.is_empty() { Outcome::Inserted } else { Outcome::Refreshed })
+        })??;
         self.say_if_many();
         Ok(outcome)
     }
@@ -114,7 +135,7 @@ impl Firewall {
             if leases.is_empty() { Outcome::Absent } else { Outcome::Deleted }
         })?;
         let set = Set::of(rule);
-        if !self.use_sets || !self.table(rule.family())?.has_set(&set)? {
+        if !self.use_sets || !self.has_own_set(&set)? {
             return Ok(as_rule);
         }
         match self.sets()?.delete(&set.name(), &ipset::element(rule))? {
@@ -135,16 +156,18 @@ impl Firewall {
         lease: Lease,
         now: SystemTime,
     ) -> Result<Count, FirewallError> {
-        let timeout = if self.use_sets { Some(entries::timeout(lease, now)?) } else { None };
         let batches = self.batches(place, list)?;
         if self.use_sets {
+            entries::timeout(lease, now)?;
             batches.iter().try_for_each(|batch| self.check_room(batch))?;
+        } else {
+            batches.iter().try_for_each(|batch| self.check_rules(batch))?;
         }
         let mut total = Count::default();
         for batch in &batches {
-            total.add(match timeout {
-                Some(timeout) => self.insert_entries(batch, timeout)?,
-                None => self.insert_rules(batch, lease)?,
+            total.add(match self.use_sets {
+                true => self.insert_entries(batch, lease, now)?,
+                false => self.insert_rules(batch, lease)?,
             });
         }
         self.say_if_many();
@@ -155,13 +178,18 @@ impl Firewall {
     ///
     /// # Errors
     /// See [`FirewallError`].
-    pub fn delete_all(&mut self, place: &Place, list: &[Network]) -> Result<Count, FirewallError> {
+    pub fn delete_all(
+        &mut self,
+        place: &Place,
+        list: &[Network],
+        now: SystemTime,
+    ) -> Result<Count, FirewallError> {
         let mut total = Count::default();
         for batch in &self.batches(place, list)? {
             let as_rules = self.delete_rules(batch)?;
-            let in_set = self.use_sets && self.table(batch.set.family())?.has_set(&batch.set)?;
+            let in_set = self.use_sets && self.has_own_set(&batch.set)?;
             total.add(match in_set {
-                true => self.change_entries(batch, Wish::Delete, &as_rules)?,
+                true => self.change_entries(batch, Wish::Delete, &as_rules, now)?,
                 false => batch.count(as_rules.len()),
             });
         }
@@ -178,9 +206,9 @@ impl Firewall {
         for table in &mut self.tables {
             // What is listed with an end has to have it, whoever brought it there.
             table.refresh()?;
-            tables.push_back((table.family(), table.commands().read()?));
+            tables.push_back(table.commands().read(table.family())?);
         }
-        Ok(Listing::new(filter.clone(), tables, self.sets.as_ref(), now))
+        Ok(Listing::new(filter.clone(), tables, self.sets.as_ref().map(Sets::reader), now))
     }
 
     /// Removes rules that are due at `now`, of each family at most `most` in one
@@ -195,18 +223,26 @@ impl Firewall {
         pass_over: usize,
         most: usize,
     ) -> Result<Vec<Rule>, FirewallError> {
-        let mut removed = Vec::new();
+        let (mut removed, mut failed) = (Vec::new(), None);
         for family in self.families() {
-            removed.extend(self.change(family, Trust::Sweep, |kept, transaction| {
+            let swept = self.change(family, Trust::Sweep, |kept, transaction| {
                 let due = kept.find(|_, lease| lease.is_due(now)).into_iter().skip(pass_over).take(most);
                 due.map(|(rule, lease)| {
                     transaction.delete(rule, lease);
                     rule.clone()
                 })
                 .collect::<Vec<Rule>>()
-            })?);
+            });
+            // One family that fails is no reason to leave the other.
+            match swept {
+                Ok(rules) => removed.extend(rules),
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(removed)
+        match failed {
+            Some(error) if removed.is_empty() => Err(error),
+            _ => Ok(removed),
+        }
     }
 
     /// When the next rule is due, as far as rfw has read the tables.
@@ -215,51 +251,104 @@ impl Firewall {
     }
 
     /// Brings the tables into line with the white list: its networks alone may
-    /// reach the port, rules and entries that touch them go. Gives those removed.
+    /// reach the port, rules and entries that touch them go. Gives those removed. Where
+    /// a later step fails, those before it are taken back.
     ///
     /// # Errors
-    /// A table can't be read or changed.
+    /// A table or set can't be read or changed.
     pub fn guard(&mut self, port: Option<u16>, list: &WhiteList) -> Result<Vec<Rule>, FirewallError> {
-        let mut removed = Vec::new();
+        // All is read before anything is changed.
+        self.refresh()?;
+        let entries = self.conflicting_entries(list)?;
+        let mut guarded = Vec::new();
         for family in self.families() {
-            removed.extend(self.change(family, Trust::Kernel, |kept, transaction| {
-                replace_guard(kept, transaction, family, port, list);
-                let conflicts = kept.find(|rule, _| list.conflict(rule).is_some());
-                let remove = conflicts.into_iter().map(|(rule, lease)| {
-                    transaction.delete(rule, lease);
-                    rule.clone()
-                });
-                remove.collect::<Vec<Rule>>()
-            })?);
+            match self.guard_family(family, port, list) {
+                Ok(removed) => guarded.push((family, removed)),
+                Err(error) => {
+                    self.take_back(&guarded);
+                    return Err(error);
+                }
+            }
+        }
+        if let Err(error) = self.remove_entries(&entries) {
+            self.take_back(&guarded);
+            return Err(error);
         }
         self.guarded = port.map(|port| (port, list.clone()));
-        for set in self.linked_sets() {
-            removed.extend(self.remove_entries(&set, |rule| list.conflict(rule).is_some())?);
-        }
-        Ok(removed)
+        let removed = guarded.into_iter().flat_map(|(_, removed)| removed).map(|(rule, _)| rule);
+        Ok(removed.chain(entries.into_iter().map(|entry| entry.rule)).collect())
     }
 
-    /// Reads the tables anew where others may have changed them, and puts the guard
-    /// back that they have removed.
+    /// Guards the port in one table, and gives the rules that had to go.
+    fn guard_family(
+        &mut self,
+        family: Family,
+        port: Option<u16>,
+        list: &WhiteList,
+    ) -> Result<Vec<(Rule, Lease)>, FirewallError> {
+        let wanted = guards(port, list, family);
+        self.change(family, Trust::Kernel, |kept, transaction| {
+            replace_guards(kept, transaction, &wanted);
+            let conflicts = kept.find(|rule, _| list.conflict(rule).is_some());
+            let remove = conflicts.into_iter().map(|(rule, lease)| {
+                transaction.delete(rule, lease);
+                (rule.clone(), lease)
+            });
+            remove.collect()
+        })
+    }
+
+    /// Takes back what a new white list has changed, as far as that can be done. At the
+    /// start there is nothing to go back to: there the guard stays.
+    fn take_back(&mut self, guarded: &[(Family, Vec<(Rule, Lease)>)]) {
+        let Some((port, list)) = self.guarded.clone() else { return };
+        for (family, removed) in guarded {
+            let before = guards(Some(port), &list, *family);
+            let taken_back = self.change(*family, Trust::Kernel, |kept, transaction| {
+                replace_guards(kept, transaction, &before);
+                let removed = removed.iter().rev().filter(|(rule, _)| kept.leases(rule).is_empty());
+                removed.for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
+            });
+            if let Err(error) = taken_back {
+                log::error!("the old white list can't be put back for {family} yet: {error}");
+            }
+        }
+    }
+
+    /// Reads the tables anew where others may have changed them, and puts back what
+    /// they have removed: the guard, and the rules of sets that have entries.
     ///
     /// # Errors
-    /// A table can't be read or changed.
-    pub fn look_after(&mut self) -> Result<(), FirewallError> {
-        let guarded = self.guarded.clone();
+    /// A table or set can't be read or changed.
+    pub fn look_after(&mut self, now: SystemTime) -> Result<(), FirewallError> {
+        self.sets.iter_mut().for_each(|sets| sets.forget_ends(now));
+        let mut failed = None;
         for family in self.families() {
-            let table = self.table(family)?;
-            table.refresh()?;
-            let Some((port, list)) = &guarded else { continue };
-            let networks = list.networks().filter(|network| network.family() == family).count();
-            if table.kept().guards().len() == iptables::guard_len(networks) {
-                continue;
+            if let Err(error) = self.look_after_family(family) {
+                failed = failed.or(Some(error));
             }
-            log::warn!("the rules that guard port {port} on {family} are not as they were: put back");
-            self.change(family, Trust::Kernel, |kept, transaction| {
-                replace_guard(kept, transaction, family, Some(*port), list);
-            })?;
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn look_after_family(&mut self, family: Family) -> Result<(), FirewallError> {
+        self.table(family)?.refresh()?;
+        if let Some((port, list)) = self.guarded.clone() {
+            let wanted = guards(Some(port), &list, family);
+            if !self.table(family)?.kept().is_guarded(&wanted) {
+                log::warn!("the rules that guard port {port} on {family} are not as they were: put back");
+                self.change(family, Trust::Kernel, |kept, transaction| {
+                    replace_guards(kept, transaction, &wanted);
+                })?;
+            }
+        }
+        let known: Vec<Set> = self.known.iter().filter(|set| set.family() == family).cloned().collect();
+        known.iter().try_for_each(|set| self.link_if_used(set))
+    }
+
+    /// Reads all tables, unless they are known to be as they were.
+    fn refresh(&mut self) -> Result<(), FirewallError> {
+        Ok(self.tables.iter_mut().try_for_each(Table::refresh)?)
     }
 
     /// Removes everything that rfw made and gives the number of rules and entries.
@@ -268,20 +357,20 @@ impl Firewall {
     /// A table or set can't be read or changed.
     pub fn flush(&mut self) -> Result<usize, FirewallError> {
         let mut count = 0;
+        self.refresh()?;
         for family in self.families() {
-            self.table(family)?.refresh()?;
             for set in self.linked_sets().iter().filter(|set| set.family() == family) {
-                count += self.sets.as_ref().map_or(Ok(0), |sets| sets.size(&set.name()))?;
+                count += self.sets()?.own_size(set)?.unwrap_or_default();
             }
             count += self.change(family, Trust::Kernel, |kept, transaction| {
                 let rules = kept.find(|_, _| true);
                 rules.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
                 kept.rules_of_sets().for_each(|set| transaction.delete_set(set));
-                kept.guards().iter().for_each(|guard| transaction.delete_guard(guard));
+                kept.guards().iter().for_each(|guard| transaction.delete_guard(*guard));
                 rules.len() + kept.guards().len()
             })?;
         }
-        self.clear_away()?;
+        count += self.clear_away(true)?;
         Ok(count)
     }
 
@@ -328,28 +417,42 @@ impl Firewall {
     }
 }
 
+/// The rules of one family that guard a port.
+fn guards(port: Option<u16>, list: &WhiteList, family: Family) -> Vec<Guard> {
+    let networks = list.networks().filter(|network| network.family() == family);
+    port.map_or_else(Vec::new, |port| Guard::all(port, networks))
+}
+
 /// Plans the rules that guard a port in place of those there are.
-fn replace_guard(
-    kept: &Kept,
-    transaction: &mut Transaction,
-    family: Family,
-    port: Option<u16>,
-    list: &WhiteList,
-) {
-    kept.guards().iter().for_each(|guard| transaction.delete_guard(guard));
-    if let Some(port) = port {
-        transaction.insert_guard(port, list.networks().filter(|network| network.family() == family));
-    }
+fn replace_guards(kept: &Kept, transaction: &mut Transaction, wanted: &[Guard]) {
+    kept.guards().iter().for_each(|guard| transaction.delete_guard(*guard));
+    transaction.insert_guards(wanted);
 }
 
 /// Addresses in rules.
 impl Firewall {
     fn insert_rules(&mut self, batch: &Batch, lease: Lease) -> Result<Count, FirewallError> {
+        self.check_rules(batch)?;
         self.change(batch.set.family(), Trust::Memory, |kept, transaction| {
             let present = batch.delete_present(kept, transaction).len();
-            batch.rules.iter().for_each(|rule| transaction.insert(rule, lease, 1));
+            batch.rules().for_each(|rule| transaction.insert(&rule, lease, 1));
             batch.count(present)
         })
+    }
+
+    /// Whether a list fits beside the rules that there are.
+    fn check_rules(&mut self, batch: &Batch) -> Result<(), FirewallError> {
+        let rules_max = self.rules_max;
+        if batch.networks.len() > rules_max {
+            return Err(FirewallError::TooManyRules(rules_max));
+        }
+        self.change(batch.set.family(), Trust::Memory, |kept, _| {
+            let more = batch.networks.len().saturating_sub(batch.present(kept).len());
+            match kept.len().saturating_add(more) > rules_max && more > 0 {
+                true => Err(FirewallError::TooManyRules(rules_max)),
+                false => Ok(()),
+            }
+        })?
     }
 
     /// Deletes those of a batch that are rules, and gives them.
@@ -369,7 +472,7 @@ impl Firewall {
             if !self.families().contains(&family) {
                 return Err(FirewallError::NoFamily(family));
             }
-            batches.push(Batch::new(place, family, networks, self.use_sets));
+            batches.push(Batch::new(place, family, networks));
         }
         Ok(batches)
     }
@@ -377,32 +480,31 @@ impl Firewall {
 
 /// The addresses of one family in a list.
 struct Batch {
+    /// The set that holds them, where addresses are kept in sets.
     set: Set,
     networks: HashSet<Network>,
-    /// The rules they make, which are not needed where they are in sets.
-    rules: HashSet<Rule>,
 }
 
 impl Batch {
-    fn new(place: &Place, family: Family, networks: HashSet<Network>, in_sets: bool) -> Batch {
+    fn new(place: &Place, family: Family, networks: HashSet<Network>) -> Batch {
         let side = match place.chain() {
             Chain::Output => Side::Destination,
             Chain::Input | Chain::Forward => Side::Source,
         };
-        let rules = match in_sets {
-            true => HashSet::new(),
-            false => networks.iter().filter_map(|network| place.clone().rule(*network).ok()).collect(),
-        };
-        Batch { set: Set::new(family, place.clone(), side), networks, rules }
+        Batch { set: Set::new(family, place.clone(), side), networks }
+    }
+
+    /// The rules that they make.
+    fn rules(&self) -> impl Iterator<Item = Rule> {
+        self.networks.iter().filter_map(|network| self.set.place().clone().rule(*network).ok())
     }
 
     /// Those that are there as rules.
     fn present<'a>(&self, kept: &'a Kept) -> Vec<(&'a Rule, Lease)> {
-        kept.find(|rule, _| match self.rules.is_empty() {
-            true => {
-                Set::of(rule) == self.set && rule.networks().all(|network| self.networks.contains(network))
-            }
-            false => self.rules.contains(rule),
+        kept.find(|rule, _| {
+            rule.place() == self.set.place()
+                && rule.networks().all(|network| self.networks.contains(network))
+                && Set::of(rule) == self.set
         })
     }
 
@@ -431,6 +533,14 @@ pub enum FirewallError {
     Full(u32),
     /// A time in seconds that a set can't hold.
     TooLong(u64),
+    /// As many rules of a family as there may be.
+    TooManyRules(usize),
+    /// So many entries of sets of a family would be rules, of which there may be so many.
+    TooManyEntries(Family, usize, usize),
+    /// A set of that name is there, and rfw has not made it.
+    ForeignSet(String),
+    /// A request before this one waited in vain for another program.
+    Busy,
 }
 
 impl From<ToolError> for FirewallError {
@@ -448,6 +558,24 @@ impl fmt::Display for FirewallError {
             FirewallError::Full(most) => {
                 write!(f, "no room: a set has at most {most} entries (ipset.maxelem in rfw.conf)")
             }
+            FirewallError::TooManyRules(most) => write!(
+                f,
+                "no room: at most {most} addresses of a family are rules of their own (rules.max in rfw.conf), \
+                 since each packet is compared with one after the other; with the option ipset they are kept in \
+                 sets, which hold a million"
+            ),
+            FirewallError::TooManyEntries(family, count, most) => write!(
+                f,
+                "{count} addresses of {family} that are kept in sets would be rules of their own, but rules.max \
+                 is {most}: turn the option ipset on again, or raise rules.max"
+            ),
+            FirewallError::ForeignSet(name) => write!(
+                f,
+                "there is a set {name} that rfw has not made: destroy or rename it (ipset rename {name} OTHER)"
+            ),
+            FirewallError::Busy => f.write_str(
+                "another program holds the lock of the tables, or hangs: nothing was changed, try again in 2 seconds",
+            ),
             FirewallError::TooLong(seconds) => write!(
                 f,
                 "{seconds} seconds are too long: a set holds an address for at most {TIMEOUT_MAX} seconds, or for ever with expire=0"

@@ -1,9 +1,14 @@
 //! The generation of the nf_tables ruleset: a number that the kernel raises by one
 //! with each committed change of any table. While it stays, so does what was read.
 //!
+//! The same socket tells whether a table exists at all, which a reading that is empty
+//! does not.
+//!
 //! One netlink message asks for it (`NFT_MSG_GETGEN` of linux/netfilter/nf_tables.h,
 //! framed as netlink(7) says). iptables-legacy has nothing like it.
 
+use crate::net::Family;
+use rustix::fd::OwnedFd;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
 };
@@ -19,25 +24,69 @@ const GEN_ID: u16 = 1;
 /// The length of `nlmsghdr` and `nfgenmsg` together.
 const HEADERS: usize = 20;
 
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE`.
+const GETTABLE: u16 = 10 << 8 | 1;
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWTABLE`.
+const NEWTABLE: u16 = 10 << 8;
+/// `NLMSG_ERROR`.
+const ERROR: u16 = 2;
+/// `ENOENT`, as an error message has it.
+const NO_ENTRY: i32 = -2;
+/// `NFTA_TABLE_NAME` with the name `filter`, its NUL and the padding.
+const FILTER: [u8; 12] = {
+    let [low, high] = 11_u16.to_ne_bytes();
+    let [kind, rest] = 1_u16.to_ne_bytes();
+    [low, high, kind, rest, b'f', b'i', b'l', b't', b'e', b'r', 0, 0]
+};
+
 /// The generation now, or nothing where the kernel does not tell.
 pub fn current() -> Option<u32> {
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))
-            .ok()?;
-    send(&socket, &request(), SendFlags::empty()).ok()?;
-    let mut reply = [0; 512];
-    // The kernel answers before send returns, so this need not wait.
-    let (length, _) = recv(&socket, &mut reply, RecvFlags::DONTWAIT).ok()?;
-    parse(reply.get(..length)?)
+    let socket = open()?;
+    parse(ask(&socket, &request(GETGEN, 0, &[]), &mut [0; 512])?)
 }
 
-/// A request: `nlmsghdr` in the host's byte order, then an `nfgenmsg` of zeros.
-fn request() -> [u8; HEADERS] {
-    let mut message = [0; HEADERS];
-    let length = u32::try_from(HEADERS).unwrap_or_default().to_ne_bytes();
-    let fields = length.into_iter().chain(GETGEN.to_ne_bytes()).chain(REQUEST.to_ne_bytes());
-    message.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
+/// Whether nf_tables has a table `filter` of that family; nothing where the kernel
+/// does not tell.
+pub fn has_filter_table(family: Family) -> Option<bool> {
+    // AF_INET and AF_INET6.
+    let family = if family == Family::V4 { 2 } else { 10 };
+    let socket = open()?;
+    parse_table(ask(&socket, &request(GETTABLE, family, &FILTER), &mut [0; 512])?)
+}
+
+fn open() -> Option<OwnedFd> {
+    socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER)).ok()
+}
+
+fn ask<'a>(socket: &OwnedFd, request: &[u8], reply: &'a mut [u8]) -> Option<&'a [u8]> {
+    send(socket, request, SendFlags::empty()).ok()?;
+    // The kernel answers before send returns, so this need not wait.
+    let (length, _) = recv(socket, &mut *reply, RecvFlags::DONTWAIT).ok()?;
+    reply.get(..length)
+}
+
+/// A request: `nlmsghdr` in the host's byte order, an `nfgenmsg`, attributes.
+fn request(kind: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(HEADERS.saturating_add(attributes.len())).unwrap_or_default();
+    let mut message = length.to_ne_bytes().to_vec();
+    message.extend(kind.to_ne_bytes());
+    message.extend(REQUEST.to_ne_bytes());
+    // The sequence number and the sender, of which one question needs none.
+    message.extend([0; 8]);
+    message.extend([family, 0, 0, 0]);
+    message.extend(attributes);
     message
+}
+
+/// Whether a reply is a table, or says that there is none.
+fn parse_table(reply: &[u8]) -> Option<bool> {
+    let kind = u16::from_ne_bytes(reply.get(4..6)?.try_into().ok()?);
+    let error = || Some(i32::from_ne_bytes(reply.get(16..20)?.try_into().ok()?));
+    match kind {
+        NEWTABLE => Some(true),
+        ERROR if error()? == NO_ENTRY => Some(false),
+        _ => None,
+    }
 }
 
 /// Finds the number in a reply.
@@ -80,6 +129,33 @@ mod tests {
             ]),
             None
         );
-        assert_eq!(request(), [20, 0, 0, 0, 16, 10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(request(GETGEN, 0, &[]), [20, 0, 0, 0, 16, 10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            request(GETTABLE, 10, &FILTER),
+            [
+                32, 0, 0, 0, 1, 10, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 11, 0, 1, 0, 102, 105, 108,
+                116, 101, 114, 0, 0
+            ]
+        );
+    }
+
+    #[test]
+    fn only_the_kernel_says_that_there_is_no_table() {
+        let error = |number: i32| {
+            let mut reply = vec![36, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            reply.extend(number.to_ne_bytes());
+            reply
+        };
+        let golden = [
+            (error(-2), Some(false)),
+            (error(-1), None),
+            (error(0), None),
+            (vec![0, 0, 0, 0, 0, 10, 0, 0], Some(true)),
+            (vec![36, 0, 0, 0, 2, 0], None),
+            (Vec::new(), None),
+        ];
+        for (reply, expected) in golden {
+            assert_eq!(parse_table(&reply), expected, "{reply:?}");
+        }
     }
 }

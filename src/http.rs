@@ -21,6 +21,9 @@ pub struct Request {
     pub method: Method,
     /// The request target as it was sent.
     pub target: String,
+    /// The host that the client means, with its port: of the target if it names one,
+    /// else the value of `Host` (RFC 9112, 3.3); HTTP/1.0 needs none.
+    pub host: Option<String>,
     /// The value of `Authorization`.
     pub authorization: Option<String>,
     /// How the body is framed.
@@ -122,14 +125,15 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
     let method = parsed.method.ok_or_else(|| malformed("no method"))?;
     let target = parsed.path.ok_or_else(|| malformed("no target"))?.to_owned();
     let headers = Headers(parsed.headers);
-    match headers.all("Host").count() {
-        1 => {}
-        0 if minor == 0 => {}
-        _ => return Err(malformed("expected one header Host")),
+    let host = headers.text("Host")?;
+    if minor > 0 && host.as_ref().is_none_or(String::is_empty) {
+        return Err(malformed("expected one header Host"));
     }
+    let host = authority(&target).map(str::to_owned).or(host);
     let request = Request {
         method: method.parse().map_err(|()| malformed("not a method"))?,
         target,
+        host,
         authorization: headers.text("Authorization")?,
         body: headers.framing()?,
         keep_alive: minor > 0 && !headers.list("Connection").any(|word| word.eq_ignore_ascii_case("close")),
@@ -140,6 +144,13 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
         minor,
     };
     Ok(Some((request, length)))
+}
+
+/// The host and port in a target of the absolute form (RFC 9112, 3.2.2).
+fn authority(target: &str) -> Option<&str> {
+    let (scheme, rest) = target.split_once("://")?;
+    let rest = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)).then_some(rest)?;
+    rest.split(['/', '?']).next()
 }
 
 struct Headers<'a>(&'a [httparse::Header<'a>]);
@@ -370,6 +381,21 @@ mod tests {
         assert_eq!((request.method, request.target.as_str()), (Method::Put, "/drop/input/any/1.2.3.4"));
         assert_eq!(request.authorization.as_deref(), Some("Basic abc"));
         assert!(request.keep_alive && request.body == Framing::Length(0));
+    }
+
+    #[test]
+    fn the_host_is_that_of_the_target_or_the_header() {
+        let golden = [
+            ("GET / HTTP/1.1\r\nHost: a:1\r\n\r\n", Some("a:1")),
+            ("GET http://b:2/x HTTP/1.1\r\nHost: a\r\n\r\n", Some("b:2")),
+            ("GET HTTPS://b?x HTTP/1.1\r\nHost: a\r\n\r\n", Some("b")),
+            ("GET http:// HTTP/1.1\r\nHost: a\r\n\r\n", Some("")),
+            ("GET / HTTP/1.0\r\n\r\n", None),
+            ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", Some("a")),
+        ];
+        for (text, expected) in golden {
+            assert_eq!(read(text).unwrap().unwrap().host.as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -2,12 +2,14 @@
 //! place, and their entries as one text line each. Nothing here runs a program.
 
 use crate::iptables::Counters;
+use crate::lease::{Interval, Lease, Moment};
 use crate::net::{Family, Network};
-use crate::rule::{Chain, Interface, Place, Rule};
+use crate::rule::{Chain, Interface, Place, Rule, Target};
 use std::fmt;
+use std::time::{Duration, SystemTime};
 
 /// The longest timeout of an entry, in seconds, that the kernel takes.
-pub const TIMEOUT_MAX: u64 = 2_147_483;
+pub const TIMEOUT_MAX: u64 = crate::lease::SET_LONGEST;
 
 /// The longest name of a set in bytes: `IPSET_MAXNAMELEN` less its NUL.
 const NAME_MAX: usize = 31;
@@ -110,6 +112,49 @@ impl Set {
         }
     }
 
+    /// The set of that name; nothing where rfw gives the name to none, or the name has
+    /// a hash in place of the interfaces.
+    pub fn named(name: &str) -> Option<Set> {
+        let mut letters = name.strip_prefix("rfw")?.chars();
+        let family = match letters.next()? {
+            '4' => Family::V4,
+            '6' => Family::V6,
+            _ => return None,
+        };
+        letters.next().filter(|dash| *dash == '-')?;
+        let chain = match letters.next()? {
+            'i' => Chain::Input,
+            'f' => Chain::Forward,
+            'o' => Chain::Output,
+            _ => return None,
+        };
+        let target = match letters.next()? {
+            'a' => Target::Accept,
+            'r' => Target::Reject,
+            'd' => Target::Drop,
+            _ => return None,
+        };
+        let side = match letters.next()? {
+            's' if chain != Chain::Output => Side::Source,
+            'd' if chain != Chain::Input => Side::Destination,
+            'b' if chain == Chain::Forward => Side::Both,
+            _ => return None,
+        };
+        let interfaces = letters.as_str().strip_prefix('-').unwrap_or_default();
+        let (near, far) = interfaces.split_once(',').unwrap_or((interfaces, ""));
+        let interface = |pattern: &str| match pattern {
+            "" => Some(None),
+            _ => Interface::from_pattern(pattern).map(Some),
+        };
+        let (near, far) = (interface(near)?, interface(far)?);
+        let place = match chain {
+            Chain::Input | Chain::Forward => Place::new(target, chain, near, far),
+            Chain::Output => Place::new(target, chain, far, near),
+        };
+        let set = Set::new(family, place.ok()?, side);
+        (set.name() == name).then_some(set)
+    }
+
     /// The rule that an entry of this set stands for.
     pub fn rule(&self, element: &str) -> Option<Rule> {
         let network =
@@ -127,9 +172,66 @@ impl Set {
 
     /// The line that makes it under that name.
     pub fn create(&self, name: &str, maxelem: u32) -> String {
-        let family = if self.family == Family::V4 { "inet" } else { "inet6" };
-        let kind = if self.side == Side::Both { "hash:net,net" } else { "hash:net" };
+        let (kind, family) = (self.kind(), family_name(self.family));
         format!("create {name} {kind} family {family} timeout 0 counters maxelem {maxelem}")
+    }
+
+    fn kind(&self) -> &'static str {
+        if self.side == Side::Both { "hash:net,net" } else { "hash:net" }
+    }
+}
+
+/// A family as ipset names it.
+fn family_name(family: Family) -> &'static str {
+    if family == Family::V4 { "inet" } else { "inet6" }
+}
+
+/// What `ipset list -terse` tells of a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Its name.
+    pub name: String,
+    /// The number of its entries.
+    pub size: usize,
+    /// The most that it may have.
+    pub maxelem: u32,
+    /// The type and the family, with the extensions that rfw gives its sets and no
+    /// others; nothing for a set that rfw can't have made.
+    kind: Option<(String, String)>,
+}
+
+impl Header {
+    /// Reads the lines of one set, from its name to the number of its entries.
+    pub fn parse(lines: &[&str]) -> Option<Header> {
+        let value = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let (name, kind) = (value("Name")?.to_owned(), value("Type")?.to_owned());
+        let mut words = value("Header")?.split_whitespace();
+        let (mut family, mut maxelem, mut timeout, mut counters, mut more) = (None, 0, None, false, false);
+        while let Some(word) = words.next() {
+            match word {
+                "family" => family = words.next(),
+                "maxelem" => maxelem = words.next()?.parse().ok()?,
+                "timeout" => timeout = words.next(),
+                "counters" => counters = true,
+                "hashsize" | "bucketsize" | "initval" => drop(words.next()),
+                _ => more = true,
+            }
+        }
+        let ours = timeout == Some("0") && counters && !more;
+        let kind = family.filter(|_| ours).map(|family| (kind, family.to_owned()));
+        Some(Header { name, size: value("Number of entries")?.parse().ok()?, maxelem, kind })
+    }
+
+    /// Whether it is made as rfw makes the set, whatever its name is.
+    pub fn is_like(&self, set: &Set) -> bool {
+        self.kind
+            .as_ref()
+            .is_some_and(|(kind, family)| kind == set.kind() && family == family_name(set.family))
+    }
+
+    /// Whether it is made as rfw makes its sets.
+    pub fn is_like_ours(&self) -> bool {
+        self.kind.as_ref().is_some_and(|(kind, _)| kind == "hash:net" || kind == "hash:net,net")
     }
 }
 
@@ -146,9 +248,18 @@ pub fn work_name(process: u32) -> String {
     format!("rfw-work-{process}")
 }
 
-/// Whether a set of that name is one of rfw's.
-pub fn is_own_name(name: &str) -> bool {
-    ["rfw4-", "rfw6-", "rfw-work-"].iter().any(|start| name.starts_with(start))
+/// Whether it is the name of a set in which some process of rfw prepares, or prepared,
+/// a new state.
+pub fn is_work_name(name: &str) -> bool {
+    let process = name.strip_prefix("rfw-work-").and_then(|process| process.parse().ok());
+    process.is_some_and(|process| work_name(process) == name)
+}
+
+/// Whether it is like the name of a set whose interfaces did not fit into it.
+pub fn is_hashed_name(name: &str) -> bool {
+    let Some((start, hash)) = name.split_at_checked("rfw4-ids-".len()) else { return false };
+    let Some(start) = start.strip_suffix('-') else { return false };
+    Set::named(start).is_some() && hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// A rule as an element of its set.
@@ -167,12 +278,39 @@ impl Timeout {
         u32::try_from(seconds).ok().filter(|_| seconds <= TIMEOUT_MAX).map(Timeout)
     }
 
-    /// The next whole second of a time that ipset has printed, which leaves out what
-    /// there is of a second.
+    /// What is left of a lease at `now`: a whole second is begun, so that no entry ends
+    /// before its lease; at most what the kernel takes.
+    pub fn left(lease: Lease, now: SystemTime) -> Timeout {
+        let Some(end) = lease.end() else { return Timeout(0) };
+        let left = end.time().duration_since(now).unwrap_or(Duration::ZERO);
+        let seconds = left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0));
+        Timeout::new(seconds.clamp(1, TIMEOUT_MAX)).unwrap_or_default()
+    }
+
+    /// The last whole second in which an entry may end that is printed with this
+    /// timeout at `now`: ipset leaves out what there is of a second.
+    pub fn latest_end(self, now: SystemTime) -> Lease {
+        Interval::of_seconds(self.seconds()).from(now)
+    }
+
+    /// The last whole second at which such an entry is sure to be there. Less than a
+    /// second is printed as one.
+    pub fn sure_end(self, now: SystemTime) -> Lease {
+        let left = if self.seconds() == 1 { 0 } else { self.seconds() };
+        match self.latest_end(now) {
+            Lease::Until(_) if left == 0 => Lease::Until(Moment::at_or_after(now).second_before()),
+            Lease::Until(end) if end.time() > now + Duration::from_secs(left) => {
+                Lease::Until(end.second_before())
+            }
+            lease => lease,
+        }
+    }
+
+    /// One second more, which is at least what is left of an entry that is printed so.
     pub fn rounded_up(self) -> Timeout {
         match self.seconds() {
             0 => self,
-            seconds => Timeout::new(seconds + 1).unwrap_or(self),
+            seconds => Timeout::new(seconds.saturating_add(1)).unwrap_or(self),
         }
     }
 
@@ -227,7 +365,6 @@ impl<'a> Entry<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::Target;
     use proptest::prelude::*;
 
     fn rule(path: &str) -> Rule {
@@ -256,7 +393,73 @@ mod tests {
             let set = Set::of(&rule);
             assert_eq!((set.name().as_str(), element(&rule).as_str()), (name, member), "{path}");
             assert_eq!(set.rule(member), Some(rule), "{path}");
+            let hashed = ipset_is_hashed(name);
+            assert_eq!(Set::named(name), Some(set).filter(|_| !hashed), "{path}");
         }
+    }
+
+    fn ipset_is_hashed(name: &str) -> bool {
+        is_hashed_name(name) && !is_work_name(name)
+    }
+
+    #[test]
+    fn names_that_rfw_gives_to_no_set_are_not_its_own() {
+        let others = [
+            "rfw4-mine",
+            "rfw6-x",
+            "rfw4",
+            "rfw5-ids",
+            "rfw4-idd",
+            "rfw4-ods",
+            "rfw4-idb",
+            "rfw4-ids-",
+            "rfw4-ids-eth",
+            "rfw4-ids-eth0,eth1",
+            "rfw4-ids-any",
+            "rfw4-fds-eth0,",
+            "rfw4-ids0",
+            "rfw-work-1",
+            "rfw4-ids-0123456789abcdef",
+        ];
+        for name in others {
+            assert_eq!(Set::named(name), None, "{name}");
+        }
+        for (name, expected) in
+            [("rfw-work-1", true), ("rfw-work-01", false), ("rfw-work-foo", false), ("rfw-work-", false)]
+        {
+            assert_eq!(is_work_name(name), expected, "{name}");
+        }
+        assert!(!is_hashed_name("rfw4-mine-0123456789abcdef") && !is_hashed_name("rfw4-ids-eth0"));
+    }
+
+    #[test]
+    fn headers_of_sets_are_read() {
+        let header = |kind: &str, options: &str| {
+            let header = format!("Header: {options}");
+            let kind = format!("Type: {kind}");
+            let lines =
+                ["Name: rfw4-ids", &kind, "Revision: 7", &header, "References: 1", "Number of entries: 3"];
+            Header::parse(&lines).unwrap()
+        };
+        let set = Set::named("rfw4-ids").unwrap();
+        let usual = "hashsize 1024 maxelem 99 timeout 0 counters bucketsize 12 initval 0x4ad8b6a3";
+        let golden = [
+            ("hash:net", format!("family inet {usual}"), true),
+            ("hash:net", format!("family inet6 {usual}"), false),
+            ("hash:ip", format!("family inet {usual}"), false),
+            ("hash:net", format!("family inet {usual} comment"), false),
+            ("hash:net", format!("family inet {usual} skbinfo"), false),
+            ("hash:net", "family inet maxelem 99 timeout 0".to_owned(), false),
+            ("hash:net", "family inet maxelem 99 counters".to_owned(), false),
+            ("hash:net", "family inet maxelem 99 timeout 600 counters".to_owned(), false),
+        ];
+        for (kind, options, expected) in golden {
+            let header = header(kind, &options);
+            assert_eq!((header.size, header.maxelem), (3, 99), "{options}");
+            assert_eq!(header.is_like(&set), expected, "{kind} {options}");
+        }
+        assert_eq!(Header::parse(&["Name: x", "Type: hash:net", "Header: family inet maxelem 9"]), None);
+        assert_eq!(Header::parse(&[]), None);
     }
 
     #[test]
@@ -306,6 +509,30 @@ mod tests {
             assert_eq!(set.rule(text), None, "{text}");
         }
         assert!(Timeout::new(TIMEOUT_MAX).is_some() && Timeout::new(TIMEOUT_MAX + 1).is_none());
+    }
+
+    #[test]
+    fn an_entry_never_ends_before_its_lease_and_at_most_a_second_after() {
+        let at = |millis: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let golden =
+            [(10, 0, 10), (10, 1, 10), (10, 999, 10), (10, 1_000, 9), (10, 9_999, 1), (10, 12_000, 1)];
+        for (end, now, left) in golden {
+            let lease = Interval::of_seconds(end).from(at(0));
+            assert_eq!(Timeout::left(lease, at(now)).seconds(), left, "{end} {now}");
+        }
+        assert_eq!(Timeout::left(Lease::Permanent, at(0)).seconds(), 0);
+        // What an interval of the longest timeout ends at is within it.
+        for now in [0, 1, 500, 999] {
+            let lease = Interval::of_seconds(TIMEOUT_MAX).from(at(now));
+            assert!(Timeout::left(lease, at(now)).seconds() <= TIMEOUT_MAX);
+            assert!(lease.end().unwrap().time() <= at(now) + Duration::from_secs(TIMEOUT_MAX));
+        }
+        // Printed at 1.5 s with 8 s left, it ends at 9.5 s or later, but before 10.5 s.
+        let end = |lease: Lease| lease.end().unwrap().seconds();
+        assert_eq!((end(Timeout(8).sure_end(at(1_500))), end(Timeout(8).latest_end(at(1_500)))), (9, 10));
+        assert_eq!((end(Timeout(8).sure_end(at(1_000))), end(Timeout(8).latest_end(at(1_000)))), (9, 9));
+        assert_eq!(end(Timeout(1).sure_end(at(1_500))), 1);
+        assert_eq!(Timeout(0).sure_end(at(0)), Lease::Permanent);
     }
 
     proptest! {

@@ -15,6 +15,10 @@ pub struct Interval(u64);
 /// The longest interval: 36,500 days, which keeps the year at four digits.
 const LONGEST: u64 = 36_500 * 86_400;
 
+/// The longest interval in seconds that an entry of a set can last: 2^31 - 1
+/// milliseconds (`IPSET_MAX_TIMEOUT` of linux/netfilter/ipset/ip_set.h).
+pub const SET_LONGEST: u64 = 2_147_483;
+
 impl Interval {
     /// Reads seconds, or a number with the unit `s`, `m`, `h` or `d`.
     ///
@@ -49,6 +53,13 @@ impl Interval {
     pub fn from(self, now: SystemTime) -> Lease {
         match self.0 {
             0 => Lease::Permanent,
+            // The kernel can't hold an entry of a set any longer, not by the part of a
+            // second that rounding up would add.
+            SET_LONGEST => {
+                let end = now + Duration::from_secs(SET_LONGEST);
+                let end = end.checked_sub(Duration::from_nanos(999_999_999)).unwrap_or(end);
+                Lease::Until(Moment::at_or_after(end))
+            }
             seconds => Lease::Until(Moment::at_or_after(now + Duration::from_secs(seconds))),
         }
     }
@@ -84,6 +95,16 @@ impl Moment {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let part = u64::from(since.subsec_nanos() > 0);
         Moment(since.as_secs().saturating_add(part))
+    }
+
+    /// The moment as a time.
+    pub fn time(self) -> SystemTime {
+        UNIX_EPOCH.checked_add(Duration::from_secs(self.0)).unwrap_or(UNIX_EPOCH)
+    }
+
+    /// The second before.
+    pub fn second_before(self) -> Moment {
+        Moment(self.0.saturating_sub(1))
     }
 
     /// Seconds since the epoch.

@@ -2,12 +2,13 @@
 //! it: nothing is gathered, so a list of any length takes the same memory.
 
 use crate::ipset::{Entry, Set};
-use crate::iptables::{self, Counters, Owner};
-use crate::lease::{Interval, Lease};
-use crate::net::{Family, Network};
+use crate::iptables::{Counters, Owner};
+use crate::lease::Lease;
+use crate::net::Network;
 use crate::rule::{Chain, Interface, Place, Rule};
-use crate::sets::Sets;
-use crate::tool::{Lines, Tool, ToolError};
+use crate::sets::{Entries, EntriesOf};
+use crate::table::Rules;
+use crate::tool::ToolError;
 use std::collections::{HashMap, VecDeque};
 use std::time::SystemTime;
 
@@ -62,9 +63,9 @@ pub struct Row {
 /// The rows that a filter admits, in the kernel's order.
 pub struct Listing {
     filter: Filter,
-    tables: VecDeque<(Family, Lines)>,
+    tables: VecDeque<Rules>,
     numbers: HashMap<String, usize>,
-    ipset: Option<Tool>,
+    sets: Option<EntriesOf>,
     set: Option<OpenSet>,
     now: SystemTime,
 }
@@ -74,19 +75,14 @@ struct OpenSet {
     set: Set,
     name: String,
     number: usize,
-    lines: Lines,
+    lines: Entries,
 }
 
 impl Listing {
-    /// A listing of tables that are being printed; `sets` are there if they hold any.
-    pub fn new(
-        filter: Filter,
-        tables: VecDeque<(Family, Lines)>,
-        sets: Option<&Sets>,
-        now: SystemTime,
-    ) -> Listing {
-        let ipset = sets.map(|sets| sets.tool().clone());
-        Listing { filter, tables, numbers: HashMap::new(), ipset, set: None, now }
+    /// A listing of tables that are being printed; `sets` are those that their rules
+    /// look packets up in.
+    pub fn new(filter: Filter, tables: VecDeque<Rules>, sets: Option<EntriesOf>, now: SystemTime) -> Listing {
+        Listing { filter, tables, numbers: HashMap::new(), sets, set: None, now }
     }
 
     /// The next row; `None` after the last.
@@ -98,13 +94,12 @@ impl Listing {
             if let Some(row) = self.next_entry()? {
                 return Ok(Some(row));
             }
-            let Some((family, lines)) = self.tables.front_mut() else { return Ok(None) };
-            let Some(line) = lines.next_line()? else {
+            let Some(rules) = self.tables.front_mut() else { return Ok(None) };
+            let Some(line) = rules.next_rule()? else {
                 self.tables.pop_front();
                 self.numbers.clear();
                 continue;
             };
-            let Some(line) = iptables::parse(&line, *family) else { continue };
             let number = self.numbers.entry(line.chain).or_default();
             *number += 1;
             match line.owner {
@@ -114,7 +109,7 @@ impl Listing {
                 }
                 Owner::Set(set) if self.filter.admits_place(set.place()) => {
                     let (name, number) = (set.name(), *number);
-                    let lines = self.ipset.as_ref().map(|ipset| ipset.lines(&["save", &name])).transpose()?;
+                    let lines = self.sets.as_ref().map(|sets| sets.entries(&name)).transpose()?;
                     self.set = lines.map(|lines| OpenSet { set, name, number, lines });
                 }
                 Owner::Rfw(..) | Owner::Set(_) | Owner::Guard(_) | Owner::Other => {}
@@ -130,7 +125,7 @@ impl Listing {
             let Some(rule) = set.rule(entry.element).filter(|rule| self.filter.admits(rule)) else {
                 continue;
             };
-            let lease = Interval::of_seconds(entry.timeout.seconds()).from(self.now);
+            let lease = entry.timeout.sure_end(self.now);
             let (number, counters, set) = (*number, entry.counters, Some(name.clone()));
             return Ok(Some(Row { number, counters, rule, lease, set }));
         }

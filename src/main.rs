@@ -13,6 +13,7 @@ mod files;
 mod firewall;
 mod generation;
 mod http;
+mod instance;
 mod ipset;
 mod iptables;
 mod lease;

@@ -7,14 +7,13 @@
 //! first error, with nothing changed; ipset says what is wrong and goes on. A
 //! process that died or hangs is replaced at the next transaction.
 
-use crate::tool::{Owned, Tool, ToolError};
+use crate::tool::{Complaint, Owned, StopSignal, Tool, ToolError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use std::io::{self, Read, Write};
-use std::process::{ChildStderr, ChildStdin, ExitStatus, Stdio};
-use std::thread;
+use std::io::{self, Write};
+use std::process::{ChildStdin, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a tool may take for an answer: five seconds, and then it has waited
@@ -64,7 +63,9 @@ impl Resident {
         };
         let limit = ANSWER_TIME + LINE_TIME * u32::try_from(lines.lines().count()).unwrap_or(u32::MAX);
         let text = format!("{lines}{}\n", self.acknowledgement.ask);
-        let said = process.converse(text.as_bytes(), self.acknowledgement.answer, Instant::now() + limit);
+        let deadline = Instant::now() + limit;
+        let answer = self.acknowledgement.answer;
+        let said = process.converse(text.as_bytes(), answer, self.tool.stop(), deadline);
         let line = || self.tool.line(self.arguments);
         match said {
             Ok(Said::Done(errors)) => {
@@ -86,14 +87,14 @@ impl Resident {
     fn start(&self) -> Result<Process, ToolError> {
         let error = |error: io::Error| ToolError::Spawn(self.tool.line(self.arguments), error);
         let (screen, terminal) = pseudo_terminal().map_err(|errno| error(errno.into()))?;
-        let mut child = self.tool.start(self.arguments, Stdio::piped(), Stdio::from(terminal))?;
-        let (Some(stdin), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
+        let mut child = Owned(self.tool.start(self.arguments, Stdio::piped(), Stdio::from(terminal))?);
+        let (Some(stdin), Some(stderr)) = (child.0.stdin.take(), child.0.stderr.take()) else {
             return Err(error(io::ErrorKind::BrokenPipe.into()));
         };
         ioctl_fionbio(&stdin, true).map_err(|errno| error(errno.into()))?;
-        ioctl_fionbio(&stderr, true).map_err(|errno| error(errno.into()))?;
         ioctl_fionbio(&screen, true).map_err(|errno| error(errno.into()))?;
-        Ok(Process { child: Owned(child), stdin, screen, stderr })
+        let complaint = Complaint::new(stderr).map_err(error)?;
+        Ok(Process { child, stdin, screen, complaint })
     }
 }
 
@@ -131,37 +132,40 @@ struct Process {
     child: Owned,
     stdin: ChildStdin,
     screen: OwnedFd,
-    stderr: ChildStderr,
+    complaint: Complaint,
 }
 
 impl Process {
     /// Whether it is alive and has said nothing since the last transaction.
     fn is_fit(&self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut fds =
-            [PollFd::new(&self.screen, PollFlags::empty()), PollFd::new(&self.stderr, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.screen, PollFlags::empty())];
+        fds.extend(self.complaint.poll_fd());
         matches!(poll(&mut fds, Some(&now)), Ok(0))
     }
 
     /// Feeds it and listens until it has answered, at most until `deadline`.
-    fn converse(&mut self, mut text: &[u8], answer: &str, deadline: Instant) -> io::Result<Said> {
-        let (mut heard, mut errors) = (String::new(), String::new());
-        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-            self.wait(!text.is_empty(), left)?;
+    fn converse(
+        &mut self,
+        mut text: &[u8],
+        answer: &str,
+        stop: &StopSignal,
+        deadline: Instant,
+    ) -> io::Result<Said> {
+        let mut heard = String::new();
+        while self.wait(!text.is_empty(), stop, deadline)? {
             if !text.is_empty() {
                 text = feed(&mut self.stdin, text)?;
             }
             let screen = read_part(|bytes| Ok(rustix::io::read(&self.screen, bytes)?))?;
-            while let Part::Text(part) = read_part(|bytes| self.stderr.read(bytes))? {
-                errors.push_str(&part);
-            }
+            self.complaint.hear()?;
             match screen {
-                Part::End => return Ok(Said::Ended(errors)),
+                Part::End => return Ok(Said::Ended(self.complaint.take())),
                 Part::Nothing => {}
                 Part::Text(part) => {
                     heard.push_str(&part);
                     if heard.contains(answer) {
-                        return Ok(Said::Done(errors));
+                        return Ok(Said::Done(self.complaint.take()));
                     }
                     keep_end(&mut heard, answer.len());
                 }
@@ -170,29 +174,17 @@ impl Process {
         Ok(Said::Nothing)
     }
 
-    /// Sleeps until it has said something, or may be fed.
-    fn wait(&self, feed: bool, limit: Duration) -> io::Result<()> {
-        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
-        let mut fds =
-            vec![PollFd::new(&self.screen, PollFlags::IN), PollFd::new(&self.stderr, PollFlags::IN)];
+    /// Sleeps until it has said something, or may be fed; `false` at the deadline.
+    fn wait(&self, feed: bool, stop: &StopSignal, deadline: Instant) -> io::Result<bool> {
+        let mut fds = vec![PollFd::new(&self.screen, PollFlags::IN)];
+        fds.extend(self.complaint.poll_fd());
         fds.extend(feed.then(|| PollFd::new(&self.stdin, PollFlags::OUT)));
-        match poll(&mut fds, Some(&limit)) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
+        stop.wait(&fds, deadline)
     }
 
     /// Its exit status; a process that has closed its output ends at once.
     fn end(mut self) -> Option<ExitStatus> {
-        let start = Instant::now();
-        while start.elapsed() < END_TIME {
-            match self.child.0.try_wait() {
-                Ok(Some(status)) => return Some(status),
-                Ok(None) => thread::sleep(Duration::from_millis(1)),
-                Err(_) => return None,
-            }
-        }
-        None
+        self.child.status_by(Instant::now() + END_TIME)
     }
 }
 
@@ -248,7 +240,7 @@ mod tests {
     /// A shell that does each line and, asked for a sign, gives it.
     fn shell(goes_on: bool) -> Resident {
         let acknowledgement = Acknowledgement { ask: "echo the sign", answer: "the sign", goes_on };
-        Resident::new(Tool::find(Path::new("/bin/sh")).unwrap(), &[], acknowledgement)
+        Resident::new(Tool::find(Path::new("/bin/sh"), &StopSignal::default()).unwrap(), &[], acknowledgement)
     }
 
     fn pid(resident: &Resident) -> Option<u32> {
@@ -288,13 +280,22 @@ mod tests {
         let mut shell = shell(false);
         shell.transact("true\n").unwrap();
         let first = pid(&shell).unwrap();
-        Tool::find(Path::new("kill")).unwrap().run(&["-9", &first.to_string()], "").unwrap();
+        Tool::find(Path::new("kill"), &StopSignal::default())
+            .unwrap()
+            .run(&["-9", &first.to_string()])
+            .unwrap();
         let start = Instant::now();
         while shell.process.as_ref().is_some_and(Process::is_fit) {
             assert!(start.elapsed() < Duration::from_secs(5));
         }
         shell.transact("true\n").unwrap();
         assert_ne!(pid(&shell), Some(first));
+    }
+
+    #[test]
+    fn much_complaint_does_not_jam() {
+        let mut shell = shell(false);
+        shell.transact(&"echo 0123456789012345678901234567890123456789 >&2\n".repeat(5_000)).unwrap();
     }
 
     #[test]

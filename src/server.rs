@@ -196,8 +196,11 @@ impl Server {
             let Some(door) = self.doors.get(turn % self.doors.len().max(1)) else { return Ok(()) };
             match door.listener.accept() {
                 Ok((socket, address)) => {
-                    let peer =
-                        Peer { address: address.ip().to_canonical(), authentication: door.authentication };
+                    let peer = Peer {
+                        address: address.ip().to_canonical(),
+                        authentication: door.authentication,
+                        local: door.tls.is_none(),
+                    };
                     // A door without TLS is one of this host alone.
                     if door.tls.is_none() || self.service.knows(peer.address) {
                         self.waiting = Some(Visitor { socket, tls: door.tls.clone(), peer });
@@ -242,8 +245,8 @@ impl Server {
         let heard = self.hears_from(&socket, start)?;
         let deadline = if heard { start + REQUEST_TIME } else { Instant::now() };
         let connection = match tls {
-            Some(tls) => Connection::tls(socket, deadline, &tls),
-            None => Connection::plain(socket, deadline),
+            Some(tls) => Connection::tls(socket, deadline, self.signals.stop_signal(), &tls),
+            None => Connection::plain(socket, deadline, self.signals.stop_signal()),
         };
         match connection {
             Ok(connection) => {

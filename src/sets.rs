@@ -1,18 +1,21 @@
 //! The sets of rfw in the kernel, kept by ipset(8): single entries through a
 //! resident process, whole lists through one run of `ipset restore`.
 
-use crate::ipset::{self, Entry, Set, Timeout};
+use crate::ipset::{self, Entry, Header, Set, Timeout};
+use crate::iptables::Counters;
+use crate::lease::{Lease, Moment};
 use crate::net::Network;
 use crate::resident::{Acknowledgement, Resident};
 use crate::rule::Rule;
 use crate::tool::{Lines, Tool, ToolError};
 use rustix::fs::{MemfdFlags, memfd_create};
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
 use std::process;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A question that ipset answers at once, and so after all before it.
 const DONE: Acknowledgement = Acknowledgement { ask: "version", answer: "protocol version", goes_on: true };
@@ -53,11 +56,22 @@ impl Count {
     }
 }
 
+/// What came of making a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// It is new.
+    New,
+    /// It was there, with so many entries.
+    Present(usize),
+    /// There is another set of that name, which rfw has not made.
+    Foreign,
+}
+
 /// What is to become of the addresses of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
     /// They are to be there, for so long.
-    Add(Timeout),
+    Add(Lease),
     /// They are to go.
     Delete,
 }
@@ -75,6 +89,9 @@ pub struct Sets {
     work: String,
     /// Whether the kernel has sets of pairs, as far as has been tried.
     pairs: Option<bool>,
+    /// When the entries of sets end, as clients were told: ipset prints whole seconds
+    /// only, which would add up where a set is made anew again and again.
+    ends: HashMap<String, HashMap<Network, Moment>>,
 }
 
 impl Sets {
@@ -86,14 +103,14 @@ impl Sets {
         let strict = Resident::new(tool.clone(), &["-"], DONE);
         let lenient = Resident::new(tool.clone(), &["-exist", "-"], DONE);
         let work = ipset::work_name(process::id());
-        let sets = Sets { tool, strict, lenient, maxelem, work, pairs: None };
-        sets.names()?;
+        let sets = Sets { tool, strict, lenient, maxelem, work, pairs: None, ends: HashMap::new() };
+        sets.headers()?;
         Ok(sets)
     }
 
-    /// ipset.
-    pub fn tool(&self) -> &Tool {
-        &self.tool
+    /// What reads sets while others go on changing them.
+    pub fn reader(&self) -> EntriesOf {
+        EntriesOf(self.tool.clone())
     }
 
     /// The most entries of a set.
@@ -101,12 +118,40 @@ impl Sets {
         self.maxelem
     }
 
-    /// The names of all sets of this host.
+    /// All sets of this host.
     ///
     /// # Errors
     /// They can't be listed.
-    pub fn names(&self) -> Result<Vec<String>, ToolError> {
-        Ok(self.tool.run(&["list", "-n"], "")?.lines().map(str::to_owned).collect())
+    pub fn headers(&self) -> Result<Vec<Header>, ToolError> {
+        let arguments = ["list", "-terse"];
+        let lines = self.tool.run(&arguments)?;
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let sets = lines.split(|line| line.is_empty()).filter(|lines| !lines.is_empty());
+        let headers: Option<Vec<Header>> = sets.map(Header::parse).collect();
+        headers.ok_or_else(|| unreadable(&self.tool.line(&arguments), &lines.join("; ")))
+    }
+
+    /// A set of this host; nothing if there is none of that name.
+    ///
+    /// # Errors
+    /// ipset can't be asked.
+    pub fn header(&self, name: &str) -> Result<Option<Header>, ToolError> {
+        let arguments = ["list", "-terse", name];
+        let lines = match self.tool.run(&arguments) {
+            Err(error) if error.says("does not exist") => return Ok(None),
+            lines => lines?,
+        };
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let header = Header::parse(&lines).filter(|header| header.name == name);
+        header.map(Some).ok_or_else(|| unreadable(&self.tool.line(&arguments), &lines.join("; ")))
+    }
+
+    /// The number of entries of a set that rfw has made; nothing if there is none.
+    ///
+    /// # Errors
+    /// ipset can't be asked.
+    pub fn own_size(&self, set: &Set) -> Result<Option<usize>, ToolError> {
+        Ok(self.header(&set.name())?.filter(|header| header.is_like(set)).map(|header| header.size))
     }
 
     /// Whether the kernel has `hash:net,net`, which not every kernel is built with.
@@ -117,6 +162,7 @@ impl Sets {
         if let Some(known) = self.pairs {
             return Ok(known);
         }
+        self.drop_work()?;
         let made = self.strict.transact(&format!("{}\n", set.create(&self.work, self.maxelem)));
         let pairs = match made {
             Ok(()) => true,
@@ -130,52 +176,56 @@ impl Sets {
         Ok(pairs)
     }
 
-    /// Makes a set, empty whatever there was by its name.
+    /// Makes a set, unless it is there: what it holds then stays.
     ///
     /// # Errors
     /// The kernel does not have it.
-    pub fn create(&mut self, set: &Set) -> Result<(), ToolError> {
+    pub fn create(&mut self, set: &Set) -> Result<Made, ToolError> {
         let name = set.name();
-        match self.destroy(&name) {
-            // Somebody else's rule uses it, and may go on doing so.
-            Err(error) if error.says("in use") => self.strict.transact(&format!("flush {name}\n")),
-            result => {
-                result?;
-                self.strict.transact(&format!("{}\n", set.create(&name, self.maxelem)))
-            }
+        match self.strict.transact(&format!("{}\n", set.create(&name, self.maxelem))) {
+            Ok(()) => Ok(Made::New),
+            Err(error) if error.says("already exists") => match self.header(&name)? {
+                Some(header) if header.is_like(set) => Ok(Made::Present(header.size)),
+                Some(_) => Ok(Made::Foreign),
+                None => Err(ToolError::Restless),
+            },
+            Err(error) => Err(error),
         }
     }
 
-    /// Takes a set away, if it is there. The kernel lets go of it some moments after
-    /// the last rule that used it.
+    /// Takes a set away that no rule of rfw uses; `false` if it was not there. The
+    /// kernel lets go of it some moments after the last rule that used it, and keeps
+    /// one that a rule of somebody else uses.
     ///
     /// # Errors
     /// It is still in use.
-    pub fn destroy(&mut self, name: &str) -> Result<(), ToolError> {
+    pub fn destroy(&mut self, name: &str) -> Result<bool, ToolError> {
         let start = Instant::now();
         loop {
             match self.strict.transact(&format!("destroy {name}\n")) {
                 Err(error) if error.says("in use") && start.elapsed() < LET_GO_TIME => {
                     thread::sleep(Duration::from_millis(5));
                 }
-                Err(error) if error.says("does not exist") => return Ok(()),
-                result => return result,
+                Err(error) if error.says("does not exist") => return Ok(false),
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    self.ends.remove(name);
+                    return Ok(true);
+                }
             }
         }
     }
 
-    /// Takes a set away that no rule of rfw uses. Where somebody else's rule does, it
-    /// stays and is empty.
-    ///
-    /// # Errors
-    /// ipset failed.
-    pub fn discard(&mut self, name: &str) -> Result<(), ToolError> {
-        match self.destroy(name) {
-            Err(error) if error.says("in use") => {
-                log::warn!("the set {name} stays and is empty, since a rule that is not of rfw uses it");
-                self.strict.transact(&format!("flush {name}\n"))
-            }
-            result => result,
+    /// Takes the set away in which an earlier attempt was prepared.
+    fn drop_work(&mut self) -> Result<(), ToolError> {
+        match self.header(&self.work)? {
+            Some(header) if header.is_like_ours() => self.destroy(&self.work.clone()).map(|_| ()),
+            Some(_) => Err(ToolError::Failed(
+                self.tool.to_string(),
+                None,
+                format!("the set {} is not of rfw, which needs that name", self.work),
+            )),
+            None => Ok(()),
         }
     }
 
@@ -204,8 +254,11 @@ impl Sets {
     }
 
     /// The entries of a set, as lines of which [`Entry::parse`] reads those it knows.
-    fn save(&self, name: &str) -> Result<Lines, ToolError> {
-        self.tool.lines(&["save", name])
+    ///
+    /// # Errors
+    /// ipset can't be started.
+    fn entries(&self, name: &str) -> Result<Entries, ToolError> {
+        self.reader().entries(name)
     }
 
     /// Has `work` look at each entry of a set, as the kernel holds them.
@@ -217,7 +270,7 @@ impl Sets {
         name: &str,
         mut work: impl FnMut(&Entry<'_>) -> Result<(), ToolError>,
     ) -> Result<(), ToolError> {
-        let mut lines = self.save(name)?;
+        let mut lines = self.entries(name)?;
         while let Some(line) = lines.next_line()? {
             Entry::parse(&line).map_or(Ok(()), |entry| work(&entry))?;
         }
@@ -230,7 +283,7 @@ impl Sets {
     /// # Errors
     /// The set can't be read.
     pub fn timeout(&self, set: &Set, rule: &Rule) -> Result<Option<Timeout>, ToolError> {
-        let mut lines = self.save(&set.name())?;
+        let mut lines = self.entries(&set.name())?;
         while let Some(line) = lines.next_line()? {
             let Some(entry) = Entry::parse(&line) else { continue };
             if set.rule(entry.element).as_ref() == Some(rule) {
@@ -238,6 +291,37 @@ impl Sets {
             }
         }
         Ok(None)
+    }
+
+    /// Remembers when an entry ends, as a client is told.
+    pub fn note_end(&mut self, name: &str, network: Network, lease: Lease) {
+        let ends = self.ends.entry(name.to_owned()).or_default();
+        match lease {
+            Lease::Until(end) => ends.insert(network, end),
+            Lease::Permanent => ends.remove(&network),
+        };
+    }
+
+    /// Forgets what has ended.
+    pub fn forget_ends(&mut self, now: SystemTime) {
+        self.ends.values_mut().for_each(|ends| ends.retain(|_, end| !end.is_due(now)));
+        self.ends.retain(|_, ends| !ends.is_empty());
+    }
+
+    /// When an entry ends that ipset prints with that timeout. A timeout that does not
+    /// fit what was told is of another program, and taken as it is: within the second
+    /// that ipset leaves out, a later end.
+    fn end_of(&self, name: &str, network: &Network, timeout: Timeout, now: SystemTime) -> Lease {
+        let told = self.ends.get(name).and_then(|ends| ends.get(network).copied());
+        match (timeout.latest_end(now), told) {
+            // Entries end at most two seconds later than was told; the reading takes time.
+            (Lease::Until(latest), Some(told))
+                if told <= latest && told.seconds().saturating_add(4) >= latest.seconds() =>
+            {
+                Lease::Until(told)
+            }
+            (lease, _) => lease,
+        }
     }
 
     /// Adds or deletes a whole list, or changes nothing: what is more than one message
@@ -253,56 +337,94 @@ impl Sets {
         list: &HashSet<Network>,
         wish: Wish,
         as_rules: &HashSet<Network>,
+        now: SystemTime,
     ) -> Result<Count, ToolError> {
-        let name = set.name();
-        let (size, room) = self.extent(&name)?;
-        // A set that holds more than it may have now keeps its room.
-        let fits = u32::try_from(size).is_ok_and(|size| size <= self.maxelem);
-        let most = if fits { self.maxelem } else { room };
-        let rebuild = most != room || list.len() > MESSAGE;
-        let mut script = Script::new()?;
-        let present = match rebuild {
-            true => {
-                self.destroy(&self.work.clone())?;
-                script.line(&set.create(&self.work, most))?;
-                self.present_in(&name, list, as_rules, |entry| script.line(&entry.line(&self.work)))?
-            }
-            false => self.present_in(&name, list, as_rules, |_| Ok(()))?,
+        let (name, start) = (set.name(), Instant::now());
+        let Some(header) = self.header(&name)?.filter(|header| header.is_like(set)) else {
+            return Ok(Count { present: as_rules.len(), absent: list.len().saturating_sub(as_rules.len()) });
         };
-        let target = if rebuild { &self.work } else { &name };
+        // A set that holds more than it may have now keeps its room.
+        let fits = u32::try_from(header.size).is_ok_and(|size| size <= self.maxelem);
+        let most = if fits { self.maxelem } else { header.maxelem };
+        let rebuild = most != header.maxelem || list.len() > MESSAGE;
+        self.drop_work()?;
+        let mut others = Others::default();
+        let present = self.present_in(&name, list, as_rules, |line, entry| {
+            if rebuild {
+                others.push(
+                    &name,
+                    line,
+                    entry.map(|(network, entry)| {
+                        let lease = self.end_of(&name, &network, entry.timeout, now + start.elapsed());
+                        (network, lease, entry.counters)
+                    }),
+                );
+            }
+        })?;
+        let target = if rebuild { self.work.clone() } else { name.clone() };
+        let mut script = Script::new()?;
+        let at = now + start.elapsed();
+        if rebuild {
+            script.line(&set.create(&target, most))?;
+            others.write(&target, at, &mut script)?;
+        }
         for network in list {
             match wish {
-                Wish::Add(timeout) => script.line(&format!("add {target} {network} timeout {timeout}"))?,
+                Wish::Add(lease) => {
+                    script.line(&format!("add {target} {network} timeout {}", Timeout::left(lease, at)))?;
+                }
                 Wish::Delete if rebuild => {}
                 Wish::Delete => script.line(&format!("del {name} {network}"))?,
             }
         }
-        if rebuild {
-            script.line(&format!("swap {target} {name}\ndestroy {target}"))?;
+        match rebuild {
+            true => script.line(&format!("swap {target} {name}"))?,
+            // What ipset did not do would leave no mark either.
+            false => script.line(&set.create(&self.work, 1))?,
         }
         log::debug!("{}: {} addresses into {name}, {present} were there", self.tool, list.len());
-        self.tool.run_on(&["-exist", "restore"], script.finish()?)?;
+        self.restore(script)?;
+        if rebuild {
+            self.ends.insert(name.clone(), others.ends);
+        }
+        for network in list {
+            match wish {
+                Wish::Add(lease) => self.note_end(&name, *network, lease),
+                Wish::Delete => self.note_end(&name, *network, Lease::Permanent),
+            }
+        }
         Ok(Count { present, absent: list.len().saturating_sub(present) })
     }
 
+    /// Has a script done whose last line leaves the set of work behind, and takes that
+    /// away: if it is not there, the script has not been done.
+    fn restore(&mut self, script: Script) -> Result<(), ToolError> {
+        let arguments = ["-exist", "restore"];
+        self.tool.run_on(&arguments, script.finish()?)?;
+        match self.destroy(&self.work.clone())? {
+            true => Ok(()),
+            false => Err(ToolError::NotDone(self.tool.line(&arguments))),
+        }
+    }
+
     /// Counts what of a list is in a set or `as_rules`, and has `other` look at each
-    /// other entry of the set. ipset prints whole seconds, so that what is left of a
-    /// time is rounded up.
+    /// other line of the set.
     fn present_in(
         &self,
         name: &str,
         list: &HashSet<Network>,
         as_rules: &HashSet<Network>,
-        mut other: impl FnMut(&Entry<'_>) -> Result<(), ToolError>,
+        mut other: impl FnMut(&str, Option<(Network, Entry<'_>)>),
     ) -> Result<usize, ToolError> {
         let mut present = as_rules.len();
-        self.for_each_entry(name, |entry| {
-            match entry.element.parse().ok().filter(|network| list.contains(network)) {
-                Some(network) => present += usize::from(!as_rules.contains(&network)),
-                None => other(&Entry { timeout: entry.timeout.rounded_up(), ..*entry })?,
+        let mut lines = self.entries(name)?;
+        while let Some(line) = lines.next_line()? {
+            let entry = Entry::parse(&line).and_then(|entry| Some((entry.element.parse().ok()?, entry)));
+            match entry.filter(|(network, _): &(Network, _)| list.contains(network)) {
+                Some((network, _)) => present += usize::from(!as_rules.contains(&network)),
+                None => other(&line, entry),
             }
-            Ok(())
-        })?;
+        }
         Ok(present)
     }
 
@@ -310,13 +432,15 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel may not have them all.
-    pub fn load(&self, set: &Set, entries: &[(String, Timeout)]) -> Result<(), ToolError> {
+    pub fn load(&mut self, set: &Set, entries: &[(String, Timeout)]) -> Result<(), ToolError> {
         let name = set.name();
+        self.drop_work()?;
         let mut script = Script::new()?;
         for (element, timeout) in entries {
             script.line(&format!("add {name} {element} timeout {timeout}"))?;
         }
-        self.tool.run_on(&["-exist", "restore"], script.finish()?)
+        script.line(&set.create(&self.work, 1))?;
+        self.restore(script)
     }
 
     /// The number of entries that a set has together with a list, at most: counted
@@ -325,40 +449,106 @@ impl Sets {
     /// # Errors
     /// The set can't be read.
     pub fn size_with(&self, name: &str, list: &HashSet<Network>) -> Result<usize, ToolError> {
-        let size = self.size(name)?.saturating_add(list.len());
+        let Some(header) = self.header(name)? else { return Ok(list.len()) };
+        let size = header.size.saturating_add(list.len());
         if u32::try_from(size).is_ok_and(|size| size <= self.maxelem) {
             return Ok(size);
         }
         let mut others: usize = 0;
-        self.present_in(name, list, &HashSet::new(), |_| {
-            others += 1;
-            Ok(())
-        })?;
+        self.present_in(name, list, &HashSet::new(), |_, _| others += 1)?;
         Ok(list.len().saturating_add(others))
     }
+}
 
-    /// The number of entries of a set, 0 if there is none.
+/// Reads sets while others go on changing them.
+pub struct EntriesOf(Tool);
+
+impl EntriesOf {
+    /// The entries of a set, as lines of which [`Entry::parse`] reads those it knows.
     ///
     /// # Errors
-    /// ipset can't be asked.
-    pub fn size(&self, name: &str) -> Result<usize, ToolError> {
-        Ok(self.extent(name)?.0)
+    /// ipset can't be started.
+    pub fn entries(&self, name: &str) -> Result<Entries, ToolError> {
+        let lines = self.0.lines(&["save", name])?;
+        Ok(Entries { lines, name: name.to_owned(), begun: false })
+    }
+}
+
+/// The entries of a set that is being printed by `ipset save`, which begins with the
+/// line that makes it.
+pub struct Entries {
+    lines: Lines,
+    name: String,
+    begun: bool,
+}
+
+impl Entries {
+    /// The next line, `add` with what follows; `None` after the last.
+    ///
+    /// # Errors
+    /// ipset failed, or printed something else.
+    pub fn next_line(&mut self) -> Result<Option<Cow<'_, str>>, ToolError> {
+        let is = |line: &str, command: &str| {
+            let rest = line.strip_prefix(command).and_then(|rest| rest.strip_prefix(self.name.as_str()));
+            rest.is_some_and(|rest| rest.starts_with(' '))
+        };
+        let command = format!("ipset save {}", self.name);
+        if !self.begun {
+            let first = self.lines.next_line()?.unwrap_or_default();
+            if !is(&first, "create ") {
+                return Err(unreadable(&command, &first));
+            }
+            self.begun = true;
+        }
+        match self.lines.next_line()? {
+            Some(line) if !is(&line, "add ") => Err(unreadable(&command, &line)),
+            line => Ok(line),
+        }
+    }
+}
+
+fn unreadable(command: &str, line: &str) -> ToolError {
+    let words = match line {
+        "" => "it printed nothing".to_owned(),
+        _ => format!("\"{}\" has no place there", line.chars().take(200).collect::<String>().escape_debug()),
+    };
+    ToolError::Unreadable(command.to_owned(), words, "run it by hand to see what is wrong".to_owned())
+}
+
+/// The entries that a set keeps when it is made anew.
+#[derive(Default)]
+struct Others {
+    entries: Vec<(Network, Lease, Counters)>,
+    ends: HashMap<Network, Moment>,
+    /// What follows the name in the lines of pairs, and of entries that rfw can't have
+    /// made.
+    foreign: Vec<String>,
+}
+
+impl Others {
+    fn push(&mut self, name: &str, line: &str, entry: Option<(Network, Lease, Counters)>) {
+        match entry {
+            Some((network, lease, counters)) => {
+                self.ends.extend(lease.end().map(|end| (network, end)));
+                self.entries.push((network, lease, counters));
+            }
+            None => {
+                let line = match Entry::parse(line) {
+                    Some(pair) => Entry { timeout: pair.timeout.rounded_up(), ..pair }.line(name),
+                    None => line.to_owned(),
+                };
+                self.foreign.extend(line.split_once(name).map(|(_, rest)| rest.trim().to_owned()));
+            }
+        }
     }
 
-    /// The number of entries of a set and the most it may have, both 0 if there is
-    /// none.
-    ///
-    /// # Errors
-    /// ipset can't be asked.
-    pub fn extent(&self, name: &str) -> Result<(usize, u32), ToolError> {
-        let header = match self.tool.run(&["list", "-terse", name], "") {
-            Err(error) if error.says("does not exist") => return Ok((0, 0)),
-            header => header?,
-        };
-        let size = header.lines().find_map(|line| line.strip_prefix("Number of entries: ")?.parse().ok());
-        let mut words = header.split_whitespace().skip_while(|word| *word != "maxelem").skip(1);
-        let most = words.next().and_then(|word| word.parse().ok());
-        Ok((size.unwrap_or(0), most.unwrap_or(0)))
+    fn write(&self, target: &str, now: SystemTime, script: &mut Script) -> Result<(), ToolError> {
+        // What has ended as was told is not given the second that the kernel rounds up to.
+        for (network, lease, counters) in self.entries.iter().filter(|(_, lease, _)| !lease.is_due(now)) {
+            let (element, timeout) = (network.to_string(), Timeout::left(*lease, now));
+            script.line(&Entry { element: &element, timeout, counters: *counters }.line(target))?;
+        }
+        self.foreign.iter().try_for_each(|rest| script.line(&format!("add {target} {rest}")))
     }
 }
 

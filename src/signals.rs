@@ -1,6 +1,7 @@
 //! SIGTERM, SIGINT and SIGHUP as something to poll: each writes a byte to a socket
 //! and sets a flag.
 
+use crate::tool::StopSignal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,6 +23,7 @@ pub struct Signals {
     wake: UnixStream,
     stop: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
+    stop_signal: StopSignal,
 }
 
 impl Signals {
@@ -32,13 +34,23 @@ impl Signals {
     pub fn catch() -> io::Result<Signals> {
         let (wake, write) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
-        let signals = Signals { wake, stop: Arc::default(), reload: Arc::default() };
+        let (told, tell) = UnixStream::pair()?;
+        let stop_signal = StopSignal::new(told.into());
+        let signals = Signals { wake, stop: Arc::default(), reload: Arc::default(), stop_signal };
         for (signal, flag) in [(SIGTERM, &signals.stop), (SIGINT, &signals.stop), (SIGHUP, &signals.reload)] {
             // The flag first: who is woken finds it set.
             signal_hook::flag::register(signal, Arc::clone(flag))?;
             signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
+            if signal != SIGHUP {
+                signal_hook::low_level::pipe::register(signal, tell.try_clone()?)?;
+            }
         }
         Ok(signals)
+    }
+
+    /// What is told when the signal to end has come, for those who wait elsewhere.
+    pub fn stop_signal(&self) -> &StopSignal {
+        &self.stop_signal
     }
 
     /// Whether one has come that has not been taken.

@@ -3,25 +3,25 @@
 
 use crate::api::Service;
 use crate::cli::Arguments;
-use crate::config::{Config, LocatedError};
-use crate::files;
+use crate::config::{Config, LocatedError, Setting};
+use crate::files::{self, FileError};
 use crate::firewall::{Firewall, FirewallError};
+use crate::instance::Instance;
+use crate::net::Family;
 use crate::server::{self, Bound, Server, ServerError};
 use crate::sets::Sets;
 use crate::signals::Signals;
 use crate::sweeper::Shared;
 use crate::table::Commands;
 use crate::tls::{self, Identity};
-use crate::tool::{Tool, ToolError};
+use crate::tool::{StopSignal, Tool, ToolError};
 use crate::whitelist::WhiteList;
 use simplelog::{CombinedLogger, LevelFilter, SharedLogger, SimpleLogger, WriteLogger};
 use std::env;
 use std::fmt;
-use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -41,7 +41,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// What would end the start.
 pub fn check(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, None)?;
-    let checked = Checked::load(&arguments.config)?;
+    let checked = Checked::load(&arguments.config, &StopSignal::default())?;
     let Checked { whitelist, identity, .. } = &checked;
     if let Some(identity) = identity {
         warn_if_ending(identity);
@@ -58,7 +58,8 @@ pub fn check(arguments: &Arguments) -> Result<(), Failure> {
 pub fn flush(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, None)?;
     let config = load_config(&arguments.config)?;
-    let count = open_firewall(&arguments.config, &config)?.flush()?;
+    let _instance = claim("stop it first (systemctl stop rfw), then call rfw --flush again")?;
+    let count = open_firewall(&arguments.config, &config, &StopSignal::default())?.flush()?;
     print(&format!("{count} rules removed\n"))
 }
 
@@ -77,8 +78,10 @@ pub fn serve(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
-    let Checked { config, whitelist, identity, firewall } = Checked::load(&arguments.config)?;
     let signals = Signals::catch().map_err(Failure::Io)?;
+    let Checked { config, whitelist, identity, firewall } =
+        Checked::load(&arguments.config, signals.stop_signal())?;
+    let _instance = claim("it has to end before another one starts")?;
     let outward = config.outward.as_ref().map(|outward| Bound::new(outward.address)).transpose()?;
     let local = config.local.as_ref().map(|local| Bound::new(local.address)).transpose()?;
     let local_authentication = config.local.as_ref().is_some_and(|local| local.authentication);
@@ -96,7 +99,15 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     }
     log::info!("rfw {} is ready", env!("CARGO_PKG_VERSION"));
     tell_systemd();
-    Ok(server.run()?)
+    let served = server.run();
+    // Programs that are at work end before rfw does.
+    let _closed = shared.close();
+    Ok(served?)
+}
+
+/// Sees that no other rfw works on the same tables; `advice` is what to do about it.
+fn claim(advice: &'static str) -> Result<Instance, Failure> {
+    Instance::claim().map_err(Failure::Io)?.ok_or(Failure::Running(advice))
 }
 
 /// Tells the service manager, if there is one, that rfw is ready (sd_notify(3)).
@@ -121,11 +132,11 @@ struct Checked {
 }
 
 impl Checked {
-    fn load(file: &Path) -> Result<Checked, Failure> {
+    fn load(file: &Path, stop: &StopSignal) -> Result<Checked, Failure> {
         let config = load_config(file)?;
         let whitelist = server::load_whitelist(&config)?;
         let identity = config.outward.as_ref().map(|outward| tls::load(file, outward)).transpose()?;
-        let firewall = open_firewall(file, &config)?;
+        let firewall = open_firewall(file, &config, stop)?;
         Ok(Checked { config, whitelist, identity, firewall })
     }
 }
@@ -139,36 +150,66 @@ fn load_config(file: &Path) -> Result<Config, LocatedError> {
     Config::parse(file, &text)
 }
 
-/// Finds the tools and sees that they may read the kernel's tables.
-fn open_firewall(file: &Path, config: &Config) -> Result<Firewall, LocatedError> {
-    let v4 = Commands::find(&config.iptables.value).map_err(|error| config.iptables.error(file, error))?;
-    let v6 = match Commands::find(&config.ip6tables.value) {
+/// Finds the tools and sees that they read the whole of the kernel's tables.
+fn open_firewall(file: &Path, config: &Config, stop: &StopSignal) -> Result<Firewall, Failure> {
+    let find = |command: &Setting<PathBuf>, family| Commands::find(&command.value, family, stop);
+    let v4 =
+        find(&config.iptables, Family::V4).map_err(|error| misconfigured(file, &config.iptables, error))?;
+    let v6 = match find(&config.ip6tables, Family::V6) {
         Ok(commands) => Some(commands),
-        Err(error) if config.ip6tables.line.is_some() => return Err(config.ip6tables.error(file, error)),
+        Err(error) if config.ip6tables.line.is_some() || !is_want_of_ipv6(&error) => {
+            return Err(misconfigured(file, &config.ip6tables, error));
+        }
         Err(error) if config.outward.as_ref().is_some_and(|outward| outward.address.is_ipv6()) => {
             let why = format!("{error}: the server can't listen on IPv6 without a guard");
-            return Err(config.ip6tables.error(file, why));
+            return Err(config.ip6tables.error(file, why).into());
         }
         Err(error) => {
             log::warn!("IPv6 is not available: {error}");
             None
         }
     };
-    let sets = open_sets(config);
+    let sets = open_sets(config, stop);
     let use_sets = config.use_sets.value;
+    let rules_max = usize::try_from(config.rules_max).unwrap_or(usize::MAX);
     match sets {
         Err(error @ ToolError::Missing(_)) if use_sets && config.ipset.line.is_none() => {
-            Err(config.use_sets.error(file, format!("{error}: install the package ipset")))
+            Err(config.use_sets.error(file, format!("{error}: install the package ipset")).into())
         }
-        Err(error) if use_sets || config.ipset.line.is_some() => Err(config.ipset.error(file, error)),
-        sets => Ok(Firewall::new(v4, v6, sets.ok(), use_sets)),
+        Err(error) if use_sets || config.ipset.line.is_some() || !is_want_of(&error) => {
+            Err(misconfigured(file, &config.ipset, error))
+        }
+        sets => Ok(Firewall::new(v4, v6, sets.ok(), use_sets, rules_max)),
     }
 }
 
 /// The sets of this host. They are needed without the option too, to take along
 /// what was kept in them before.
-fn open_sets(config: &Config) -> Result<Sets, ToolError> {
-    Sets::new(Tool::find(&config.ipset.value)?, config.maxelem)
+fn open_sets(config: &Config, stop: &StopSignal) -> Result<Sets, ToolError> {
+    Sets::new(Tool::find(&config.ipset.value, stop)?, config.maxelem)
+}
+
+/// Whether an error may mean that the host does not have what the tool is for. One
+/// that hangs, or tells only half of what there is, is there.
+fn is_want_of(error: &ToolError) -> bool {
+    matches!(error, ToolError::Missing(_) | ToolError::Spawn(..) | ToolError::Failed(..))
+}
+
+/// Whether an error may mean that the host has no IPv6, or no filter for it. Where the
+/// kernel has IPv6, a tool that fails for another reason is a reason not to start.
+fn is_want_of_ipv6(error: &ToolError) -> bool {
+    let no_module = error.says("do you need to insmod") || error.says("Table does not exist");
+    matches!(error, ToolError::Missing(_))
+        || is_want_of(error) && (no_module || !Path::new("/proc/net/if_inet6").exists())
+}
+
+/// An error of a tool that an option names. What another program has done to the table
+/// is no mistake in the file, and may have gone at the next start.
+fn misconfigured(file: &Path, command: &Setting<PathBuf>, error: ToolError) -> Failure {
+    match is_want_of(&error) {
+        true => command.error(file, error).into(),
+        false => FirewallError::from(error).into(),
+    }
 }
 
 fn warn_if_ending(identity: &Identity) {
@@ -194,8 +235,7 @@ fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failu
         .build();
     let mut loggers: Vec<Box<dyn SharedLogger>> = Vec::new();
     if let Some(path) = file {
-        let open = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
-        let file = open.map_err(|error| Failure::Log(path.to_owned(), error))?;
+        let file = files::open_log(path).map_err(|error| Failure::Log(path.to_owned(), error))?;
         // One write a line, so that two never mix.
         loggers.push(WriteLogger::new(arguments.log_level, format.clone(), io::LineWriter::new(file)));
     }
@@ -218,7 +258,9 @@ pub enum Failure {
     /// Configured wrongly.
     Config(LocatedError),
     /// The log can't be opened.
-    Log(PathBuf, io::Error),
+    Log(PathBuf, FileError),
+    /// Another rfw is at work; and what to do about it.
+    Running(&'static str),
     /// The firewall can't be changed.
     Firewall(FirewallError),
     /// The server can't serve.
@@ -234,8 +276,12 @@ impl Failure {
         let _ = writeln!(io::stderr(), "rfw: {self}");
         ExitCode::from(match self {
             Failure::Usage(_) => 2,
-            Failure::Config(_) => 78,
-            Failure::Log(..) | Failure::Firewall(_) | Failure::Server(_) | Failure::Io(_) => 1,
+            Failure::Config(_) | Failure::Firewall(FirewallError::TooManyEntries(..)) => 78,
+            Failure::Log(..)
+            | Failure::Running(_)
+            | Failure::Firewall(_)
+            | Failure::Server(_)
+            | Failure::Io(_) => 1,
         })
     }
 }
@@ -246,6 +292,7 @@ impl fmt::Display for Failure {
             Failure::Usage(why) => f.write_str(why),
             Failure::Config(error) => error.fmt(f),
             Failure::Log(path, error) => write!(f, "the log {}: {error}", path.display()),
+            Failure::Running(advice) => write!(f, "another rfw is running: {advice}"),
             Failure::Firewall(error) => error.fmt(f),
             Failure::Server(error) => error.fmt(f),
             Failure::Io(error) => error.fmt(f),

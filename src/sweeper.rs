@@ -7,20 +7,28 @@
 
 use crate::firewall::{Firewall, FirewallError};
 use crate::lease::Moment;
+use crate::limit::Limit;
 use crate::tool::ToolError;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use rustix::time::{timerfd_create, timerfd_settime};
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+/// How long requests are refused at once after one has waited in vain for another
+/// program that holds the lock of the tables, or for a tool that hangs.
+pub const BUSY_TIME: Duration = Duration::from_secs(2);
+
 /// The firewall, the timer of its next expiry, and who waits for it.
 pub struct Shared {
     firewall: Mutex<Firewall>,
+    /// Until when changes are refused at once.
+    busy_until: Mutex<Option<Instant>>,
     timer: OwnedFd,
     client_waits: AtomicBool,
 }
@@ -50,7 +58,12 @@ impl Shared {
     /// The system has no timer to give.
     pub fn new(firewall: Firewall) -> io::Result<Arc<Shared>> {
         let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC)?;
-        Ok(Arc::new(Shared { firewall: Mutex::new(firewall), timer, client_waits: AtomicBool::new(false) }))
+        Ok(Arc::new(Shared {
+            firewall: Mutex::new(firewall),
+            busy_until: Mutex::default(),
+            timer,
+            client_waits: AtomicBool::new(false),
+        }))
     }
 
     /// Works on the firewall for a client, then sets the timer anew.
@@ -63,6 +76,35 @@ impl Shared {
         result
     }
 
+    /// Changes the firewall for a client. After one that waited in vain for another
+    /// program, the next ones need not wait too.
+    ///
+    /// # Errors
+    /// Those of the change, or that it was not tried.
+    pub fn change<T>(
+        &self,
+        work: impl FnOnce(&mut Firewall) -> Result<T, FirewallError>,
+    ) -> Result<T, FirewallError> {
+        if self.busy_until().is_some_and(|until| Instant::now() < until) {
+            return Err(FirewallError::Busy);
+        }
+        let result = self.with(work);
+        if let Err(FirewallError::Tool(ToolError::Locked(_) | ToolError::TimedOut(..))) = &result {
+            *self.busy_until() = Some(Instant::now() + BUSY_TIME);
+        }
+        result
+    }
+
+    fn busy_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.busy_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the sweeper end what it is doing, and keeps it from going on: there is
+    /// nothing after this but the end of the process.
+    pub fn close(&self) -> impl Drop {
+        self.lock()
+    }
+
     /// Removes what is due, and from then on whatever comes due.
     ///
     /// # Errors
@@ -71,27 +113,29 @@ impl Shared {
         let shared = Arc::clone(self);
         let sweeper = thread::Builder::new().name("sweeper".to_owned()).stack_size(256 << 10);
         sweeper.spawn(move || {
+            let mut failures = Limit::default();
             loop {
-                shared.sweep_all();
+                shared.sweep_all(&mut failures);
                 shared.sleep();
-                shared.look_after();
+                shared.look_after(&mut failures);
             }
         })?;
         Ok(())
     }
 
     /// Sees what others have done to the tables, since nobody else tells.
-    fn look_after(&self) {
-        let looked = self.lock().look_after();
+    fn look_after(&self, failures: &mut Limit) {
+        let looked = self.lock().look_after(SystemTime::now());
         if let Err(error) = looked {
-            log::error!("the tables can't be looked after, next try in {LOOK_TIME:?}: {error}");
+            let line = format_args!("the tables can't be looked after, next try in {LOOK_TIME:?}: {error}");
+            log_failure(&error, line, failures);
         }
         self.give_way();
     }
 
     /// Removes all that is due, one short transaction after the other, and sets the
     /// timer for the next.
-    fn sweep_all(&self) {
+    fn sweep_all(&self, failures: &mut Limit) {
         let (mut batch, mut largest, mut passed_over) = (1024, BATCH.1, 0);
         loop {
             let mut firewall = self.lock();
@@ -111,14 +155,16 @@ impl Shared {
                     continue;
                 }
                 // Too much at once, or one among them that can't be removed.
-                Err(_) if batch > 1 => {
+                Err(FirewallError::Tool(ToolError::Failed(..))) if batch > 1 => {
                     largest = batch / 2;
                     batch = largest;
                 }
                 Err(error) => {
-                    log::error!("a rule that is due can't be removed, next try in {RETRY:?}: {error}");
+                    let line = format_args!("what is due can't be removed, next try in {RETRY:?}: {error}");
+                    log_failure(&error, line, failures);
                     (largest, passed_over) = (BATCH.1, passed_over + 1);
-                    if passed_over > PASS_OVER_MAX {
+                    let one_rule = matches!(error, FirewallError::Tool(ToolError::Failed(..)));
+                    if passed_over > PASS_OVER_MAX || !one_rule {
                         return self.arm_retry();
                     }
                 }
@@ -168,6 +214,13 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+/// Logs a failure, unless it is one that the table has told of already.
+fn log_failure(error: &FirewallError, line: fmt::Arguments<'_>, failures: &mut Limit) {
+    if !matches!(error, FirewallError::Tool(ToolError::Unreadable(..))) {
+        failures.log(Instant::now(), log::Level::Error, line);
     }
 }
 

@@ -8,13 +8,13 @@
 
 use crate::generation;
 use crate::ipset::Set;
-use crate::iptables::{self, Change, Owner, Transaction};
+use crate::iptables::{Change, End, Guard, Line, Owner, Reading, Transaction};
 use crate::lease::Lease;
 use crate::net::Family;
 use crate::resident::{Acknowledgement, Resident};
 use crate::rule::{Chain, Place, Rule, Target};
-use crate::tool::{Lines, Tool, ToolError};
-use std::collections::{BTreeMap, HashMap};
+use crate::tool::{Lines, StopSignal, Tool, ToolError};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::iter;
 use std::path::Path;
 
@@ -35,7 +35,7 @@ const COMMITTED: Acknowledgement =
 
 /// The commands of one family: `iptables-save` and `iptables-restore`, or those of
 /// a variant such as `iptables-legacy`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Commands {
     save: Tool,
     restore: Tool,
@@ -44,30 +44,91 @@ pub struct Commands {
 
 impl Commands {
     /// Finds the companions of an iptables command by its name, and sees that they
-    /// may read the table.
+    /// read the whole table.
     ///
     /// # Errors
-    /// One of the three is not there, or fails.
-    pub fn find(command: &Path) -> Result<Commands, ToolError> {
-        Tool::find(command)?;
+    /// One of the three is not there, or fails, or the table can't be read whole.
+    pub fn find(command: &Path, family: Family, stop: &StopSignal) -> Result<Commands, ToolError> {
+        Tool::find(command, stop)?;
         let companion = |suffix: &str| {
             let mut name = command.as_os_str().to_owned();
             name.push(suffix);
-            Tool::find(Path::new(&name))
+            Tool::find(Path::new(&name), stop)
         };
         let (save, restore) = (companion("-save")?, companion("-restore")?);
-        let nft = restore.run(&["--version"], "")?.contains("nf_tables");
+        let nft = restore.run(&["--version"])?.iter().any(|line| line.contains("nf_tables"));
         let commands = Commands { save, restore, nft };
-        commands.read()?.finish()?;
+        let mut rules = commands.read(family)?;
+        while rules.next_rule()?.is_some() {}
         Ok(commands)
     }
 
-    /// The filter table as `iptables-save` prints it, counters included.
+    /// The rules of the filter table as `iptables-save` prints them, with counters.
     ///
     /// # Errors
     /// It can't be started.
-    pub fn read(&self) -> Result<Lines, ToolError> {
-        self.save.lines(&["-c", "-t", "filter"])
+    pub fn read(&self, family: Family) -> Result<Rules, ToolError> {
+        let lines = self.save.lines(&["-c", "-t", "filter"])?;
+        Ok(Rules { lines, reading: Reading::new(family), family, nft: self.nft })
+    }
+}
+
+/// The rules of a table that is being printed.
+pub struct Rules {
+    lines: Lines,
+    reading: Reading,
+    family: Family,
+    nft: bool,
+}
+
+impl Rules {
+    /// The next rule; `None` after the last, if all of the table has come.
+    ///
+    /// # Errors
+    /// The tool failed, or it did not print the whole table.
+    pub fn next_rule(&mut self) -> Result<Option<Line>, ToolError> {
+        loop {
+            let read = match self.lines.next_line() {
+                Ok(Some(line)) => self.reading.line(&line),
+                Ok(None) => match self.reading.end() {
+                    Ok(End::Whole) => return Ok(None),
+                    Ok(End::Nothing) if self.is_absent() => return Ok(None),
+                    Ok(End::Nothing) => Err("it printed nothing".to_owned()),
+                    Err(why) => Err(why),
+                },
+                // What it said is why it did not go on with a table that it had begun.
+                Err(ToolError::Failed(_, status, words)) if self.reading.has_begun() => {
+                    let status = status.map(|status| format!("{status}: ")).unwrap_or_default();
+                    Err(format!("{status}{words}"))
+                }
+                Err(error) => return Err(error),
+            };
+            match read {
+                Ok(None) => {}
+                Ok(rule) => return Ok(rule),
+                Err(why) => return Err(self.unreadable(why)),
+            }
+        }
+    }
+
+    /// Whether it is certain that there is no table yet. iptables-legacy makes it when
+    /// it is read.
+    fn is_absent(&self) -> bool {
+        self.nft && generation::has_filter_table(self.family) == Some(false)
+    }
+
+    fn unreadable(&self, why: String) -> ToolError {
+        let remedy = match (self.nft, self.family) {
+            (false, _) => "run it by hand to see what is wrong".to_owned(),
+            (true, family) => {
+                let family = if family == Family::V4 { "ip" } else { "ip6" };
+                format!(
+                    "see \"nft list table {family} filter\" for what iptables does not know, \
+                     and move that to a table of its own"
+                )
+            }
+        };
+        ToolError::Unreadable(self.lines.command_line(), why, remedy)
     }
 }
 
@@ -96,6 +157,8 @@ pub struct Table {
     read: bool,
     /// The generations before and after rfw's own last commit.
     own_change: Option<(u32, u32)>,
+    /// Why the table could not be read whole the last time, as the log has it.
+    unreadable: Option<String>,
 }
 
 impl Table {
@@ -112,6 +175,7 @@ impl Table {
             generation: None,
             read: false,
             own_change: None,
+            unreadable: None,
         }
     }
 
@@ -138,11 +202,31 @@ impl Table {
         let now = self.now();
         if !(self.read && now.is_some() && now == self.generation) {
             self.read = false;
-            self.kept = Kept::read(self.commands.read()?, self.family)?;
+            let kept = self.commands.read(self.family).and_then(Kept::read);
+            self.say_if_unreadable(kept.as_ref().err());
+            self.kept = kept?;
             // What changes while it is read has another generation.
             (self.generation, self.read) = (now, true);
         }
         Ok(())
+    }
+
+    /// Says once that the table can't be read whole, and once that it can be again.
+    fn say_if_unreadable(&mut self, error: Option<&ToolError>) {
+        match (error, &self.unreadable) {
+            (Some(error @ ToolError::Unreadable(..)), said) => {
+                let words = error.to_string();
+                if said.as_ref() != Some(&words) {
+                    log::error!("the table of {}: {words}", self.family);
+                    self.unreadable = Some(words);
+                }
+            }
+            (None, Some(_)) => {
+                log::info!("the table of {} is read whole again", self.family);
+                self.unreadable = None;
+            }
+            _ => {}
+        }
     }
 
     /// Has the table read anew at the next refresh.
@@ -155,17 +239,30 @@ impl Table {
     /// # Errors
     /// The table can't be read.
     pub fn has_set(&mut self, set: &Set) -> Result<bool, ToolError> {
-        let now = self.now();
-        if self.read && now.is_none() && self.kept.sets.contains_key(set) {
-            let mut check = Transaction::default();
-            check.check_set(set);
-            if self.restore.transact(&check.script()).is_ok() {
-                return Ok(true);
+        let known = self.kept.sets.contains_key(set);
+        if self.read && known && self.now().is_none() {
+            match self.check_set(set) {
+                Ok(()) => return Ok(true),
+                Err(ToolError::Failed(..)) => self.read = false,
+                Err(error) => return Err(error),
             }
-            self.read = false;
         }
-        self.refresh()?;
-        Ok(self.kept.sets.contains_key(set))
+        match self.refresh() {
+            // A rule that was known to be there can be asked for without reading.
+            Err(ToolError::Unreadable(..)) if known && self.check_set(set).is_ok() => Ok(true),
+            result => result.map(|()| self.kept.sets.contains_key(set)),
+        }
+    }
+
+    /// Has the kernel say whether the rule of a set is there: a transaction that checks
+    /// for it fails if it is not.
+    fn check_set(&mut self, set: &Set) -> Result<(), ToolError> {
+        let mut check = Transaction::default();
+        check.check_set(set);
+        match self.restore.transact(&check.script()) {
+            Err(error) if error.is_cut_short() => self.restore.transact(&check.script()),
+            checked => checked,
+        }
     }
 
     /// Plans a change and makes it. A plan that failed because the table was not
@@ -186,7 +283,10 @@ impl Table {
             let mut transaction = Transaction::default();
             let outcome = plan(&self.kept, &mut transaction);
             match failed {
-                Some((before, error)) if before == transaction => return Err(error),
+                // A tool that was cut short is tried once more, on what is there now.
+                Some((before, error)) if before == transaction && (attempt > 1 || !error.is_cut_short()) => {
+                    return Err(error);
+                }
                 _ if transaction.changes().is_empty() => return Ok(outcome),
                 _ => {}
             }
@@ -240,7 +340,8 @@ impl Table {
 #[derive(Default)]
 pub struct Kept {
     rules: HashMap<Rule, Vec<Copy>>,
-    guards: Vec<String>,
+    /// The rules that guard rfw's port, in the order of the table.
+    guards: VecDeque<Guard>,
     /// The sets that rules look packets up in, and how many do: other programs may
     /// have made a second.
     sets: BTreeMap<Set, usize>,
@@ -258,12 +359,11 @@ struct Copy {
 }
 
 impl Kept {
-    fn read(mut lines: Lines, family: Family) -> Result<Kept, ToolError> {
+    fn read(mut rules: Rules) -> Result<Kept, ToolError> {
         let mut kept = Kept::default();
         let mut numbers: HashMap<String, usize> = HashMap::new();
         let mut position = 0;
-        while let Some(line) = lines.next_line()? {
-            let Some(line) = iptables::parse(&line, family) else { continue };
+        while let Some(line) = rules.next_rule()? {
             let number = numbers.entry(line.chain).or_default();
             *number += 1;
             position += 1;
@@ -276,7 +376,7 @@ impl Kept {
                     kept.note_accept(set.place(), *number, position);
                     *kept.sets.entry(set).or_default() += 1;
                 }
-                Owner::Guard(specification) => kept.guards.push(specification),
+                Owner::Guard(guard) => kept.guards.push_back(guard),
                 Owner::Other => {}
             }
         }
@@ -314,7 +414,7 @@ impl Kept {
                     }
                     self.sets.retain(|_, copies| *copies > 0);
                 }
-                Change::InsertGuard(guard) => self.guards.push(guard.clone()),
+                Change::InsertGuard(guard) => self.guards.push_front(*guard),
                 Change::DeleteGuard(guard) => self.guards.retain(|kept| kept != guard),
                 Change::CheckSet(_) => {}
             }
@@ -345,9 +445,18 @@ impl Kept {
         found.into_iter().map(|(rule, copy)| (rule, copy.lease)).collect()
     }
 
-    /// The rules that guard rfw's port, as the kernel printed them.
-    pub fn guards(&self) -> &[String] {
+    /// The rules that guard rfw's port, in the order of the table.
+    pub fn guards(&self) -> &VecDeque<Guard> {
         &self.guards
+    }
+
+    /// Whether the guards are just the wanted ones, which are given as they are put in,
+    /// in each chain the last foremost.
+    pub fn is_guarded(&self, wanted: &[Guard]) -> bool {
+        [false, true].into_iter().all(|output| {
+            let there = self.guards.iter().filter(|guard| guard.is_output() == output);
+            there.eq(wanted.iter().rev().filter(|guard| guard.is_output() == output))
+        })
     }
 
     /// The sets that have a rule.

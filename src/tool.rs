@@ -2,18 +2,26 @@
 //!
 //! A tool is found once, when rfw starts, and from then on known by its absolute
 //! path; it runs with an empty environment but for the locale, so that its words
-//! are those that rfw knows. What it says when it fails goes into the error.
+//! are those that rfw knows. What it says when it fails goes into the error. No
+//! tool is waited for without a deadline: one that passes it is killed, with all
+//! that it has started.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::borrow::Cow;
 use std::env;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Where tools of the system are, whatever `PATH` says.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -21,18 +29,107 @@ const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 /// The exit status of iptables when it can't get what it needs from the system.
 const RESOURCE_PROBLEM: i32 = 4;
 
+/// How long rfw waits for the output of one run, all waits added up. A table of
+/// 100,000 rules takes iptables-nft-save some seconds before its first line.
+const READ_TIME: Duration = Duration::from_secs(15);
+
+/// How much longer a run may take for each byte of its standard input.
+const BYTE_TIME: Duration = Duration::from_micros(1);
+
+/// How long a tool that closed its output, or was killed, may take to end.
+const END_TIME: Duration = Duration::from_secs(1);
+
+/// How long after SIGTERM or SIGINT something may still be waited for.
+const STOP_TIME: Duration = Duration::from_secs(5);
+
+/// The longest line of output that is read, in bytes. A line of iptables-save has at
+/// most some hundred.
+const LINE_MAX: usize = 64 << 10;
+
+/// What is kept of standard error, in bytes.
+const COMPLAINT_MAX: usize = 4 << 10;
+
+/// Whether rfw has been told to end: from then on every deadline is a near one.
+#[derive(Debug, Clone, Default)]
+pub struct StopSignal(Option<Arc<Told>>);
+
+#[derive(Debug)]
+struct Told {
+    /// Becomes readable with the first signal, and stays so.
+    signal: OwnedFd,
+    /// When the signal was first seen.
+    since: OnceLock<Instant>,
+}
+
+impl StopSignal {
+    /// What is told by a descriptor that becomes readable and stays so.
+    pub fn new(signal: OwnedFd) -> StopSignal {
+        StopSignal(Some(Arc::new(Told { signal, since: OnceLock::new() })))
+    }
+
+    /// The deadline, or the near one if rfw has been told to end.
+    pub fn limit(&self, deadline: Instant) -> Instant {
+        // A poll that fails has not seen a signal; the next one may.
+        let _ = self.poll(Vec::new(), Instant::now());
+        match self.since() {
+            Some(since) => deadline.min(since + STOP_TIME),
+            None => deadline,
+        }
+    }
+
+    /// Sleeps until one of the descriptors is ready; `false` when the deadline has
+    /// come, or the near one.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn wait(&self, fds: &[PollFd<'_>], deadline: Instant) -> io::Result<bool> {
+        loop {
+            let limit = self.since().map_or(deadline, |since| deadline.min(since + STOP_TIME));
+            if self.poll(fds.to_vec(), limit)? {
+                return Ok(true);
+            }
+            if Instant::now() >= limit {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn since(&self) -> Option<Instant> {
+        self.0.as_ref().and_then(|told| told.since.get().copied())
+    }
+
+    /// Whether one of the descriptors is ready; returns too early when told to end.
+    fn poll<'a>(&'a self, mut fds: Vec<PollFd<'a>>, limit: Instant) -> io::Result<bool> {
+        let watched = fds.len();
+        let told = self.0.as_deref().filter(|told| told.since.get().is_none());
+        fds.extend(told.map(|told| PollFd::new(&told.signal, PollFlags::IN)));
+        let left = limit.saturating_duration_since(Instant::now());
+        match poll(&mut fds, Some(&Timespec::try_from(left).map_err(io::Error::other)?)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        if let Some(told) = told.filter(|_| fds.get(watched).is_some_and(is_ready)) {
+            told.since.get_or_init(Instant::now);
+        }
+        Ok(fds.iter().take(watched).any(is_ready))
+    }
+}
+
 /// A program that is there and may be executed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Tool {
     path: PathBuf,
+    stop: StopSignal,
 }
 
 impl Tool {
     /// Finds a program by its name in `PATH` or the system's folders, or by a path.
+    /// It is not waited for when `stop` has been told.
     ///
     /// # Errors
     /// No executable file of that name.
-    pub fn find(name: &Path) -> Result<Tool, ToolError> {
+    pub fn find(name: &Path, stop: &StopSignal) -> Result<Tool, ToolError> {
         let candidates: Vec<PathBuf> = match name.components().count() {
             1 => {
                 let folders = env::var_os("PATH").unwrap_or_default();
@@ -46,27 +143,26 @@ impl Tool {
             _ => std::path::absolute(name).into_iter().collect(),
         };
         let path = candidates.into_iter().find(|path| is_executable(path));
-        path.map(|path| Tool { path }).ok_or_else(|| ToolError::Missing(name.to_owned()))
+        let tool = path.map(|path| Tool { path, stop: stop.clone() });
+        tool.ok_or_else(|| ToolError::Missing(name.to_owned()))
     }
 
-    /// Runs it to its end, fed with `input`, and gives what it printed.
+    /// What tells rfw to end.
+    pub fn stop(&self) -> &StopSignal {
+        &self.stop
+    }
+
+    /// Runs it to its end and gives the lines that it printed.
     ///
     /// # Errors
-    /// It can't be started, or ends with another status than 0.
-    pub fn run(&self, arguments: &[&str], input: &str) -> Result<String, ToolError> {
-        let spawn_error = |error| ToolError::Spawn(self.line(arguments), error);
-        let mut child = self.start(arguments, Stdio::piped(), Stdio::piped())?;
-        // A tool that ends before it has read everything says why on stderr.
-        if let Some(mut stdin) = child.stdin.take() {
-            let _ = stdin.write_all(input.as_bytes());
+    /// It can't be started, ends with another status than 0, or not in time.
+    pub fn run(&self, arguments: &[&str]) -> Result<Vec<String>, ToolError> {
+        let mut lines = self.lines(arguments)?;
+        let mut all = Vec::new();
+        while let Some(line) = lines.next_line()? {
+            all.push(line.into_owned());
         }
-        let output = child.wait_with_output().map_err(spawn_error)?;
-        match output.status.success() {
-            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            false => {
-                Err(self.failure(arguments, Some(output.status), &String::from_utf8_lossy(&output.stderr)))
-            }
-        }
+        Ok(all)
     }
 
     /// Runs it and gives what it prints line by line, while it runs.
@@ -74,25 +170,40 @@ impl Tool {
     /// # Errors
     /// It can't be started.
     pub fn lines(&self, arguments: &[&str]) -> Result<Lines, ToolError> {
-        let mut child = self.start(arguments, Stdio::null(), Stdio::piped())?;
-        let output = child.stdout.take().map(|output| BufReader::with_capacity(64 << 10, output));
-        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        Ok(Lines { tool: self.clone(), arguments, child: Owned(child), output, line: Vec::new() })
+        self.lines_on(arguments, Stdio::null(), READ_TIME)
     }
 
     /// Runs it to its end on a file as standard input.
     ///
     /// # Errors
-    /// It can't be started, or ends with another status than 0.
+    /// It can't be started, ends with another status than 0, or not in time.
     pub fn run_on(&self, arguments: &[&str], input: File) -> Result<(), ToolError> {
-        let mut child = Owned(self.start(arguments, Stdio::from(input), Stdio::null())?);
-        match child.end()? {
-            (status, _) if status.success() => Ok(()),
-            (status, errors) => Err(self.failure(arguments, Some(status), &errors)),
-        }
+        let length = input.metadata().map_or(0, |file| file.len());
+        let time = READ_TIME + BYTE_TIME * u32::try_from(length).unwrap_or(u32::MAX);
+        self.lines_on(arguments, Stdio::from(input), time)?.finish()
     }
 
-    /// Starts it, with its standard error in a pipe.
+    fn lines_on(&self, arguments: &[&str], stdin: Stdio, time: Duration) -> Result<Lines, ToolError> {
+        let error = |error| ToolError::Spawn(self.line(arguments), error);
+        let mut child = Owned(self.start(arguments, stdin, Stdio::piped())?);
+        let (Some(stdout), Some(stderr)) = (child.0.stdout.take(), child.0.stderr.take()) else {
+            return Err(error(io::ErrorKind::BrokenPipe.into()));
+        };
+        ioctl_fionbio(&stdout, true).map_err(|errno| error(errno.into()))?;
+        let complaint = Complaint::new(stderr).map_err(error)?;
+        Ok(Lines {
+            tool: self.clone(),
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+            child,
+            output: Some(BufReader::with_capacity(64 << 10, stdout)),
+            complaint,
+            line: Vec::new(),
+            left: time,
+            time,
+        })
+    }
+
+    /// Starts it, with its standard error in a pipe, as the leader of a process group.
     ///
     /// # Errors
     /// It can't be started.
@@ -129,27 +240,82 @@ impl Tool {
     }
 }
 
-/// A child that goes when nobody holds it any more.
+/// A child that is killed, with its process group, when nobody holds it any more.
 pub struct Owned(pub Child);
 
 impl Owned {
-    /// Hears it out and gives its status and what it had to complain of.
-    fn end(&mut self) -> Result<(ExitStatus, String), ToolError> {
-        let mut errors = Vec::new();
-        if let Some(mut stderr) = self.0.stderr.take() {
-            let _ = stderr.read_to_end(&mut errors);
+    /// Its exit status, if it ends before the deadline.
+    pub fn status_by(&mut self, deadline: Instant) -> Option<ExitStatus> {
+        loop {
+            match self.0.try_wait() {
+                Ok(Some(status)) => return Some(status),
+                Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
+                Ok(None) | Err(_) => return None,
+            }
         }
-        let status = self.0.wait().map_err(|error| ToolError::Spawn("wait".to_owned(), error))?;
-        Ok((status, String::from_utf8_lossy(&errors).into_owned()))
     }
 }
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        if !matches!(self.0.try_wait(), Ok(Some(_))) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
+        if matches!(self.0.try_wait(), Ok(Some(_))) {
+            return;
         }
+        // It leads its group, which has its number until it is waited for.
+        let group = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+        if self.status_by(Instant::now() + END_TIME).is_none() {
+            log::warn!("the process {} does not end though it was killed", self.0.id());
+        }
+    }
+}
+
+/// What a running tool prints to its standard error.
+pub struct Complaint {
+    pipe: ChildStderr,
+    text: Vec<u8>,
+    ended: bool,
+}
+
+impl Complaint {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn new(pipe: ChildStderr) -> io::Result<Complaint> {
+        ioctl_fionbio(&pipe, true)?;
+        Ok(Complaint { pipe, text: Vec::new(), ended: false })
+    }
+
+    /// What to poll for more; nothing after the end.
+    pub fn poll_fd(&self) -> Option<PollFd<'_>> {
+        (!self.ended).then(|| PollFd::new(&self.pipe, PollFlags::IN))
+    }
+
+    /// Reads what there is now, so that the tool never waits for a reader.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn hear(&mut self) -> io::Result<()> {
+        let mut part = [0; 4 << 10];
+        while !self.ended {
+            match self.pipe.read(&mut part) {
+                Ok(0) => self.ended = true,
+                Ok(length) => {
+                    let room = COMPLAINT_MAX.saturating_sub(self.text.len());
+                    self.text.extend_from_slice(part.get(..length.min(room)).unwrap_or_default());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Its first bytes since they were last taken.
+    pub fn take(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.text)).into_owned()
     }
 }
 
@@ -159,7 +325,11 @@ pub struct Lines {
     arguments: Vec<String>,
     child: Owned,
     output: Option<BufReader<ChildStdout>>,
+    complaint: Complaint,
     line: Vec<u8>,
+    /// How long it may still be waited for, of how much.
+    left: Duration,
+    time: Duration,
 }
 
 impl Lines {
@@ -167,20 +337,30 @@ impl Lines {
     /// ended well.
     ///
     /// # Errors
-    /// The tool failed.
+    /// The tool failed or hangs.
     pub fn next_line(&mut self) -> Result<Option<Cow<'_, str>>, ToolError> {
-        let Some(output) = &mut self.output else { return Ok(None) };
         self.line.clear();
-        let length = output.read_until(b'\n', &mut self.line);
-        let length = length.map_err(|error| ToolError::Spawn(self.tool.to_string(), error))?;
-        if length == 0 {
-            self.output = None;
-            let (status, errors) = self.child.end()?;
-            let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-            return match status.success() {
-                true => Ok(None),
-                false => Err(self.tool.failure(&arguments, Some(status), &errors)),
-            };
+        loop {
+            let Some(output) = &mut self.output else { return Ok(None) };
+            let room = LINE_MAX.saturating_sub(self.line.len());
+            let room = u64::try_from(room).unwrap_or(u64::MAX);
+            match output.take(room).read_until(b'\n', &mut self.line) {
+                Ok(_) if self.line.ends_with(b"\n") => break,
+                Ok(_) if self.line.len() >= LINE_MAX => {
+                    return Err(self.error(io::Error::other("a line of its output is too long")));
+                }
+                Ok(_) => {
+                    self.output = None;
+                    self.end()?;
+                    if self.line.is_empty() {
+                        return Ok(None);
+                    }
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.error(error)),
+            }
         }
         let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
         Ok(Some(String::from_utf8_lossy(line)))
@@ -189,10 +369,50 @@ impl Lines {
     /// Passes over what is left.
     ///
     /// # Errors
-    /// The tool failed.
+    /// The tool failed or hangs.
     pub fn finish(mut self) -> Result<(), ToolError> {
         while self.next_line()?.is_some() {}
         Ok(())
+    }
+
+    /// The command line.
+    pub fn command_line(&self) -> String {
+        self.tool.line(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Waits for more output.
+    fn wait(&mut self) -> Result<(), ToolError> {
+        let start = Instant::now();
+        let mut fds: Vec<PollFd<'_>> = self.complaint.poll_fd().into_iter().collect();
+        fds.extend(self.output.as_ref().map(|output| PollFd::new(output.get_ref(), PollFlags::IN)));
+        let ready = self.tool.stop.wait(&fds, start + self.left);
+        let ready = ready.and_then(|ready| self.complaint.hear().map(|()| ready));
+        self.left = self.left.saturating_sub(start.elapsed());
+        match ready {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ToolError::TimedOut(self.command_line(), self.time.saturating_sub(self.left))),
+            Err(error) => Err(self.error(error)),
+        }
+    }
+
+    /// Hears it out and sees how it ends.
+    fn end(&mut self) -> Result<(), ToolError> {
+        let deadline = Instant::now() + END_TIME;
+        let Some(status) = self.child.status_by(deadline) else {
+            return Err(ToolError::TimedOut(self.command_line(), END_TIME));
+        };
+        self.complaint.hear().map_err(|error| self.error(error))?;
+        match status.success() {
+            true => Ok(()),
+            false => {
+                let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+                Err(self.tool.failure(&arguments, Some(status), &self.complaint.take()))
+            }
+        }
+    }
+
+    fn error(&self, error: io::Error) -> ToolError {
+        ToolError::Spawn(self.command_line(), error)
     }
 }
 
@@ -215,8 +435,13 @@ pub enum ToolError {
     Spawn(String, io::Error),
     /// It failed: the command line, its status if it has ended, and what it said.
     Failed(String, Option<ExitStatus>, String),
-    /// It gave no answer in time: the command line, and the time.
+    /// It gave no answer in time and was killed: the command line, and the time.
     TimedOut(String, Duration),
+    /// What it printed is not the whole of what there is: the command line, what is
+    /// wrong, and what to do.
+    Unreadable(String, String, String),
+    /// It ended well, but what it was told to do is not done: the command line.
+    NotDone(String),
     /// Other programs changed the table again and again.
     Restless,
     /// Another program held the lock of the tables for too long.
@@ -228,6 +453,14 @@ impl ToolError {
     pub fn says(&self, words: &str) -> bool {
         matches!(self, ToolError::Failed(_, _, said) if said.contains(words))
     }
+
+    /// Whether the tool was killed, or ended well, before it had given an answer: it may
+    /// or may not have done its work. iptables-legacy-restore ends so of itself, five
+    /// seconds after its last transaction: the alarm of its option `--wait` goes off in
+    /// the middle of a read.
+    pub fn is_cut_short(&self) -> bool {
+        matches!(self, ToolError::Failed(_, Some(status), _) if status.success() || status.signal().is_some())
+    }
 }
 
 impl fmt::Display for ToolError {
@@ -238,7 +471,13 @@ impl fmt::Display for ToolError {
             ToolError::Failed(line, Some(status), words) => write!(f, "{line}: {status}: {words}"),
             ToolError::Failed(line, None, words) => write!(f, "{line}: {words}"),
             ToolError::Restless => f.write_str("other programs keep changing the table"),
-            ToolError::TimedOut(line, time) => write!(f, "{line}: no answer in {time:?}"),
+            ToolError::TimedOut(line, time) => {
+                write!(f, "{line}: no answer in {} s, so it was killed", time.as_secs_f32().round())
+            }
+            ToolError::Unreadable(line, words, remedy) => {
+                write!(f, "{line}: can't be read whole, so nothing was changed: {words}: {remedy}")
+            }
+            ToolError::NotDone(line) => write!(f, "{line}: ended well, but has not done what it was told"),
             ToolError::Locked(words) => write!(f, "another program holds the xtables lock: {words}"),
         }
     }
@@ -251,7 +490,7 @@ mod tests {
     use super::*;
 
     fn tool(name: &str) -> Tool {
-        Tool::find(Path::new(name)).unwrap()
+        Tool::find(Path::new(name), &StopSignal::default()).unwrap()
     }
 
     #[test]
@@ -259,24 +498,75 @@ mod tests {
         assert!(tool("sh").to_string().starts_with('/'));
         assert_eq!(tool("/bin/sh").to_string(), "/bin/sh");
         for missing in ["no-such-tool", "/bin/no-such-tool", "/etc/passwd", "/etc", ""] {
-            let error = Tool::find(Path::new(missing)).unwrap_err().to_string();
+            let error = Tool::find(Path::new(missing), &StopSignal::default()).unwrap_err().to_string();
             assert_eq!(error, format!("no executable program \"{missing}\""));
         }
     }
 
     #[test]
     fn a_failure_says_what_the_tool_said() {
-        let error = tool("/bin/sh").run(&["-c", "cat >&2; exit 3"], "one\n\n two\n").unwrap_err();
-        assert_eq!(error.to_string(), "/bin/sh -c cat >&2; exit 3: exit status: 3: one; two");
+        let script = "echo one >&2; echo >&2; echo ' two' >&2; exit 3";
+        let error = tool("/bin/sh").run(&["-c", script]).unwrap_err();
+        assert_eq!(error.to_string(), format!("/bin/sh -c {script}: exit status: 3: one; two"));
         let script = "echo 'Another app is currently holding the xtables lock.' >&2; exit 4";
-        assert!(matches!(tool("/bin/sh").run(&["-c", script], ""), Err(ToolError::Locked(_))));
+        assert!(matches!(tool("/bin/sh").run(&["-c", script]), Err(ToolError::Locked(_))));
     }
 
     #[test]
     fn a_tool_runs_in_a_clean_environment() {
-        let output = tool("env").run(&[], "").unwrap();
-        let mut names: Vec<&str> = output.lines().filter_map(|line| line.split('=').next()).collect();
+        let output = tool("env").run(&[]).unwrap();
+        let mut names: Vec<&str> = output.iter().filter_map(|line| line.split('=').next()).collect();
         names.sort_unstable();
         assert_eq!(names, ["LC_ALL", "PATH"]);
+    }
+
+    #[test]
+    fn much_on_both_outputs_does_not_jam() {
+        let script = "i=0; while [ $i -lt 20000 ]; do echo 0123456789 >&2; echo $i; i=$((i + 1)); done";
+        assert_eq!(tool("/bin/sh").run(&["-c", script]).unwrap().len(), 20_000);
+    }
+
+    #[test]
+    fn lines_are_bounded_and_the_last_needs_no_end() {
+        assert_eq!(tool("printf").run(&["a\\n\\nb"]).unwrap(), ["a", "", "b"]);
+        let error = tool("/bin/sh").run(&["-c", "yes | tr -d '\\n'"]).unwrap_err().to_string();
+        assert!(error.ends_with("a line of its output is too long"), "{error}");
+    }
+
+    #[test]
+    fn a_tool_that_hangs_is_killed_with_its_group() {
+        let mut lines = tool("/bin/sh").lines_on(
+            &["-c", "sleep 1000 & echo $!; wait"],
+            Stdio::null(),
+            Duration::from_millis(300),
+        );
+        let lines = lines.as_mut().unwrap();
+        let child: u32 = lines.next_line().unwrap().unwrap().parse().unwrap();
+        assert!(matches!(lines.next_line(), Err(ToolError::TimedOut(..))));
+        let (own, start) = (lines.child.0.id(), Instant::now());
+        drop(std::mem::replace(&mut lines.child, Owned(Command::new("true").spawn().unwrap())));
+        for process in [own, child] {
+            // A child of ours is reaped by us, one of its own by init; until then it
+            // has no memory any more.
+            let gone =
+                || std::fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|line| !line.is_empty());
+            while gone() {
+                assert!(start.elapsed() < Duration::from_secs(5), "{process} runs");
+            }
+        }
+        assert!(!Path::new(&format!("/proc/{own}")).exists());
+    }
+
+    #[test]
+    fn nothing_is_waited_for_long_after_a_signal() {
+        let (told, mut tell) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stop = StopSignal::new(told.into());
+        let late = Instant::now() + Duration::from_secs(1_000);
+        assert_eq!(stop.limit(late), late);
+        io::Write::write_all(&mut tell, b"x").unwrap();
+        let limit = stop.limit(late);
+        assert!(limit <= Instant::now() + STOP_TIME);
+        assert_eq!(stop.limit(late), limit);
+        assert!(!stop.wait(&[], Instant::now()).unwrap());
     }
 }

@@ -28,13 +28,13 @@ fn a_request_that_is_there_when_another_client_comes_is_answered() {
     let host = Host::new();
     let rfw = host.rfw("iptables-nft").start();
     let mut first = host.connect(7390);
-    first.say(b"GET /list HTTP/1.1\r\nHost: x\r\n\r\n");
+    first.say(b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(first.reply().body, "[]\n");
     // Both come while rfw can't look.
     rfw.signal("STOP");
-    first.say(b"PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nHost: x\r\n\r\n");
+    first.say(b"PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let mut second = host.connect(7390);
-    second.say(b"PUT /drop/input/any/1.2.3.5 HTTP/1.1\r\nHost: x\r\n\r\n");
+    second.say(b"PUT /drop/input/any/1.2.3.5 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     rfw.signal("CONT");
     assert_eq!(second.reply().json()["result"], "inserted");
     until(SOON, "the first is answered or closed", || first.is_over() || !first.heard().is_empty());
@@ -70,7 +70,7 @@ fn a_client_that_never_pauses_does_not_keep_rfw_from_ending() {
 fn flood(host: &Host) -> Talk {
     let script = "exec 3<>/dev/tcp/127.0.0.1/7390
         (head -c 100 && exec cat >/dev/null) <&3 &
-        yes \"$(printf 'GET /list HTTP/1.1\\r\\nHost: x\\r\\n\\r')\" | tr _ _ >&3";
+        yes \"$(printf 'GET /list HTTP/1.1\\r\\nHost: localhost\\r\\n\\r')\" | tr _ _ >&3";
     let flood = host.talk("bash", &["-c", script]);
     until(SOON, "the flood is answered", || flood.heard().contains("200 OK"));
     flood
@@ -207,7 +207,8 @@ fn a_rule_of_an_admin_that_uses_a_set_of_rfw_stops_neither_a_start_nor_a_flush()
         rfw.stop();
         rfw.call(&["--flush"]).ok();
         assert_eq!(host.kept(iptables), Vec::<String>::new());
-        assert_eq!(host.entries(), []);
+        // What another rule looks up is not taken from it.
+        assert_eq!(host.entries().len(), 1);
         assert_eq!(host.rules(iptables, "FORWARD").len(), 1);
     });
 }

@@ -3,23 +3,36 @@
 
 use super::entries::timeout;
 use super::{Firewall, FirewallError};
-use crate::ipset::{self, Set, Timeout};
+use crate::ipset::{self, Header, Set, Timeout};
 use crate::iptables::Transaction;
-use crate::lease::{Interval, Lease};
+use crate::lease::Lease;
 use crate::net::Family;
 use crate::rule::{Rule, Target};
 use crate::sets::Wish;
 use crate::table::Trust;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
 impl Firewall {
     /// Takes along what was kept in the other way before the option `ipset` was
-    /// changed, and clears away sets that are empty or that no rule uses.
+    /// changed, puts back the rules of sets that have lost them, and clears away sets
+    /// that are empty.
     ///
     /// # Errors
-    /// A table or set can't be read or changed.
+    /// A table or set can't be read or changed; or there would be too many rules.
     pub fn adopt(&mut self, now: SystemTime) -> Result<(), FirewallError> {
+        self.refresh()?;
+        self.known.extend(self.linked_sets());
+        if self.sets.is_some() {
+            let lost = self.own_sets()?;
+            self.check_entries(&lost)?;
+            lost.iter()
+                .filter(|set| self.has_family(set))
+                .cloned()
+                .collect::<Vec<Set>>()
+                .iter()
+                .try_for_each(|set| self.link_if_used(set))?;
+        }
         for family in self.families() {
             self.table(family)?.refresh()?;
             match self.use_sets {
@@ -27,18 +40,50 @@ impl Firewall {
                 false => self.move_sets_to_rules(family, now)?,
             }
         }
-        self.clear_away()?;
-        self.linked_sets().iter().try_for_each(|set| self.resize(set))
+        self.clear_away(false)?;
+        self.known = self.linked_sets().into_iter().collect();
+        self.linked_sets().iter().try_for_each(|set| self.resize(set, now))
+    }
+
+    /// The sets that are made as rfw makes them and have one of its names.
+    fn own_sets(&mut self) -> Result<Vec<Set>, FirewallError> {
+        let headers = self.sets()?.headers()?;
+        let own =
+            headers.iter().filter_map(|header| Set::named(&header.name).filter(|set| header.is_like(set)));
+        Ok(own.collect())
+    }
+
+    fn has_family(&self, set: &Set) -> bool {
+        self.families().contains(&set.family())
+    }
+
+    /// Refuses to make rules of more entries than there may be rules.
+    fn check_entries(&mut self, lost: &[Set]) -> Result<(), FirewallError> {
+        if self.use_sets {
+            return Ok(());
+        }
+        let sets: BTreeSet<Set> = self.linked_sets().into_iter().chain(lost.iter().cloned()).collect();
+        for family in self.families() {
+            let mut entries = 0;
+            for set in sets.iter().filter(|set| set.family() == family) {
+                entries += self.sets()?.own_size(set)?.unwrap_or_default();
+            }
+            let rules = self.table(family)?.kept().len();
+            if entries > 0 && rules.saturating_add(entries) > self.rules_max {
+                return Err(FirewallError::TooManyEntries(family, entries, self.rules_max));
+            }
+        }
+        Ok(())
     }
 
     /// Gives a set the room that is configured now, unless it holds more already.
-    fn resize(&mut self, set: &Set) -> Result<(), FirewallError> {
+    fn resize(&mut self, set: &Set, now: SystemTime) -> Result<(), FirewallError> {
         let sets = self.sets()?;
-        let (size, most) = sets.extent(&set.name())?;
-        match most == sets.maxelem() {
+        let Some(Header { size, maxelem, .. }) = sets.header(&set.name())? else { return Ok(()) };
+        match maxelem == sets.maxelem() {
             true => {}
             false if u32::try_from(size).is_ok_and(|size| size <= sets.maxelem()) => {
-                sets.apply(set, &HashSet::new(), Wish::Delete, &HashSet::new())?;
+                sets.apply(set, &HashSet::new(), Wish::Delete, &HashSet::new(), now)?;
             }
             false => {
                 log::warn!("{} has {size} entries, more than ipset.maxelem: it keeps its room", set.name())
@@ -93,19 +138,29 @@ impl Firewall {
         let mut moved: Vec<(Rule, Lease)> = Vec::new();
         for set in &sets {
             self.sets()?.for_each_entry(&set.name(), |entry| {
-                let lease = Interval::of_seconds(entry.timeout.seconds()).from(now);
+                let lease = entry.timeout.latest_end(now);
                 moved.extend(set.rule(entry.element).map(|rule| (rule, lease)));
                 Ok(())
             })?;
         }
         self.change(family, Trust::Kernel, |kept, transaction| {
-            moved.iter().for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
+            // A start that was cut short may have moved some of them already.
+            let new = moved.iter().filter(|(rule, _)| kept.leases(rule).is_empty());
+            new.for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
             if !moved.is_empty() {
                 put_exceptions_in_front(&kept.find(|_, _| true), transaction);
             }
             let moved_sets = kept.rules_of_sets().filter(|set| sets.contains(set));
             moved_sets.for_each(|set| transaction.delete_set(set));
         })?;
+        for set in &sets {
+            match self.sets()?.destroy(&set.name()) {
+                Err(error) if error.says("in use") => {
+                    log::warn!("the set {} stays, since a rule that is not of rfw uses it", set.name());
+                }
+                result => drop(result?),
+            }
+        }
         if !moved.is_empty() {
             log::info!("entries of sets that are rules of {family} now: {}", moved.len());
             self.say_if_many();
@@ -113,14 +168,15 @@ impl Firewall {
         Ok(())
     }
 
-    /// Destroys the sets of rfw that are empty or that no rule uses.
-    pub(super) fn clear_away(&mut self) -> Result<(), FirewallError> {
+    /// Destroys the sets of rfw that are empty, and with `all` those that have entries
+    /// and no rule. Gives the number of those entries. What the kernel still uses stays.
+    pub(super) fn clear_away(&mut self, all: bool) -> Result<usize, FirewallError> {
         if self.sets.is_none() {
-            return Ok(());
+            return Ok(0);
         }
         let mut empty = Vec::new();
         for set in self.linked_sets() {
-            if self.sets()?.size(&set.name())? == 0 {
+            if self.sets()?.own_size(&set)? == Some(0) {
                 empty.push(set);
             }
         }
@@ -131,11 +187,37 @@ impl Firewall {
             })?;
         }
         let used: HashSet<String> = self.linked_sets().iter().map(Set::name).collect();
-        let sets = self.sets()?;
-        for name in sets.names()?.iter().filter(|name| ipset::is_own_name(name) && !used.contains(*name)) {
-            sets.discard(name)?;
+        let headers = self.sets()?.headers()?;
+        let mut count = 0;
+        for header in headers.iter().filter(|header| !used.contains(&header.name)) {
+            count += self.clear_away_set(header, all)?;
         }
-        Ok(())
+        Ok(count)
+    }
+
+    /// Destroys a set that no rule of rfw uses, if it is one of rfw's.
+    fn clear_away_set(&mut self, header: &Header, all: bool) -> Result<usize, FirewallError> {
+        let name = header.name.as_str();
+        let is_work = ipset::is_work_name(name) && header.is_like_ours();
+        let is_own = Set::named(name).is_some_and(|set| header.is_like(&set))
+            || ipset::is_hashed_name(name) && header.is_like_ours();
+        if !is_work && !(is_own && (header.size == 0 || all)) {
+            if is_own {
+                log::warn!(
+                    "the set {name} has {} entries and no rule of rfw: it is left as it is",
+                    header.size
+                );
+            }
+            return Ok(0);
+        }
+        match self.sets()?.destroy(name) {
+            Err(error) if error.says("in use") => {
+                log::warn!("the set {name} stays, since a rule that is not of rfw uses it");
+                Ok(0)
+            }
+            Err(error) => Err(error.into()),
+            Ok(destroyed) => Ok(if destroyed && !is_work { header.size } else { 0 }),
+        }
     }
 }
 

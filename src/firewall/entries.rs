@@ -1,15 +1,16 @@
 //! Addresses as entries of sets, where the option `ipset` is on.
 
 use super::{Batch, Firewall, FirewallError, Outcome};
-use crate::ipset::{self, Set, Side, Timeout};
+use crate::ipset::{self, Set, Side, TIMEOUT_MAX, Timeout};
 use crate::lease::Lease;
 use crate::net::Network;
 use crate::rule::Rule;
-use crate::sets::{Count, Entered, Wish};
+use crate::sets::{Count, Entered, Made, Wish};
 use crate::table::Trust;
 use crate::tool::ToolError;
+use crate::whitelist::WhiteList;
 use std::collections::HashSet;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 /// How often a set is tried whose rule somebody else keeps removing.
 const ATTEMPTS: usize = 3;
@@ -47,9 +48,14 @@ impl Firewall {
                 }
                 Entered::Already => match sets.renew(&name, &element, timeout)? {
                     Entered::Full => return Err(FirewallError::Full(sets.maxelem())),
-                    Entered::Done | Entered::Already | Entered::NoSet => Outcome::Refreshed,
+                    Entered::NoSet => continue,
+                    Entered::Done | Entered::Already => Outcome::Refreshed,
                 },
             };
+            let networks: Vec<Network> = rule.networks().copied().collect();
+            if let [network] = networks.as_slice() {
+                sets.note_end(&name, *network, lease);
+            }
             return self.without_rule(rule, outcome);
         }
         Err(ToolError::Restless.into())
@@ -67,44 +73,69 @@ impl Firewall {
         Ok(Outcome::Refreshed)
     }
 
-    /// Makes sure that a set is there and a rule looks packets up in it. A set that
-    /// no rule used, since somebody flushed the table, begins anew.
+    /// Makes sure that a set is there and a rule looks packets up in it. A set that has
+    /// lost its rule, since somebody flushed the table, gets it back and keeps its
+    /// entries.
     pub(super) fn link(&mut self, set: &Set) -> Result<(), FirewallError> {
         let table = self.table(set.family())?;
-        if table.has_set(set)? {
-            return Ok(());
+        if !table.has_set(set)? {
+            table.forget();
+            let size = match self.sets()?.create(set)? {
+                Made::New => 0,
+                Made::Present(size) => size,
+                Made::Foreign => return Err(FirewallError::ForeignSet(set.name())),
+            };
+            self.change(set.family(), Trust::Kernel, |kept, transaction| {
+                let number = kept.number_for(set.place());
+                transaction.insert_set(set, number);
+            })?;
+            // The rule that went in has moved others.
+            self.table(set.family())?.forget();
+            if size > 0 {
+                log::warn!("the set {} has {size} entries and had lost its rule: put back", set.name());
+            }
         }
-        table.forget();
-        self.sets()?.create(set)?;
-        self.change(set.family(), Trust::Kernel, |kept, transaction| {
-            let number = kept.number_for(set.place());
-            transaction.insert_set(set, number);
-        })?;
-        // The rule that went in has moved others.
-        self.table(set.family())?.forget();
+        if !self.known.contains(set) {
+            self.known.insert(set.clone());
+        }
         Ok(())
     }
 
+    /// Puts the rule of a set back that has entries.
+    pub(super) fn link_if_used(&mut self, set: &Set) -> Result<(), FirewallError> {
+        let linked = self.table(set.family())?.kept().sets().any(|linked| linked == set);
+        if !linked && self.sets()?.own_size(set)?.is_some_and(|size| size > 0) {
+            self.link(set)?;
+        }
+        Ok(())
+    }
+
+    /// Whether there is a set of that name that rfw has made, with a rule or without.
+    pub(super) fn has_own_set(&mut self, set: &Set) -> Result<bool, FirewallError> {
+        Ok(self.known.contains(set) || self.sets()?.own_size(set)?.is_some())
+    }
+
     pub(super) fn check_room(&mut self, batch: &Batch) -> Result<(), FirewallError> {
-        let linked = self.table(batch.set.family())?.has_set(&batch.set)?;
         let sets = self.sets()?;
         let most = usize::try_from(sets.maxelem()).unwrap_or(usize::MAX);
-        let size = match linked {
-            true => sets.size_with(&batch.set.name(), &batch.networks)?,
-            false => batch.networks.len(),
-        };
+        let size = sets.size_with(&batch.set.name(), &batch.networks)?;
         if size > most { Err(FirewallError::Full(sets.maxelem())) } else { Ok(()) }
     }
 
     /// Puts a batch into its set, and deletes those of it that are rules: their time
     /// was longer than a set can hold.
-    pub(super) fn insert_entries(&mut self, batch: &Batch, timeout: Timeout) -> Result<Count, FirewallError> {
+    pub(super) fn insert_entries(
+        &mut self,
+        batch: &Batch,
+        lease: Lease,
+        now: SystemTime,
+    ) -> Result<Count, FirewallError> {
         self.link(&batch.set)?;
         let as_rules = self.change(batch.set.family(), Trust::Memory, |kept, _| {
             let present = batch.present(kept);
             present.iter().flat_map(|(rule, _)| rule.networks().copied()).collect::<HashSet<Network>>()
         })?;
-        let count = self.change_entries(batch, Wish::Add(timeout), &as_rules)?;
+        let count = self.change_entries(batch, Wish::Add(lease), &as_rules, now)?;
         if !as_rules.is_empty() {
             self.delete_rules(batch)?;
         }
@@ -116,9 +147,10 @@ impl Firewall {
         batch: &Batch,
         wish: Wish,
         as_rules: &HashSet<Network>,
+        now: SystemTime,
     ) -> Result<Count, FirewallError> {
         let maxelem = self.sets()?.maxelem();
-        match self.sets()?.apply(&batch.set, &batch.networks, wish, as_rules) {
+        match self.sets()?.apply(&batch.set, &batch.networks, wish, as_rules, now) {
             Err(error) if error.says("is full") => Err(FirewallError::Full(maxelem)),
             count => Ok(count?),
         }
@@ -129,29 +161,50 @@ impl Firewall {
         self.tables.iter().flat_map(|table| table.kept().sets()).cloned().collect()
     }
 
-    /// Deletes the entries that stand for unwanted rules, and gives those.
-    pub(super) fn remove_entries(
-        &mut self,
-        set: &Set,
-        unwanted: impl Fn(&Rule) -> bool,
-    ) -> Result<Vec<Rule>, FirewallError> {
-        let name = set.name();
-        let mut removed = Vec::new();
-        self.sets()?.for_each_entry(&name, |entry| {
-            removed.extend(set.rule(entry.element).filter(&unwanted));
-            Ok(())
-        })?;
-        for rule in &removed {
-            self.sets()?.delete(&name, &ipset::element(rule))?;
+    /// The entries that a white list forbids.
+    pub(super) fn conflicting_entries(&mut self, list: &WhiteList) -> Result<Vec<Unwanted>, FirewallError> {
+        let mut found = Vec::new();
+        for set in self.linked_sets() {
+            self.sets()?.for_each_entry(&set.name(), |entry| {
+                let rule = set.rule(entry.element).filter(|rule| list.conflict(rule).is_some());
+                let timeout = entry.timeout;
+                found.extend(rule.map(|rule| Unwanted { set: set.clone(), rule, timeout }));
+                Ok(())
+            })?;
         }
-        Ok(removed)
+        Ok(found)
     }
+
+    /// Deletes entries, or, where that fails, none of them.
+    pub(super) fn remove_entries(&mut self, entries: &[Unwanted]) -> Result<(), FirewallError> {
+        for (count, Unwanted { set, rule, .. }) in entries.iter().enumerate() {
+            let deleted = self.sets()?.delete(&set.name(), &ipset::element(rule));
+            if let Err(error) = deleted {
+                for Unwanted { set, rule, timeout } in entries.iter().take(count) {
+                    let (name, element) = (set.name(), ipset::element(rule));
+                    if let Err(error) = self.sets()?.renew(&name, &element, timeout.rounded_up()) {
+                        log::error!("can't be put back: {rule}: {error}");
+                    }
+                }
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An entry that has to go.
+pub(super) struct Unwanted {
+    set: Set,
+    pub(super) rule: Rule,
+    timeout: Timeout,
 }
 
 /// What is left of a lease at `now`, as the kernel's timeout of an entry.
 pub(super) fn timeout(lease: Lease, now: SystemTime) -> Result<Timeout, FirewallError> {
-    let Some(end) = lease.end() else { return Ok(Timeout::default()) };
-    let end = UNIX_EPOCH + Duration::from_secs(end.seconds());
-    let left = end.duration_since(now).unwrap_or(Duration::ZERO).as_secs().max(1);
-    Timeout::new(left).ok_or(FirewallError::TooLong(left))
+    let left = lease.end().map(|end| end.time().duration_since(now).unwrap_or_default().as_secs());
+    match left {
+        Some(left) if left > TIMEOUT_MAX => Err(FirewallError::TooLong(left)),
+        _ => Ok(Timeout::left(lease, now)),
+    }
 }

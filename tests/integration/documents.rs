@@ -184,10 +184,11 @@ fn the_manual_tells_every_http_status() {
         rfw.request("GET", "/nope").status,
         rfw.curl(&["-u", "me:wrong", "https://127.0.0.1:7393/"]).status,
         rfw.request("PATCH", "/").status,
-        raw("PUT /drop/input/any HTTP/1.1\r\nHost: x\r\nContent-Length: 16777217\r\n\r\n"),
-        raw(&format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(9000))),
-        raw("PUT /drop/input/any HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n"),
+        raw("PUT /drop/input/any HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16777217\r\n\r\n"),
+        raw(&format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(9000))),
+        raw("PUT /drop/input/any HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n"),
         raw("GET / HTTP/3.0\r\n\r\n"),
+        raw("GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"),
         rfw.send("PUT", "/drop/input/any", "1.2.3.4\n1.2.3.5\n").status,
     ]);
     let mut slow = host.connect(7390);
@@ -202,7 +203,13 @@ fn the_manual_tells_every_http_status() {
     for (process, _) in rfw.children() {
         host::run("kill", &["-s", "KILL", &process.to_string()]).ok();
     }
-    statuses.insert(rfw.request("PUT", "/drop/input/any/1.2.3.4").status);
+    // After the lock, all are refused at once for two seconds.
+    let mut status = 503;
+    until(SOON, "the tool is tried", || {
+        status = rfw.request("PUT", "/drop/input/any/1.2.3.4").status;
+        status != 503
+    });
+    statuses.insert(status);
 
     let manual = read("etc/man/rfw.8");
     let told =
@@ -218,7 +225,7 @@ fn the_bounds_in_the_manual_hold() {
     let rfw = host.rfw("iptables").configure("ipset").start();
     let headers = |count: usize| {
         let more: String = (1..count).map(|n| format!("X-{n}: y\r\n")).collect();
-        format!("GET /list HTTP/1.0\r\nHost: x\r\n{more}\r\n")
+        format!("GET /list HTTP/1.0\r\nHost: localhost\r\n{more}\r\n")
     };
     let bytes = |count: usize| {
         let empty = "GET /list HTTP/1.0\r\nX: \r\n\r\n";

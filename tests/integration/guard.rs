@@ -3,7 +3,6 @@
 
 use crate::golden::cases;
 use crate::host::{Host, SOON, in_both_variants, of_ipv6, until};
-use serde_json::json;
 use std::process::Stdio;
 
 /// Every kind of entry.
@@ -379,11 +378,15 @@ fn flush_removes_everything_of_rfw_and_nothing_else() {
         assert_eq!(rfw.call(&["--flush"]).ok(), "0 rules removed\n");
         assert_eq!(all(), before, "{iptables}");
 
-        // It may be called while rfw runs, which then tells what there is.
+        // A running rfw would put back what is taken from it.
         rfw.spawn();
         rfw.ok("PUT", "/drop/input/any/1.2.3.4");
-        rfw.call(&["--flush"]).ok();
-        assert_eq!(all(), before, "{iptables}");
-        assert_eq!(rfw.ok("GET", "/list"), json!([]));
+        let running = all();
+        let error = rfw.call(&["--flush"]).fails_with(1);
+        assert_eq!(
+            error,
+            "rfw: another rfw is running: stop it first (systemctl stop rfw), then call rfw --flush again\n"
+        );
+        assert_eq!(all(), running, "{iptables}");
     });
 }

@@ -97,7 +97,7 @@ fn a_list_works_at_every_place() {
 
 /// A request to the local server up to its body.
 fn head(method: &str, path: &str, headers: &str) -> Vec<u8> {
-    format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").into_bytes()
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").into_bytes()
 }
 
 #[test]

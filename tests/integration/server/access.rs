@@ -81,7 +81,9 @@ fn failed_logins_do_not_fill_the_log() {
 #[test]
 fn the_local_server_asks_for_credentials_only_where_it_is_told_to() {
     let request = |header: &str| {
-        format!("PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n")
+        format!(
+            "PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{header}\r\n"
+        )
     };
     let with_login = request(&format!("{LOGIN}\r\n"));
     let wrong = request("Authorization: Basic bWU6d3Jvbmc=\r\n");

@@ -22,7 +22,7 @@ fn a_connection_is_kept_for_the_next_request() {
 fn a_kept_connection_yields_at_once_to_another_client() {
     let host = Host::new();
     let rfw = host.rfw(IPTABLES).start();
-    let request = format!("GET /list HTTP/1.1\r\nHost: x\r\n{LOGIN}\r\n\r\n");
+    let request = format!("GET /list HTTP/1.1\r\nHost: localhost\r\n{LOGIN}\r\n\r\n");
     for tls in [false, true] {
         let connect = || if tls { connect_tls(&host) } else { host.connect(7390) };
         let mut first = connect();
@@ -89,7 +89,7 @@ fn a_kept_connection_that_becomes_slow_is_bounded_too() {
     let host = Host::new();
     let rfw = host.rfw(IPTABLES).start();
     let mut slow = host.connect(7390);
-    slow.say(b"GET /list HTTP/1.1\r\nHost: x\r\n\r\n");
+    slow.say(b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(slow.reply().status, 200);
     slow.say(b"GET /list HTTP/1.1\r\n");
     let took = time_of_a_request(&rfw);
@@ -122,7 +122,7 @@ fn a_client_that_does_not_read_its_answers_is_let_go() {
     let host = Host::new();
     let rfw = host.rfw(IPTABLES).start();
     let script = "exec 3<>/dev/tcp/127.0.0.1/7390 && echo open
-        yes \"$(printf 'GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r')\" >&3";
+        yes \"$(printf 'GET / HTTP/1.1\\r\\nHost: localhost\\r\\n\\r')\" >&3";
     let deaf = host.talk("bash", &["-c", script]);
     until(SOON, "the connection is open", || deaf.heard().contains("open"));
     // What waits to be sent no longer changes: the kernel's buffers are full.
@@ -142,7 +142,7 @@ fn a_client_that_does_not_read_its_answers_is_let_go() {
 fn a_client_that_closes_in_mid_request_changes_nothing() {
     let host = Host::new();
     let rfw = host.rfw(IPTABLES).start();
-    let whole = "PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nHost: x\r\n\r\n";
+    let whole = "PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for end in [1, 20, 28, 40, whole.len() - 1] {
         let mut talk = host.connect(7390);
         talk.say(&whole.as_bytes()[..end]);
@@ -192,7 +192,7 @@ fn a_client_that_never_pauses_does_not_make_rfw_grow() {
     let host = Host::new();
     let rfw = host.rfw(IPTABLES).start();
     // 60,000 requests of four lines, which are 8 MB, all answered.
-    let head = format!("OPTIONS * HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r", "x".repeat(97));
+    let head = format!("OPTIONS * HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r", "x".repeat(97));
     host.write("head", 0o644, &head);
     let script = "exec 3<>/dev/tcp/127.0.0.1/7390
         (yes \"$(cat head)\" | head -n 240000; printf 'GET /nope HTTP/1.0\\r\\n\\r\\n') >&3 &

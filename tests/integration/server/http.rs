@@ -14,14 +14,14 @@ fn every_request_as_bytes_has_its_status() {
     let long = "x".repeat(9000);
     let most = |count: usize| (0..count).map(|n| format!("X-{n}: y\r\n")).collect::<String>();
     let bounds = [
-        (format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"), "431", "closed"),
-        (format!("GET / HTTP/1.1\r\nHost: x\r\nX: {long}\r\n\r\n"), "431", "closed"),
-        (format!("GET / HTTP/1.1\r\nHost: x\r\n{long}"), "431", "closed"),
-        (format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", most(200)), "431", "closed"),
-        (format!("GET /list HTTP/1.1\r\nHost: x\r\n{}\r\n", most(30)), "200", "kept"),
-        (format!("GET /list HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", &long[..4000]), "200", "kept"),
-        (format!("GET /list{} HTTP/1.1\r\nHost: x\r\n\r\n", "?".repeat(3000)), "400", "kept"),
-        (format!("{put}{} HTTP/1.1\r\nHost: x\r\n\r\n", "/32".repeat(500)), "400", "kept"),
+        (format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"), "431", "closed"),
+        (format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {long}\r\n\r\n"), "431", "closed"),
+        (format!("GET / HTTP/1.1\r\nHost: localhost\r\n{long}"), "431", "closed"),
+        (format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", most(200)), "431", "closed"),
+        (format!("GET /list HTTP/1.1\r\nHost: localhost\r\n{}\r\n", most(30)), "200", "kept"),
+        (format!("GET /list HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", &long[..4000]), "200", "kept"),
+        (format!("GET /list{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "?".repeat(3000)), "400", "kept"),
+        (format!("{put}{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "/32".repeat(500)), "400", "kept"),
     ];
     let bounds = bounds.map(|(request, status, then)| {
         let short: String = request.chars().take(60).collect();
@@ -57,7 +57,7 @@ fn every_request_as_bytes_has_its_status() {
             }
             "kept" => {
                 assert_eq!(reply.header("Connection"), None, "{at} {reply:#?}");
-                talk.say(b"GET /list HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+                talk.say(b"GET /list HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
                 assert_eq!(talk.reply().status, 200, "after {at}");
             }
             _ => panic!("{at}: {then}"),
@@ -73,8 +73,9 @@ fn a_body_beyond_every_bound_is_413_before_it_is_sent() {
     let host = Host::new();
     let _rfw = host.rfw(IPTABLES).start();
     for length in ["10000000000", "18446744073709551615", "99999999999999999999999999"] {
-        let head =
-            format!("PUT /drop/input/any/9.9.9.9 HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "PUT /drop/input/any/9.9.9.9 HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        );
         let reply = local(&host, &head);
         assert_eq!(reply.status, 413, "{length}: {reply:#?}");
     }
@@ -85,15 +86,15 @@ fn a_body_beyond_every_bound_is_413_before_it_is_sent() {
 fn a_body_is_never_taken_for_the_next_request() {
     let host = Host::new();
     let _rfw = host.rfw(IPTABLES).start();
-    let hidden = "PUT /drop/input/any/6.6.6.6 HTTP/1.1\r\nHost: x\r\n\r\n";
+    let hidden = "PUT /drop/input/any/6.6.6.6 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let golden = [
-        format!("GET / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{hidden}", hidden.len()),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{hidden}", hidden.len()),
         format!(
-            "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
+            "GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}"
         ),
-        format!("GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: x\r\n\r\n{hidden}"),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: x\r\n\r\n{hidden}"),
         format!("GET / HTTP/1.0\r\n\r\n{hidden}"),
-        format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n{hidden}"),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n{hidden}"),
         format!("nonsense\r\n\r\n{hidden}"),
     ];
     for request in golden {
@@ -113,10 +114,10 @@ fn pipelined_requests_are_all_answered_in_their_order() {
     let mut expected = Vec::new();
     let mut requests = String::new();
     for n in 1..=40 {
-        requests += &format!("PUT /drop/input/any/1.2.3.{n} HTTP/1.1\r\nHost: x\r\n\r\n");
+        requests += &format!("PUT /drop/input/any/1.2.3.{n} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         expected.push(format!("1.2.3.{n}"));
     }
-    requests += "GET /nope HTTP/1.1\r\nHost: x\r\n\r\nGET /list HTTP/1.1\r\nHost: x\r\n\r\n";
+    requests += "GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\nGET /list HTTP/1.1\r\nHost: localhost\r\n\r\n";
     talk.say(requests.as_bytes());
     for address in expected {
         let reply = talk.reply();
@@ -127,7 +128,7 @@ fn pipelined_requests_are_all_answered_in_their_order() {
     assert!(!talk.is_over());
     // Over TLS, where a record may hold more than one request.
     let mut talk = connect_tls(&host);
-    let list = format!("GET /list HTTP/1.1\r\nHost: x\r\n{LOGIN}\r\n\r\n");
+    let list = format!("GET /list HTTP/1.1\r\nHost: localhost\r\n{LOGIN}\r\n\r\n");
     talk.say(list.repeat(3).as_bytes());
     for _ in 0..3 {
         assert_eq!(talk.reply().json().as_array().map(Vec::len), Some(40));
@@ -139,7 +140,7 @@ fn a_request_may_come_in_any_pieces() {
     let host = Host::new();
     let _rfw = host.rfw(IPTABLES).start();
     let mut talk = host.connect(7390);
-    for byte in b"GET /list HTTP/1.1\r\nHost: x\r\n\r\n" {
+    for byte in b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n" {
         talk.say(&[*byte]);
         thread::sleep(Duration::from_millis(2));
     }
@@ -152,15 +153,15 @@ fn head_is_get_without_the_body() {
     let _rfw = host.rfw(IPTABLES).start();
     let mut talk = host.connect(7390);
     for path in ["/", "/list", "/nope", "/drop/input/any/1.2.3.4"] {
-        talk.say(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        talk.say(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         let get = talk.reply();
-        talk.say(format!("HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes());
+        talk.say(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         let head = talk.reply_to_head();
         assert_eq!(head.status, get.status, "{path}");
         for header in ["Content-Length", "Transfer-Encoding", "Content-Type", "Allow"] {
             assert_eq!(head.header(header), get.header(header), "{path} {header}");
         }
-        talk.say(b"GET /list HTTP/1.1\r\nHost: x\r\n\r\n");
+        talk.say(b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(talk.reply().body, "[]\n", "something came between after HEAD {path}");
     }
     assert_eq!(rules(&host), Vec::<String>::new());
@@ -172,7 +173,7 @@ fn an_answer_is_in_the_version_of_the_request() {
     let rfw = host.rfw(IPTABLES).start();
     let old = Reply::parse(&rfw.raw(b"GET /list HTTP/1.0\r\n\r\n"));
     assert!(old.head.starts_with("HTTP/1.0 200 OK\r\n"), "{old:#?}");
-    let new = local(&host, "GET /list HTTP/1.1\r\nHost: x\r\n\r\n");
+    let new = local(&host, "GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(new.head.starts_with("HTTP/1.1 200 OK\r\n"), "{new:#?}");
     assert_eq!(new.header("Cache-Control"), Some("no-store"));
     assert!(new.header("Date").is_some_and(|date| date.ends_with(" GMT")), "{new:#?}");

@@ -54,7 +54,7 @@ fn nothing_from_outside_reaches_the_log_raw() {
         let request = request.replace("{login}", LOGIN).replace("{forged}", forged);
         (at, request.into_bytes())
     });
-    let no_text = ("no text".to_owned(), b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n".to_vec());
+    let no_text = ("no text".to_owned(), b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec());
     for (at, request) in requests.chain([no_text]) {
         let mut talk = host.connect(7390);
         talk.say(&request);

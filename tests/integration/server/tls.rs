@@ -124,7 +124,7 @@ fn a_tls_session_is_resumed() {
     for version in ["-tls1_2", "-tls1_3"] {
         let connect = |session: [&str; 2]| {
             let common = ["s_client", "-connect", "127.0.0.1:7393", "-CAfile", "ca.crt", "-ign_eof", version];
-            let request = b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic bWU6c2VjcmV0\r\nConnection: close\r\n\r\n";
+            let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic bWU6c2VjcmV0\r\nConnection: close\r\n\r\n";
             host.feed("openssl", &[&common[..], &session].concat(), request).out
         };
         let first = connect(["-sess_out", "session"]);

@@ -54,7 +54,9 @@ fn files_that_are_missing_or_wrong_end_the_start() {
 fn a_white_list_that_cannot_be_read_is_an_error_of_the_line_that_names_it() {
     let golden = [
         ("rm white.list", "No such file or directory (os error 2)"),
-        ("rm white.list; mkdir white.list", "not a file"),
+        ("rm white.list; mkdir white.list", "not a regular file"),
+        ("rm white.list; mkfifo white.list", "not a regular file"),
+        ("chmod 664 white.list", "mode 0664 lets others write it: expected 0644 (chmod 644)"),
         ("chmod 666 white.list", "mode 0666 lets others write it: expected 0644 (chmod 644)"),
         ("printf '\\377' >>white.list", "stream did not contain valid UTF-8"),
     ];
@@ -64,13 +66,61 @@ fn a_white_list_that_cannot_be_read_is_an_error_of_the_line_that_names_it() {
     }
 }
 
+#[test]
+fn files_below_a_folder_that_others_may_change_are_not_trusted() {
+    let host = Host::new();
+    for mode in ["0777", "0770", "0707"] {
+        let script =
+            format!("mkdir -p open/in; mv white.list open/in; ln -s open/in/white.list; chmod {mode} open");
+        let message = format!(
+            "rfw.conf:10: whitelist.file: white.list: mode {mode} of the folder open lets others replace it: \
+             expected 0755 (chmod go-w open)"
+        );
+        is_refused_after(&host, mode, &script, &message);
+        sh(&host, "rm -r open");
+    }
+    // A link on the way leads out of a folder that is safe and back into it.
+    let script = "mkdir safe open; mv white.list safe; ln -s ../safe open/way; ln -s open/way/white.list; chmod 777 open";
+    let message = "rfw.conf:10: whitelist.file: white.list: mode 0777 of the folder open lets others replace it: \
+                   expected 0755 (chmod go-w open)";
+    is_refused_after(&host, "a link", script, message);
+    // With the sticky bit only the owner may replace a file.
+    let mut rfw = host.rfw(IPTABLES);
+    sh(&host, "mkdir sticky; mv white.list sticky; ln -s sticky/white.list; chmod 1777 sticky");
+    rfw.spawn();
+    rfw.stop();
+}
+
+#[test]
+fn a_fifo_in_place_of_a_file_stops_neither_a_check_nor_a_reload_nor_a_log() {
+    let host = Host::new();
+    let mut rfw = host.rfw(IPTABLES).start();
+    sh(&host, "mkfifo fifo; rm white.list; ln -s fifo white.list");
+    rfw.signal("HUP");
+    until(SOON, "it is refused", || rfw.log().contains("the old white list stays"));
+    rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+    let error = rfw.call(&["--check"]).fails_with(78);
+    assert!(error.contains("white.list: not a regular file"), "{error}");
+    rfw.stop();
+    let arguments = ["-f", "rfw.conf", "--logfile", "fifo"];
+    let error = host.run(RFW, &arguments).fails_with(1);
+    assert!(error.starts_with("rfw: the log fifo: "), "{error}");
+    // Not even one that somebody reads.
+    let reader = host.talk("cat", &["fifo"]);
+    let error =
+        host.run("sh", &["-c", &format!("exec 3<>fifo; exec timeout 10 {RFW} -f rfw.conf --logfile fifo")]);
+    assert_eq!(error.fails_with(1), "rfw: the log fifo: not a regular file\n");
+    drop(reader);
+}
+
 /// Has it refuse its configuration after a script has spoilt its files.
 #[track_caller]
 fn is_refused_after(host: &Host, case: &str, script: &str, message: &str) {
     let rfw = host.rfw(IPTABLES);
     sh(host, &format!("umask 077; ({script}) 2>err || {{ cat err >&2; exit 1; }}"));
     is_refused(&rfw, case, 78, message);
-    sh(host, "rm -rf rfw.conf white.list");
+    // The next one writes all of them, which a FIFO would not take.
+    sh(host, "rm -rf rfw.conf white.list server.crt server.key");
 }
 
 #[test]
@@ -231,7 +281,12 @@ fn a_second_rfw_ends_and_leaves_the_first_as_it_is() {
     let before = kernel(&host);
     let arguments = ["10", RFW, "-f", "rfw.conf", "--logfile", "second.log"];
     let err = host.run("timeout", &arguments).fails_with(1);
-    assert_eq!(err, "rfw: can't listen on [::]:7393: Address already in use (os error 98)\n");
+    assert_eq!(err, "rfw: another rfw is running: it has to end before another one starts\n");
+    assert_eq!(kernel(&host), before);
+    // On other ports, with another program of the family, it would fight over the same rules.
+    host.run("sh", &["-c", "sed 's/^local.server$//; s/^outward.server$/&\\noutward.server.port = 7399/' rfw.conf >b.conf; chmod 600 b.conf"]).ok();
+    let err = host.run("timeout", &["10", RFW, "-f", "b.conf", "--logfile", "second.log"]).fails_with(1);
+    assert!(err.contains("another rfw is running"), "{err}");
     assert_eq!(kernel(&host), before);
     assert_eq!(rfw.ok("GET", "/list").as_array().map(Vec::len), Some(1));
 }

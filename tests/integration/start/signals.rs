@@ -59,7 +59,7 @@ fn finish_list(signal: &str, group: bool) {
     rfw.ok("PUT", "/drop/input/any/1.2.3.4");
     host.write("slow", 0o644, "");
     let mut client = host.connect(7390);
-    client.say(b"GET /list HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.say(b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n");
     until(SOON, "rfw is working", || host.dir.join("busy").exists());
     send(&rfw, signal, group);
     let reply = client.reply();
@@ -85,7 +85,7 @@ fn finish_request(signal: &str, group: bool) {
     let lock = host.talk("flock", &["/run/xtables.lock", "sh", "-c", "echo held; exec cat"]);
     until(SOON, "the lock is held", || lock.heard().contains("held"));
     let mut client = host.connect(7390);
-    client.say(b"PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.say(b"PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     until(SOON, "rfw is working", || rfw.log().contains("-I INPUT -s 1.2.3.4 "));
     send(&rfw, signal, group);
     // Time for the signal to do harm, then the lock is free.
@@ -103,7 +103,7 @@ fn an_idle_client_does_not_hold_up_the_end() {
     let host = Host::new();
     let mut rfw = host.rfw(IPTABLES).start();
     let mut idle = host.connect(7390);
-    idle.say(b"GET /list HTTP/1.1\r\nHost: x\r\n\r\n");
+    idle.say(b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n");
     idle.reply();
     let start = Instant::now();
     rfw.stop();

@@ -1,0 +1,284 @@
+//! Programs that fail, hang, die in the middle, print garbage, or print nothing and end
+//! well: a client gets an error or a true 200, nothing is half done, nothing of rfw or
+//! of others is lost, and the next request works.
+
+use crate::host::fake::{Fault, QUICK};
+use crate::host::{Host, Reply, Rfw, SOON, Talk, in_all_ways, of_ipv6, run, until};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longer than any program is waited for.
+const LONG: Duration = Duration::from_secs(20);
+
+/// What is asked for, with a body or without, and what is asked before: so that there
+/// is something to do each time.
+struct Step {
+    before: &'static [(&'static str, &'static str, &'static str)],
+    request: (&'static str, &'static str, &'static str),
+}
+
+const INPUT: &str = "/drop/input/any";
+const ONE: &str = "/drop/input/any/1.0.0.1";
+const PAIR: &str = "/drop/forward/any/1.0.0.1/eth0/1.0.0.2";
+const V6: &str = "/reject/output/any/2001:db8::1";
+const FEW: &str = "1.0.1.1\n1.0.1.2\n1.0.1.0/24\n";
+
+const STEPS: [Step; 10] = [
+    Step { before: &[("DELETE", ONE, "")], request: ("PUT", ONE, "") },
+    Step { before: &[("PUT", ONE, "")], request: ("PUT", "/drop/input/any/1.0.0.1?expire=2h", "") },
+    Step { before: &[("PUT", ONE, "")], request: ("DELETE", ONE, "") },
+    Step { before: &[("DELETE", PAIR, "")], request: ("PUT", PAIR, "") },
+    Step { before: &[("DELETE", V6, "")], request: ("PUT", V6, "") },
+    Step { before: &[("DELETE", INPUT, FEW)], request: ("PUT", INPUT, FEW) },
+    Step { before: &[("PUT", INPUT, FEW)], request: ("DELETE", INPUT, FEW) },
+    Step { before: &[("DELETE", INPUT, "@many")], request: ("PUT", INPUT, "@many") },
+    Step { before: &[("PUT", INPUT, "@many")], request: ("DELETE", INPUT, "@many") },
+    Step { before: &[], request: ("GET", "/list", "") },
+];
+
+/// More than goes to the kernel in one message.
+fn many() -> String {
+    (0..60).map(|n| format!("1.0.2.{n}\n")).collect()
+}
+
+/// One kept connection to the local server, opened again where rfw has closed it.
+struct Client<'a> {
+    host: &'a Host,
+    talk: Option<Talk>,
+}
+
+impl Client<'_> {
+    fn send(&mut self, request: (&str, &str, &str)) -> Reply {
+        self.begin(request);
+        self.end()
+    }
+
+    fn begin(&mut self, (method, path, body): (&str, &str, &str)) {
+        let body = if body == "@many" { many() } else { body.to_owned() };
+        let mut talk = match self.talk.take().filter(|talk| !talk.is_over()) {
+            Some(talk) => talk,
+            None => self.host.connect(7390),
+        };
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        talk.say(format!("{head}{body}").as_bytes());
+        self.talk = Some(talk);
+    }
+
+    fn end(&mut self) -> Reply {
+        self.talk.as_mut().unwrap().reply()
+    }
+
+    #[track_caller]
+    fn ok(&mut self, request: (&str, &str, &str)) -> Reply {
+        let reply = self.send(request);
+        assert_eq!(reply.status, 200, "{request:?}: {reply:?}");
+        reply
+    }
+}
+
+/// rfw on programs that may go wrong, beside rules and sets of somebody else.
+fn start<'a>(host: &'a Host, iptables: &str, option: &str) -> Rfw<'a> {
+    for command in [iptables.to_owned(), of_ipv6(iptables)] {
+        host.admin(&command, "-A INPUT -p udp --dport 53 -m comment --comment 'rfw guard' -j ACCEPT");
+    }
+    host.run("ipset", &["create", "rfw4-mine", "hash:ip"]).ok();
+    host.run("ipset", &["add", "rfw4-mine", "9.9.9.9"]).ok();
+    let (path, lines) = host.fake_programs(iptables);
+    let rfw = host.rfw(&path).configure(&format!("{lines}\n{option}")).start();
+    let mut client = Client { host, talk: None };
+    client.ok(("PUT", INPUT, "7.0.0.1\n7.0.0.0/24\n7.0.0.2\n"));
+    client.ok(("PUT", "/accept/input/any/7.0.0.9", ""));
+    rfw
+}
+
+/// What the kernel holds, in no order: rules without the time of their comments, and
+/// entries.
+fn state(host: &Host, iptables: &str) -> Vec<String> {
+    let (tables, sets, elements) = host.everything(iptables);
+    let rules = tables.into_iter().map(|rule| match rule.split_once("\"rfw until ") {
+        Some((start, rest)) => format!("{start}{}", rest.split_once('"').unwrap().1),
+        None => rule,
+    });
+    // A set in which something was prepared is no one's loss; the next change takes it.
+    let mine = |line: &String| !line.starts_with("rfw-work-");
+    let mut state: Vec<String> = rules.chain(sets).chain(elements).filter(mine).collect();
+    state.sort();
+    state
+}
+
+/// Whether a set that rfw has just made and not yet used, or that has lost its last
+/// entry, is all that two states differ by.
+fn same(a: &[String], b: &[String]) -> bool {
+    let counts = |state: &[String]| -> Vec<String> {
+        let empty = |line: &&String| {
+            let set =
+                line.split_whitespace().find(|word| word.starts_with("rfw4-") || word.starts_with("rfw6-"));
+            set.is_some_and(|set| !state.iter().any(|other| other.starts_with(&format!("{set} "))))
+        };
+        state.iter().filter(|line| !empty(line)).cloned().collect()
+    };
+    counts(a) == counts(b)
+}
+
+#[test]
+fn whatever_program_goes_wrong_the_answer_is_true_and_nothing_is_half_done() {
+    in_all_ways(|iptables, option| {
+        thread::scope(|scope| {
+            let faults = QUICK.map(|fault| scope.spawn(move || go_wrong(iptables, option, fault)));
+            for (fault, thread) in QUICK.into_iter().zip(faults) {
+                assert!(thread.join().is_ok(), "{fault:?}");
+            }
+        });
+    });
+}
+
+fn go_wrong(iptables: &str, option: &str, fault: Fault) {
+    let host = Host::new();
+    let rfw = start(&host, iptables, option);
+    let mut client = Client { host: &host, talk: None };
+    for Step { before, request } in STEPS {
+        let mut wrong = 0;
+        for number in 1.. {
+            before.iter().for_each(|request| drop(client.ok(*request)));
+            let old = state(&host, iptables);
+            host.fail_at(fault, number);
+            let reply = client.send(request);
+            let calls = host.heal();
+            let new = state(&host, iptables);
+            let why =
+                format!("{iptables} {option} {fault:?} at {number}: {request:?}: {reply:?}\n{}", rfw.log());
+            assert!([200, 500, 503].contains(&reply.status), "{why}");
+            let answer = (request.0 == "GET").then(|| reply.body.clone());
+            client.ok(request);
+            let done = state(&host, iptables);
+            assert!(
+                same(&new, &done) || reply.status != 200 && same(&new, &old),
+                "{why}\n{old:#?}\n{new:#?}\n{done:#?}"
+            );
+            let mut shown = reply.status != 200;
+            if let Some(answer) = answer.filter(|_| reply.status == 200) {
+                // A list that breaks off is no JSON.
+                let whole = serde_json::from_str::<serde_json::Value>(&answer);
+                shown = whole.is_err();
+                assert!(shown || whole.unwrap().as_array().unwrap().len() >= 4, "{why}");
+            }
+            wrong += usize::from(shown);
+            if calls < number {
+                break;
+            }
+        }
+        // What was cut short is tried once more, and then need not show.
+        assert!(wrong > 0 || fault != Fault::Fails, "{fault:?} never shows in {request:?}");
+    }
+}
+
+#[test]
+fn a_start_on_programs_that_go_wrong_loses_nothing() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let mut rfw = start(&host, iptables, option);
+        rfw.stop();
+        let before = state(&host, iptables);
+        for fault in [Fault::Fails, Fault::Dies, Fault::Nothing] {
+            for number in 1.. {
+                host.fail_at(fault, number);
+                let ended = rfw.try_spawn().err();
+                let calls = host.heal();
+                let after = state(&host, iptables);
+                assert!(
+                    same(&before, &after),
+                    "{fault:?} at {number}: {ended:?}\n{before:#?}\n{after:#?}\n{}",
+                    rfw.log()
+                );
+                if ended.is_none() {
+                    rfw.stop();
+                }
+                if calls < number {
+                    break;
+                }
+            }
+        }
+        rfw.spawn();
+        assert!(same(&before, &state(&host, iptables)));
+    });
+}
+
+/// Whether a process is there and has not ended.
+fn runs(pid: u32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+}
+
+/// A program that hangs, at the call of that number of a request.
+fn hang(iptables: &str, option: &str, step: &Step, number: usize) {
+    let host = Host::new();
+    let mut rfw = start(&host, iptables, option);
+    let mut client = Client { host: &host, talk: None };
+    step.before.iter().for_each(|request| drop(client.ok(*request)));
+    let old = state(&host, iptables);
+    host.fail_at(Fault::Hangs, number);
+    let start = Instant::now();
+    client.begin(step.request);
+    until(LONG, "there is an answer", || client.talk.as_ref().unwrap().heard().contains("\r\n\r\n"));
+    let reply = client.end();
+    let took = start.elapsed();
+    host.heal();
+    let Some(hanging) = host.hanging() else {
+        assert_eq!(reply.status, 200, "{reply:?}");
+        return;
+    };
+    assert!(took < LONG, "{took:?}");
+    let new = state(&host, iptables);
+    match reply.status {
+        503 => {
+            assert!(reply.body.contains("no answer in"), "{reply:?}");
+            assert_eq!(reply.header("Retry-After"), Some("2"), "{reply:?}");
+            assert!(same(&old, &new), "{old:#?}\n{new:#?}");
+            assert!(!runs(hanging));
+        }
+        // What breaks off in the middle of a list can be told in the list only.
+        200 if step.request.0 == "GET" => assert!(reply.body.contains("no answer in"), "{reply:?}"),
+        // iptables-legacy-restore ends before its time is over, and is tried again.
+        200 => {
+            assert!(iptables.contains("legacy") && took > Duration::from_secs(3), "{took:?}");
+            client.ok(step.request);
+            assert!(same(&new, &state(&host, iptables)));
+            // What hangs is the harness' part of it, in front of a program that has ended.
+            run("kill", &["-s", "KILL", &hanging.to_string()]).ok();
+            return;
+        }
+        _ => panic!("{reply:?}\n{}", rfw.log()),
+    }
+    // Who comes next need not wait for another of its kind.
+    let start = Instant::now();
+    let next = client.send(("PUT", "/drop/input/any/1.0.0.7", ""));
+    assert!(start.elapsed() < Duration::from_secs(1) && [200, 503].contains(&next.status), "{next:?}");
+    until(SOON, "the next request works", || client.send(step.request).status == 200);
+    // Whatever hangs, the end is near.
+    step.before.iter().for_each(|request| drop(client.ok(*request)));
+    host.fail_at(Fault::Hangs, number);
+    client.begin(step.request);
+    until(SOON, "it hangs, or is done", || {
+        host.hanging().is_some() || client.talk.as_ref().unwrap().heard().contains("HTTP/1.1 200")
+    });
+    let start = Instant::now();
+    rfw.signal("TERM");
+    assert_eq!(rfw.end(), 0);
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    let stays = host.hanging().filter(|_| iptables.contains("nft"));
+    until(SOON, "no program stays", || !stays.is_some_and(runs));
+}
+
+#[test]
+fn a_program_that_hangs_is_killed_and_told_and_delays_no_end() {
+    in_all_ways(|iptables, option| {
+        thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for step in [&STEPS[0], &STEPS[2], &STEPS[7], &STEPS[9]] {
+                threads
+                    .extend([1, 2].map(|number| scope.spawn(move || hang(iptables, option, step, number))));
+            }
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+    });
+}
