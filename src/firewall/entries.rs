@@ -1,14 +1,14 @@
 //! Addresses as entries of sets, where the option `ipset` is on.
 
 use super::{Batch, Firewall, FirewallError, Outcome};
-use crate::ipset::{self, Set, Side, TIMEOUT_MAX, Timeout};
-use crate::lease::Lease;
-use crate::net::Network;
+use crate::firewall::table::Trust;
+use crate::kernel::ipset::{self, Set, Side, TIMEOUT_MAX, Timeout};
+use crate::kernel::program::ToolError;
+use crate::kernel::sets::{Count, Entered, Made, Wish};
 use crate::rule::Rule;
-use crate::sets::{Count, Entered, Made, Wish};
-use crate::table::Trust;
-use crate::tool::ToolError;
-use crate::whitelist::WhiteList;
+use crate::rule::lease::Lease;
+use crate::rule::network::Network;
+use crate::rule::whitelist::WhiteList;
 use std::collections::HashSet;
 use std::time::SystemTime;
 

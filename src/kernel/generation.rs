@@ -7,7 +7,7 @@
 //! One netlink message asks for it (`NFT_MSG_GETGEN` of linux/netfilter/nf_tables.h,
 //! framed as netlink(7) says). iptables-legacy has nothing like it.
 
-use crate::net::Family;
+use crate::rule::network::Family;
 use rustix::fd::OwnedFd;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,

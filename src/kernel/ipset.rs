@@ -1,15 +1,15 @@
 //! The language of ipset(8): the sets that rfw keeps, one for each family and
 //! place, and their entries as one text line each. Nothing here runs a program.
 
-use crate::iptables::Counters;
-use crate::lease::{Interval, Lease, Moment};
-use crate::net::{Family, Network};
+use crate::kernel::iptables::Counters;
+use crate::rule::lease::{Interval, Lease, Moment};
+use crate::rule::network::{Family, Network};
 use crate::rule::{Chain, Interface, Place, Rule, Target};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 /// The longest timeout of an entry, in seconds, that the kernel takes.
-pub const TIMEOUT_MAX: u64 = crate::lease::SET_LONGEST;
+pub const TIMEOUT_MAX: u64 = crate::rule::lease::SET_LONGEST;
 
 /// The longest name of a set in bytes: `IPSET_MAXNAMELEN` less its NUL.
 const NAME_MAX: usize = 31;
@@ -368,8 +368,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn rule(path: &str) -> Rule {
-        match crate::command::parse(&tiny_http::Method::Put, path, false) {
-            Ok(crate::command::Command::Insert { rule, .. }) => rule,
+        match crate::api::url::parse(&tiny_http::Method::Put, path, false) {
+            Ok(crate::api::url::Command::Insert { rule, .. }) => rule,
             other => panic!("{path}: {other:?}"),
         }
     }

@@ -1,7 +1,7 @@
 //! The TLS side of the HTTPS server: certificate, key and protocol versions.
 
-use crate::config::{LocatedError, Outward};
-use crate::files;
+use crate::config::file::{LocatedError, Outward};
+use crate::config::trusted_file;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{Error, ServerConfig};
 use std::path::Path;
@@ -31,10 +31,10 @@ pub fn load(config: &Path, outward: &Outward) -> Result<Identity, LocatedError> 
     let in_file = |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
     let cert_error = |why: &dyn std::fmt::Display| certfile.error(config, in_file(&certfile.value, why));
     let key_error = |why: &dyn std::fmt::Display| keyfile.error(config, in_file(&keyfile.value, why));
-    let text = files::read_trusted(&certfile.value).map_err(|e| cert_error(&e))?;
+    let text = trusted_file::read_trusted(&certfile.value).map_err(|e| cert_error(&e))?;
     let chain = parse_chain(&text).ok_or_else(|| cert_error(&"expected certificates in PEM"))?;
     let ends = earliest_end(&chain).ok_or_else(|| cert_error(&"expected certificates of X.509"))?;
-    let text = files::read_secret(&keyfile.value).map_err(|e| key_error(&e))?;
+    let text = trusted_file::read_secret(&keyfile.value).map_err(|e| key_error(&e))?;
     let key = parse_key(&text).ok_or_else(|| key_error(&"expected one private key in PEM, not encrypted"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = ServerConfig::builder_with_provider(provider)

@@ -6,9 +6,9 @@
 //! short, so that no client waits for long.
 
 use crate::firewall::{Firewall, FirewallError};
-use crate::lease::Moment;
-use crate::limit::Limit;
-use crate::tool::ToolError;
+use crate::http::rate_limit::Limit;
+use crate::kernel::program::ToolError;
+use crate::rule::lease::Moment;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};

@@ -3,17 +3,17 @@
 //!
 //! What was read last is remembered, so that a change need not read the whole
 //! table. With iptables-nft the kernel tells whether anything has changed since
-//! ([`crate::generation`]). With iptables-legacy nothing does: there a plan is made
+//! ([`crate::kernel::generation`]). With iptables-legacy nothing does: there a plan is made
 //! on memory only where the transaction itself fails if memory is wrong.
 
-use crate::generation;
-use crate::ipset::Set;
-use crate::iptables::{Change, End, Guard, Line, Owner, Reading, Transaction};
-use crate::lease::Lease;
-use crate::net::Family;
-use crate::resident::{Acknowledgement, Resident};
+use crate::kernel::coprocess::{Acknowledgement, Resident};
+use crate::kernel::generation;
+use crate::kernel::ipset::Set;
+use crate::kernel::iptables::{Change, End, Guard, Line, Owner, Reading, Transaction};
+use crate::kernel::program::{Lines, StopSignal, Tool, ToolError};
+use crate::rule::lease::Lease;
+use crate::rule::network::Family;
 use crate::rule::{Chain, Place, Rule, Target};
-use crate::tool::{Lines, StopSignal, Tool, ToolError};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::iter;
 use std::path::Path;

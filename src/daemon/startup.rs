@@ -2,20 +2,20 @@
 //! before anything is touched, then the port is taken, then guarded, then opened.
 
 use crate::api::Service;
-use crate::cli::Arguments;
-use crate::config::{Config, LocatedError, Setting};
-use crate::files::{self, FileError};
+use crate::config::cli::Arguments;
+use crate::config::file::{Config, LocatedError, Setting};
+use crate::config::trusted_file::{self, FileError};
+use crate::daemon::instance::Instance;
+use crate::daemon::server::{self, Bound, Server, ServerError};
+use crate::daemon::signals::Signals;
+use crate::firewall::expiry::Shared;
+use crate::firewall::table::Commands;
 use crate::firewall::{Firewall, FirewallError};
-use crate::instance::Instance;
-use crate::net::Family;
-use crate::server::{self, Bound, Server, ServerError};
-use crate::sets::Sets;
-use crate::signals::Signals;
-use crate::sweeper::Shared;
-use crate::table::Commands;
-use crate::tls::{self, Identity};
-use crate::tool::{StopSignal, Tool, ToolError};
-use crate::whitelist::WhiteList;
+use crate::http::tls::{self, Identity};
+use crate::kernel::program::{StopSignal, Tool, ToolError};
+use crate::kernel::sets::Sets;
+use crate::rule::network::Family;
+use crate::rule::whitelist::WhiteList;
 use simplelog::{CombinedLogger, LevelFilter, SharedLogger, SimpleLogger, WriteLogger};
 use std::env;
 use std::fmt;
@@ -142,7 +142,7 @@ impl Checked {
 }
 
 fn load_config(file: &Path) -> Result<Config, LocatedError> {
-    let text = files::read_secret(file).map_err(|error| LocatedError {
+    let text = trusted_file::read_secret(file).map_err(|error| LocatedError {
         file: file.to_owned(),
         line: None,
         why: error.to_string(),
@@ -235,7 +235,7 @@ fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failu
         .build();
     let mut loggers: Vec<Box<dyn SharedLogger>> = Vec::new();
     if let Some(path) = file {
-        let file = files::open_log(path).map_err(|error| Failure::Log(path.to_owned(), error))?;
+        let file = trusted_file::open_log(path).map_err(|error| Failure::Log(path.to_owned(), error))?;
         // One write a line, so that two never mix.
         loggers.push(WriteLogger::new(arguments.log_level, format.clone(), io::LineWriter::new(file)));
     }

@@ -258,7 +258,7 @@ impl fmt::Display for HttpError {
                 write!(f, "unknown transfer coding \"{}\": expected chunked", text.escape_debug())
             }
             HttpError::BodyTooLarge => {
-                write!(f, "the body is too large: expected at most {} bytes", crate::body::BODY_MAX)
+                write!(f, "the body is too large: expected at most {} bytes", crate::http::body::BODY_MAX)
             }
             HttpError::Io(error) => error.fmt(f),
         }

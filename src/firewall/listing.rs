@@ -1,14 +1,14 @@
 //! What the kernel holds of rfw, row by row and straight from the tools that print
 //! it: nothing is gathered, so a list of any length takes the same memory.
 
-use crate::ipset::{Entry, Set};
-use crate::iptables::{Counters, Owner};
-use crate::lease::Lease;
-use crate::net::Network;
+use crate::firewall::table::Rules;
+use crate::kernel::ipset::{Entry, Set};
+use crate::kernel::iptables::{Counters, Owner};
+use crate::kernel::program::ToolError;
+use crate::kernel::sets::{Entries, EntriesOf};
+use crate::rule::lease::Lease;
+use crate::rule::network::Network;
 use crate::rule::{Chain, Interface, Place, Rule};
-use crate::sets::{Entries, EntriesOf};
-use crate::table::Rules;
-use crate::tool::ToolError;
 use std::collections::{HashMap, VecDeque};
 use std::time::SystemTime;
 

@@ -5,14 +5,14 @@
 //! waits. Somebody who is not in the white list is let go before a byte is read.
 
 use crate::api::{self, Peer, Service};
-use crate::body::{Body, Paced};
-use crate::config::{Config, LocatedError};
-use crate::connection::Connection;
-use crate::files;
-use crate::http::{Buffer, Delivery, HttpError};
-use crate::limit::Limit;
-use crate::signals::{Signal, Signals};
-use crate::whitelist::WhiteList;
+use crate::config::file::{Config, LocatedError};
+use crate::config::trusted_file;
+use crate::daemon::signals::{Signal, Signals};
+use crate::http::body::{Body, Paced};
+use crate::http::connection::Connection;
+use crate::http::message::{Buffer, Delivery, HttpError};
+use crate::http::rate_limit::Limit;
+use crate::rule::whitelist::WhiteList;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -393,7 +393,7 @@ fn sleep_on(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> Result<(), Serve
 pub fn load_whitelist(config: &Config) -> Result<WhiteList, LocatedError> {
     let setting = &config.whitelist_file;
     let file = &setting.value;
-    let text = files::read_trusted(file)
+    let text = trusted_file::read_trusted(file)
         .map_err(|error| setting.error(&config.file, format!("{}: {error}", file.display())))?;
     WhiteList::parse(&text).map_err(|error| LocatedError {
         file: file.clone(),

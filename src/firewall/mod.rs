@@ -5,19 +5,22 @@
 //! `ipset` an entry of a set that one rule looks packets up in; both work the same
 //! to a client. What rfw did not make is never touched.
 
-mod adopt;
 mod entries;
+pub mod expiry;
+pub mod listing;
+mod migrate;
+pub mod table;
 
-use crate::ipset::{self, Set, Side, TIMEOUT_MAX};
-use crate::iptables::{Guard, Transaction};
-use crate::lease::{Lease, Moment};
-use crate::listing::{Filter, Listing};
-use crate::net::{Family, Network};
+use crate::firewall::listing::{Filter, Listing};
+use crate::firewall::table::{Commands, Kept, Table, Trust};
+use crate::kernel::ipset::{self, Set, Side, TIMEOUT_MAX};
+use crate::kernel::iptables::{Guard, Transaction};
+use crate::kernel::program::ToolError;
+use crate::kernel::sets::{Count, Entered, Sets, Wish};
+use crate::rule::lease::{Lease, Moment};
+use crate::rule::network::{Family, Network};
+use crate::rule::whitelist::WhiteList;
 use crate::rule::{Chain, Place, Rule};
-use crate::sets::{Count, Entered, Sets, Wish};
-use crate::table::{Commands, Kept, Table, Trust};
-use crate::tool::ToolError;
-use crate::whitelist::WhiteList;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fmt;
 use std::time::SystemTime;

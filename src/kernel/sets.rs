@@ -1,13 +1,13 @@
 //! The sets of rfw in the kernel, kept by ipset(8): single entries through a
 //! resident process, whole lists through one run of `ipset restore`.
 
-use crate::ipset::{self, Entry, Header, Set, Timeout};
-use crate::iptables::Counters;
-use crate::lease::{Lease, Moment};
-use crate::net::Network;
-use crate::resident::{Acknowledgement, Resident};
+use crate::kernel::coprocess::{Acknowledgement, Resident};
+use crate::kernel::ipset::{self, Entry, Header, Set, Timeout};
+use crate::kernel::iptables::Counters;
+use crate::kernel::program::{Lines, Tool, ToolError};
 use crate::rule::Rule;
-use crate::tool::{Lines, Tool, ToolError};
+use crate::rule::lease::{Lease, Moment};
+use crate::rule::network::Network;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};

@@ -5,8 +5,8 @@
 //! works as it is. No I/O here; files that are named are opened by those who need
 //! them.
 
-use crate::ipset;
-use crate::lease::{Interval, IntervalError};
+use crate::kernel::ipset;
+use crate::rule::lease::{Interval, IntervalError};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

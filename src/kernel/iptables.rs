@@ -4,9 +4,9 @@
 //! A line is ours if its comment is one that rfw writes and all the rest of it is
 //! what rfw would have made. Anything more, anything else, is someone else's.
 
-use crate::ipset::{Set, Side};
-use crate::lease::Lease;
-use crate::net::{Family, Network};
+use crate::kernel::ipset::{Set, Side};
+use crate::rule::lease::Lease;
+use crate::rule::network::{Family, Network};
 use crate::rule::{Chain, Interface, Place, Rule, Target};
 use std::fmt::{self, Write};
 
@@ -760,7 +760,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_rule_printed_and_read_again_is_itself(rule in rules(), seconds in 0u64..4_000_000_000) {
-            let lease = crate::lease::Interval::parse(&format!("{}", seconds % 1_000_000)).unwrap()
+            let lease = crate::rule::lease::Interval::parse(&format!("{}", seconds % 1_000_000)).unwrap()
                 .from(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds));
             let mut line = format!("-A {}", specification(&rule, lease));
             if rule.place().target() == Target::Reject {

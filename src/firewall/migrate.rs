@@ -3,13 +3,13 @@
 
 use super::entries::timeout;
 use super::{Firewall, FirewallError};
-use crate::ipset::{self, Header, Set, Timeout};
-use crate::iptables::Transaction;
-use crate::lease::Lease;
-use crate::net::Family;
+use crate::firewall::table::Trust;
+use crate::kernel::ipset::{self, Header, Set, Timeout};
+use crate::kernel::iptables::Transaction;
+use crate::kernel::sets::Wish;
+use crate::rule::lease::Lease;
+use crate::rule::network::Family;
 use crate::rule::{Rule, Target};
-use crate::sets::Wish;
-use crate::table::Trust;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 

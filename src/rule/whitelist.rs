@@ -3,8 +3,8 @@
 //! One entry a line: an address, a network in CIDR notation, or a range
 //! `first-last`; `#` begins a comment. Parsing only, no I/O.
 
-use crate::net::{Network, NetworkError};
 use crate::rule::Rule;
+use crate::rule::network::{Network, NetworkError};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -180,8 +180,8 @@ mod tests {
             ("/drop/forward/any/0.0.0.0/any/1.2.3.4", false),
         ];
         for (target, expected) in golden {
-            let command = crate::command::parse(&tiny_http::Method::Put, target, false);
-            let Ok(crate::command::Command::Insert { rule, .. }) = command else { panic!("{target}") };
+            let command = crate::api::url::parse(&tiny_http::Method::Put, target, false);
+            let Ok(crate::api::url::Command::Insert { rule, .. }) = command else { panic!("{target}") };
             assert_eq!(list.conflict(&rule).is_some(), expected, "{target}");
         }
         assert!(list.contains("::ffff:10.0.0.5".parse().unwrap()));

@@ -1,8 +1,8 @@
 //! The body of a request (RFC 9112, 6 and 7): read in pieces while the client
 //! sends them, never taken for whole when the connection ends too early.
 
-use crate::connection::Connection;
-use crate::http::{Buffer, Framing, HttpError};
+use crate::http::connection::Connection;
+use crate::http::message::{Buffer, Framing, HttpError};
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 

@@ -1,21 +1,24 @@
 //! From a request to its answer: who asks, what is asked, what the firewall says
 //! to it, and the one place where errors become HTTP statuses.
 
-use crate::body::Body;
-use crate::command::{self, Command, CommandError};
-use crate::config::{CREDENTIAL_MAX, Config, Credentials};
+pub mod address_list;
+pub mod url;
+
+use crate::api::address_list::{List, ListError};
+use crate::api::url::{Command, CommandError};
+use crate::config::file::{CREDENTIAL_MAX, Config, Credentials};
+use crate::firewall::expiry::{BUSY_TIME, Shared};
+use crate::firewall::listing::{Filter, Listing, Row};
 use crate::firewall::{self, FirewallError, Outcome};
-use crate::http::{Answer, Content, HttpError, Request};
-use crate::lease::{Interval, Lease};
-use crate::limit::Limit;
-use crate::list::{List, ListError};
-use crate::listing::{Filter, Listing, Row};
-use crate::net::{Family, Network};
+use crate::http::body::Body;
+use crate::http::message::{Answer, Content, HttpError, Request};
+use crate::http::rate_limit::Limit;
+use crate::kernel::program::ToolError;
+use crate::kernel::sets::Count;
+use crate::rule::lease::{Interval, Lease};
+use crate::rule::network::{Family, Network};
+use crate::rule::whitelist::WhiteList;
 use crate::rule::{Interface, Place, Rule, Target};
-use crate::sets::Count;
-use crate::sweeper::{BUSY_TIME, Shared};
-use crate::tool::ToolError;
-use crate::whitelist::WhiteList;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 use std::fmt;
@@ -137,7 +140,7 @@ impl Service {
         request: &Request,
         body: &mut Body<'_, S>,
     ) -> Result<Answer, ApiError> {
-        let command = command::parse(&request.method, &request.target, self.config.non_restful)?;
+        let command = url::parse(&request.method, &request.target, self.config.non_restful)?;
         if request.from_web_page && !matches!(command, Command::Help | Command::List(_)) {
             return Err(ApiError::WebPage);
         }

@@ -4,7 +4,11 @@
 //! Every value here is checked when it is made. The kernel side takes only these
 //! types, never text of a client, so no client can smuggle in an option.
 
-use crate::net::{Family, Network};
+pub mod lease;
+pub mod network;
+pub mod whitelist;
+
+use crate::rule::network::{Family, Network};
 use std::fmt;
 use std::str::FromStr;
 

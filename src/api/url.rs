@@ -12,9 +12,9 @@
 //! Every segment is percent-decoded (RFC 3986, 2.1) by itself, every parameter
 //! has to be known, and the whole text has to be used up.
 
-use crate::lease::{Interval, IntervalError};
-use crate::listing::Filter;
-use crate::net::{self, Network, NetworkError};
+use crate::firewall::listing::Filter;
+use crate::rule::lease::{Interval, IntervalError};
+use crate::rule::network::{self, Network, NetworkError};
 use crate::rule::{Chain, Interface, InterfaceError, Place, Rule, RuleError, Target};
 use std::fmt;
 use tiny_http::Method;
@@ -163,7 +163,7 @@ fn interface(text: &str) -> Result<Option<Interface>, CommandError> {
 
 /// An address and the mask that may follow it.
 fn network(address: &str, segments: &mut Segments) -> Result<Network, CommandError> {
-    Ok(net::parse(address, segments.next_number().as_deref())?)
+    Ok(network::parse(address, segments.next_number().as_deref())?)
 }
 
 /// What a method means here. GET and HEAD are one, and so are PUT and POST.

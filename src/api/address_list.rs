@@ -1,9 +1,9 @@
 //! A list of addresses in a request: the formats in which block lists are
 //! published, one address or network a line.
 
-use crate::body::Body;
-use crate::http::HttpError;
-use crate::net::{Network, NetworkError};
+use crate::http::body::Body;
+use crate::http::message::HttpError;
+use crate::rule::network::{Network, NetworkError};
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{Read, Write};
@@ -144,7 +144,7 @@ impl std::error::Error for ListError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{Buffer, Framing};
+    use crate::http::message::{Buffer, Framing};
     use proptest::prelude::*;
     use std::io::Cursor;
 
