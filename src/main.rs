@@ -9,7 +9,9 @@ mod daemon;
 mod firewall;
 mod http;
 mod kernel;
+mod log_limit;
 mod rule;
+mod stop_signal;
 
 use config::cli::{self, Call};
 use daemon::startup::{self, Failure};

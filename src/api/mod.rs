@@ -9,12 +9,10 @@ use crate::api::url::{Command, CommandError};
 use crate::config::file::{CREDENTIAL_MAX, Config, Credentials};
 use crate::firewall::expiry::{BUSY_TIME, Shared};
 use crate::firewall::listing::{Filter, Listing, Row};
-use crate::firewall::{self, FirewallError, Outcome};
+use crate::firewall::{self, Count, FirewallError, Outcome};
 use crate::http::body::Body;
 use crate::http::message::{Answer, Content, HttpError, Request};
-use crate::http::rate_limit::Limit;
-use crate::kernel::program::ToolError;
-use crate::kernel::sets::Count;
+use crate::log_limit::LogLimit;
 use crate::rule::lease::{Interval, Lease};
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
@@ -33,7 +31,7 @@ pub struct Service {
     config: Config,
     shared: Arc<Shared>,
     whitelist: WhiteList,
-    strangers: Limit,
+    strangers: LogLimit,
 }
 
 /// Who asks, and whether he has to log in.
@@ -53,7 +51,7 @@ impl Service {
     /// # Errors
     /// The kernel could not be changed.
     pub fn new(config: Config, shared: Arc<Shared>, whitelist: WhiteList) -> Result<Service, FirewallError> {
-        let service = Service { config, shared, whitelist, strangers: Limit::default() };
+        let service = Service { config, shared, whitelist, strangers: LogLimit::default() };
         service.bring_into_line(&service.whitelist)?;
         Ok(service)
     }
@@ -144,9 +142,7 @@ impl Service {
         if request.from_web_page && !matches!(command, Command::Help | Command::List(_)) {
             return Err(ApiError::WebPage);
         }
-        if body.is_too_large() {
-            return Err(ListError::Http(HttpError::BodyTooLarge).into());
-        }
+        body.check_length().map_err(ListError::Http)?;
         match command {
             Command::InsertAll { place, expire } => self.insert_all(who, &place, expire, body),
             Command::DeleteAll(place) => self.delete_all(who, &place, body),
@@ -221,7 +217,7 @@ impl Service {
 
     fn list(&self, filter: &Filter) -> Result<Answer, ApiError> {
         let listing = self.shared.with(|firewall| firewall.list(filter, SystemTime::now()))?;
-        let rows = Rows::begin(listing).map_err(FirewallError::from)?;
+        let rows = Rows::begin(listing)?;
         Ok(Answer { status: 200, body: Content::Stream(Box::new(rows)), header: None })
     }
 
@@ -336,7 +332,7 @@ struct Rows {
 
 impl Rows {
     /// Begins with the first row: an error before that can still be told properly.
-    fn begin(mut listing: Listing) -> Result<Rows, ToolError> {
+    fn begin(mut listing: Listing) -> Result<Rows, FirewallError> {
         let first = listing.next_row()?;
         let (text, listing) = match first {
             Some(first) => (format!("[\n{}", row(&first)), Some(listing)),
@@ -464,10 +460,10 @@ impl ApiError {
             ApiError::Firewall(error) => match error {
                 FirewallError::TooLong(_) => 400,
                 FirewallError::NoFamily(_) => 501,
-                FirewallError::Tool(ToolError::Locked(_) | ToolError::Restless | ToolError::TimedOut(..))
-                | FirewallError::Busy => 503,
+                error if error.is_temporary() => 503,
                 FirewallError::Full(_) | FirewallError::TooManyRules(_) => 507,
                 FirewallError::Tool(_)
+                | FirewallError::Busy
                 | FirewallError::NoSets
                 | FirewallError::TooManyEntries(..)
                 | FirewallError::ForeignSet(_) => 500,

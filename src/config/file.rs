@@ -5,8 +5,7 @@
 //! works as it is. No I/O here; files that are named are opened by those who need
 //! them.
 
-use crate::kernel::ipset;
-use crate::rule::lease::{Interval, IntervalError};
+use crate::rule::lease::{Interval, IntervalError, SET_LONGEST};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -299,7 +298,7 @@ impl<'a> Options<'a> {
     fn sets(&self) -> Located<Setting<bool>> {
         let line = self.entry("ipset").map(|entry| entry.line);
         let expire = self.expire()?;
-        if line.is_some() && expire.seconds() > ipset::TIMEOUT_MAX {
+        if line.is_some() && expire.seconds() > SET_LONGEST {
             let line = self.entry("default.expire").map(|entry| entry.line);
             return Err((line, ConfigError::TooLongForSets(expire)));
         }
@@ -399,7 +398,7 @@ impl fmt::Display for ConfigError {
                 f,
                 "default.expire: {} seconds are more than a set can hold: expected at most {}, or 0",
                 interval.seconds(),
-                ipset::TIMEOUT_MAX
+                SET_LONGEST
             ),
             ConfigError::SamePort => {
                 f.write_str("local.server.port: taken by outward.server.port: expected another port")

@@ -11,7 +11,7 @@ use crate::daemon::signals::{Signal, Signals};
 use crate::http::body::{Body, Paced};
 use crate::http::connection::Connection;
 use crate::http::message::{Buffer, Delivery, HttpError};
-use crate::http::rate_limit::Limit;
+use crate::log_limit::LogLimit;
 use crate::rule::whitelist::WhiteList;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -96,8 +96,8 @@ pub struct Server {
     signals: Signals,
     service: Service,
     waiting: Option<Visitor>,
-    strangers: Limit,
-    failures: Limit,
+    strangers: LogLimit,
+    failures: LogLimit,
 }
 
 /// A connection between two requests.
@@ -116,8 +116,8 @@ impl Server {
             signals,
             service,
             waiting: None,
-            strangers: Limit::default(),
-            failures: Limit::default(),
+            strangers: LogLimit::default(),
+            failures: LogLimit::default(),
         }
     }
 

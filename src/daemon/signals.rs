@@ -1,7 +1,7 @@
 //! SIGTERM, SIGINT and SIGHUP as something to poll: each writes a byte to a socket
 //! and sets a flag.
 
-use crate::kernel::program::StopSignal;
+use crate::stop_signal::StopSignal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};

@@ -3,7 +3,7 @@
 
 use crate::api::Service;
 use crate::config::cli::Arguments;
-use crate::config::file::{Config, LocatedError, Setting};
+use crate::config::file::{Config, LocatedError, Outward, Setting};
 use crate::config::trusted_file::{self, FileError};
 use crate::daemon::instance::Instance;
 use crate::daemon::server::{self, Bound, Server, ServerError};
@@ -11,11 +11,12 @@ use crate::daemon::signals::Signals;
 use crate::firewall::expiry::Shared;
 use crate::firewall::table::Commands;
 use crate::firewall::{Firewall, FirewallError};
-use crate::http::tls::{self, Identity};
-use crate::kernel::program::{StopSignal, Tool, ToolError};
+use crate::http::tls::{self, Identity, TlsError};
+use crate::kernel::program::{Tool, ToolError};
 use crate::kernel::sets::Sets;
 use crate::rule::network::Family;
 use crate::rule::whitelist::WhiteList;
+use crate::stop_signal::StopSignal;
 use simplelog::{CombinedLogger, LevelFilter, SharedLogger, SimpleLogger, WriteLogger};
 use std::env;
 use std::fmt;
@@ -135,7 +136,7 @@ impl Checked {
     fn load(file: &Path, stop: &StopSignal) -> Result<Checked, Failure> {
         let config = load_config(file)?;
         let whitelist = server::load_whitelist(&config)?;
-        let identity = config.outward.as_ref().map(|outward| tls::load(file, outward)).transpose()?;
+        let identity = config.outward.as_ref().map(|outward| load_identity(file, outward)).transpose()?;
         let firewall = open_firewall(file, &config, stop)?;
         Ok(Checked { config, whitelist, identity, firewall })
     }
@@ -148,6 +149,23 @@ fn load_config(file: &Path) -> Result<Config, LocatedError> {
         why: error.to_string(),
     })?;
     Config::parse(file, &text)
+}
+
+/// Loads the certificate chain and the private key that the file `config` names.
+fn load_identity(config: &Path, outward: &Outward) -> Result<Identity, LocatedError> {
+    let Outward { certfile, keyfile, .. } = outward;
+    let error = |setting: &Setting<PathBuf>, why: &dyn fmt::Display| {
+        setting.error(config, format!("{}: {why}", setting.value.display()))
+    };
+    let certificates = trusted_file::read_trusted(&certfile.value).map_err(|why| error(certfile, &why))?;
+    let key = trusted_file::read_secret(&keyfile.value).map_err(|why| error(keyfile, &why))?;
+    Identity::parse(&certificates, &key).map_err(|why| match why {
+        TlsError::Certificate(why) => error(certfile, &why),
+        TlsError::Key(why) => error(keyfile, &why),
+        TlsError::Mismatch => {
+            error(keyfile, &format_args!("does not fit the certificate {}", certfile.value.display()))
+        }
+    })
 }
 
 /// Finds the tools and sees that they read the whole of the kernel's tables.

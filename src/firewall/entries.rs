@@ -2,8 +2,9 @@
 
 use super::{Batch, Firewall, FirewallError, Outcome};
 use crate::firewall::table::Trust;
-use crate::kernel::ipset::{self, Set, Side, TIMEOUT_MAX, Timeout};
+use crate::kernel::ipset::{TIMEOUT_MAX, Timeout};
 use crate::kernel::program::ToolError;
+use crate::kernel::set_key::{self, Set, Side};
 use crate::kernel::sets::{Count, Entered, Made, Wish};
 use crate::rule::Rule;
 use crate::rule::lease::Lease;
@@ -32,7 +33,7 @@ impl Firewall {
         lease: Lease,
         now: SystemTime,
     ) -> Result<Outcome, FirewallError> {
-        let (name, element, timeout) = (set.name(), ipset::element(rule), timeout(lease, now)?);
+        let (name, element, timeout) = (set.name(), set_key::element(rule), timeout(lease, now)?);
         for _ in 0..ATTEMPTS {
             self.link(set)?;
             let sets = self.sets()?;
@@ -178,10 +179,10 @@ impl Firewall {
     /// Deletes entries, or, where that fails, none of them.
     pub(super) fn remove_entries(&mut self, entries: &[Unwanted]) -> Result<(), FirewallError> {
         for (count, Unwanted { set, rule, .. }) in entries.iter().enumerate() {
-            let deleted = self.sets()?.delete(&set.name(), &ipset::element(rule));
+            let deleted = self.sets()?.delete(&set.name(), &set_key::element(rule));
             if let Err(error) = deleted {
                 for Unwanted { set, rule, timeout } in entries.iter().take(count) {
-                    let (name, element) = (set.name(), ipset::element(rule));
+                    let (name, element) = (set.name(), set_key::element(rule));
                     if let Err(error) = self.sets()?.renew(&name, &element, timeout.rounded_up()) {
                         log::error!("can't be put back: {rule}: {error}");
                     }

@@ -6,8 +6,8 @@
 //! short, so that no client waits for long.
 
 use crate::firewall::{Firewall, FirewallError};
-use crate::http::rate_limit::Limit;
 use crate::kernel::program::ToolError;
+use crate::log_limit::LogLimit;
 use crate::rule::lease::Moment;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -113,7 +113,7 @@ impl Shared {
         let shared = Arc::clone(self);
         let sweeper = thread::Builder::new().name("sweeper".to_owned()).stack_size(256 << 10);
         sweeper.spawn(move || {
-            let mut failures = Limit::default();
+            let mut failures = LogLimit::default();
             loop {
                 shared.sweep_all(&mut failures);
                 shared.sleep();
@@ -124,7 +124,7 @@ impl Shared {
     }
 
     /// Sees what others have done to the tables, since nobody else tells.
-    fn look_after(&self, failures: &mut Limit) {
+    fn look_after(&self, failures: &mut LogLimit) {
         let looked = self.lock().look_after(SystemTime::now());
         if let Err(error) = looked {
             let line = format_args!("the tables can't be looked after, next try in {LOOK_TIME:?}: {error}");
@@ -135,7 +135,7 @@ impl Shared {
 
     /// Removes all that is due, one short transaction after the other, and sets the
     /// timer for the next.
-    fn sweep_all(&self, failures: &mut Limit) {
+    fn sweep_all(&self, failures: &mut LogLimit) {
         let (mut batch, mut largest, mut passed_over) = (1024, BATCH.1, 0);
         loop {
             let mut firewall = self.lock();
@@ -218,7 +218,7 @@ impl Shared {
 }
 
 /// Logs a failure, unless it is one that the table has told of already.
-fn log_failure(error: &FirewallError, line: fmt::Arguments<'_>, failures: &mut Limit) {
+fn log_failure(error: &FirewallError, line: fmt::Arguments<'_>, failures: &mut LogLimit) {
     if !matches!(error, FirewallError::Tool(ToolError::Unreadable(..))) {
         failures.log(Instant::now(), log::Level::Error, line);
     }

@@ -2,9 +2,11 @@
 //! it: nothing is gathered, so a list of any length takes the same memory.
 
 use crate::firewall::table::Rules;
-use crate::kernel::ipset::{Entry, Set};
-use crate::kernel::iptables::{Counters, Owner};
+use crate::kernel::Counters;
+use crate::kernel::ipset::Entry;
+use crate::kernel::iptables::Owner;
 use crate::kernel::program::ToolError;
+use crate::kernel::set_key::Set;
 use crate::kernel::sets::{Entries, EntriesOf};
 use crate::rule::lease::Lease;
 use crate::rule::network::Network;

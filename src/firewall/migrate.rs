@@ -4,8 +4,9 @@
 use super::entries::timeout;
 use super::{Firewall, FirewallError};
 use crate::firewall::table::Trust;
-use crate::kernel::ipset::{self, Header, Set, Timeout};
+use crate::kernel::ipset::{self, Header, Timeout};
 use crate::kernel::iptables::Transaction;
+use crate::kernel::set_key::{self, Set};
 use crate::kernel::sets::Wish;
 use crate::rule::lease::Lease;
 use crate::rule::network::Family;
@@ -104,7 +105,7 @@ impl Firewall {
             let set = Set::of(&rule);
             match timeout(lease, now) {
                 Ok(timeout) if self.is_for_sets(&set)? => {
-                    entries.entry(set).or_default().push((ipset::element(&rule), timeout));
+                    entries.entry(set).or_default().push((set_key::element(&rule), timeout));
                     moved.push(rule);
                 }
                 Ok(_) => {}
@@ -200,7 +201,7 @@ impl Firewall {
         let name = header.name.as_str();
         let is_work = ipset::is_work_name(name) && header.is_like_ours();
         let is_own = Set::named(name).is_some_and(|set| header.is_like(&set))
-            || ipset::is_hashed_name(name) && header.is_like_ours();
+            || set_key::is_hashed_name(name) && header.is_like_ours();
         if !is_work && !(is_own && (header.size == 0 || all)) {
             if is_own {
                 log::warn!(

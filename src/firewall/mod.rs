@@ -13,10 +13,12 @@ pub mod table;
 
 use crate::firewall::listing::{Filter, Listing};
 use crate::firewall::table::{Commands, Kept, Table, Trust};
-use crate::kernel::ipset::{self, Set, Side, TIMEOUT_MAX};
+use crate::kernel::ipset::TIMEOUT_MAX;
 use crate::kernel::iptables::{Guard, Transaction};
 use crate::kernel::program::ToolError;
-use crate::kernel::sets::{Count, Entered, Sets, Wish};
+use crate::kernel::set_key::{self, Set, Side};
+pub use crate::kernel::sets::Count;
+use crate::kernel::sets::{Entered, Sets, Wish};
 use crate::rule::lease::{Lease, Moment};
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
@@ -141,7 +143,7 @@ impl Firewall {
         if !self.use_sets || !self.has_own_set(&set)? {
             return Ok(as_rule);
         }
-        match self.sets()?.delete(&set.name(), &ipset::element(rule))? {
+        match self.sets()?.delete(&set.name(), &set_key::element(rule))? {
             Entered::Done => Ok(Outcome::Deleted),
             Entered::Already | Entered::Full | Entered::NoSet => Ok(as_rule),
         }
@@ -544,6 +546,21 @@ pub enum FirewallError {
     ForeignSet(String),
     /// A request before this one waited in vain for another program.
     Busy,
+}
+
+impl FirewallError {
+    /// Whether the same request may succeed in a moment: another program holds the lock
+    /// of the tables, keeps changing them, or hangs.
+    pub fn is_temporary(&self) -> bool {
+        let contended = |error: &ToolError| {
+            matches!(error, ToolError::Locked(_) | ToolError::Restless | ToolError::TimedOut(..))
+        };
+        match self {
+            FirewallError::Busy => true,
+            FirewallError::Tool(error) => contended(error),
+            _ => false,
+        }
+    }
 }
 
 impl From<ToolError> for FirewallError {

@@ -8,12 +8,13 @@
 
 use crate::kernel::coprocess::{Acknowledgement, Resident};
 use crate::kernel::generation;
-use crate::kernel::ipset::Set;
 use crate::kernel::iptables::{Change, End, Guard, Line, Owner, Reading, Transaction};
-use crate::kernel::program::{Lines, StopSignal, Tool, ToolError};
+use crate::kernel::program::{Lines, Tool, ToolError};
+use crate::kernel::set_key::Set;
 use crate::rule::lease::Lease;
 use crate::rule::network::Family;
 use crate::rule::{Chain, Place, Rule, Target};
+use crate::stop_signal::StopSignal;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::iter;
 use std::path::Path;

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 /// The largest body in bytes.
-pub const BODY_MAX: u64 = 16 << 20;
+const BODY_MAX: u64 = 16 << 20;
 
 /// How long one read or write may take.
 const STEP_TIME: Duration = Duration::from_secs(5);
@@ -98,9 +98,15 @@ impl<'a, S: Read + Write> Body<'a, S> {
         self.state == State::Ended && !self.chunked
     }
 
-    /// Whether the client said beforehand that it is too large.
-    pub fn is_too_large(&self) -> bool {
-        matches!(self.state, State::Left(left) if left > self.room)
+    /// Refuses a body that the client says beforehand is too large.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn check_length(&self) -> Result<(), HttpError> {
+        match self.state {
+            State::Left(left) if left > self.room => Err(HttpError::BodyTooLarge(BODY_MAX)),
+            _ => Ok(()),
+        }
     }
 
     /// The next line with its end, at most `most` bytes of it; empty at the end.
@@ -133,7 +139,7 @@ impl<'a, S: Read + Write> Body<'a, S> {
                 }
                 State::Left(left) => {
                     if left > self.room {
-                        return Err(HttpError::BodyTooLarge);
+                        return Err(HttpError::BodyTooLarge(BODY_MAX));
                     }
                     if self.buffer.bytes().is_empty() {
                         self.receive()?;

@@ -2,7 +2,7 @@
 //! deadline: a client that is slow or silent costs a bounded time, and a short one when
 //! rfw has been told to end.
 
-use crate::kernel::program::StopSignal;
+use crate::stop_signal::StopSignal;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -215,8 +215,8 @@ pub enum HttpError {
     Version,
     /// A transfer coding other than chunked.
     Coding(String),
-    /// The body is more than is taken.
-    BodyTooLarge,
+    /// The body is more than so many bytes.
+    BodyTooLarge(u64),
     /// The connection is broken.
     Io(io::Error),
 }
@@ -235,7 +235,7 @@ impl HttpError {
         match self {
             HttpError::Slow => Some(408),
             HttpError::HeadTooLarge => Some(431),
-            HttpError::BodyTooLarge => Some(413),
+            HttpError::BodyTooLarge(_) => Some(413),
             HttpError::Malformed(_) => Some(400),
             HttpError::Version => Some(505),
             HttpError::Coding(_) => Some(501),
@@ -257,8 +257,8 @@ impl fmt::Display for HttpError {
             HttpError::Coding(text) => {
                 write!(f, "unknown transfer coding \"{}\": expected chunked", text.escape_debug())
             }
-            HttpError::BodyTooLarge => {
-                write!(f, "the body is too large: expected at most {} bytes", crate::http::body::BODY_MAX)
+            HttpError::BodyTooLarge(most) => {
+                write!(f, "the body is too large: expected at most {most} bytes")
             }
             HttpError::Io(error) => error.fmt(f),
         }

@@ -1,10 +1,7 @@
 //! The TLS side of the HTTPS server: certificate, key and protocol versions.
 
-use crate::config::file::{LocatedError, Outward};
-use crate::config::trusted_file;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{Error, ServerConfig};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use x509_cert::Certificate;
@@ -21,36 +18,53 @@ pub struct Identity {
     pub ends: SystemTime,
 }
 
-/// Loads the certificate chain and the private key (PKCS#8, SEC1 or PKCS#1) that
-/// the file `config` names.
-///
-/// # Errors
-/// A file that is missing, not PEM or open to others; a key of another certificate.
-pub fn load(config: &Path, outward: &Outward) -> Result<Identity, LocatedError> {
-    let Outward { certfile, keyfile, .. } = outward;
-    let in_file = |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-    let cert_error = |why: &dyn std::fmt::Display| certfile.error(config, in_file(&certfile.value, why));
-    let key_error = |why: &dyn std::fmt::Display| keyfile.error(config, in_file(&keyfile.value, why));
-    let text = trusted_file::read_trusted(&certfile.value).map_err(|e| cert_error(&e))?;
-    let chain = parse_chain(&text).ok_or_else(|| cert_error(&"expected certificates in PEM"))?;
-    let ends = earliest_end(&chain).ok_or_else(|| cert_error(&"expected certificates of X.509"))?;
-    let text = trusted_file::read_secret(&keyfile.value).map_err(|e| key_error(&e))?;
-    let key = parse_key(&text).ok_or_else(|| key_error(&"expected one private key in PEM, not encrypted"))?;
+/// Why certificate and key are of no use, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsError {
+    /// The certificate.
+    Certificate(String),
+    /// The key.
+    Key(String),
+    /// The key is not that of the certificate.
+    Mismatch,
+}
+
+impl Identity {
+    /// Reads a certificate chain and its private key (PKCS#8, SEC1 or PKCS#1), both in
+    /// PEM (RFC 7468).
+    ///
+    /// # Errors
+    /// A text that is not PEM, or a key of another certificate.
+    pub fn parse(certificates: &str, key: &str) -> Result<Identity, TlsError> {
+        let certificate_error = |why: &str| TlsError::Certificate(why.to_owned());
+        let chain =
+            parse_chain(certificates).ok_or_else(|| certificate_error("expected certificates in PEM"))?;
+        let ends = earliest_end(&chain).ok_or_else(|| certificate_error("expected certificates of X.509"))?;
+        let key = parse_key(key)
+            .ok_or_else(|| TlsError::Key("expected one private key in PEM, not encrypted".to_owned()))?;
+        Ok(Identity { tls: Arc::new(server_config(chain, key)?), ends })
+    }
+}
+
+fn server_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|e| key_error(&e))?
+        .map_err(|error| TlsError::Key(error.to_string()))?
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|error| match error {
-            Error::InconsistentKeys(_) => {
-                key_error(&format!("does not fit the certificate {}", certfile.value.display()))
+            Error::InconsistentKeys(_) => TlsError::Mismatch,
+            Error::InvalidCertificate(_) => {
+                TlsError::Certificate(format!("{error}: make a new one with rfwgen"))
             }
-            Error::InvalidCertificate(_) => cert_error(&format!("{error}: make a new one with rfwgen")),
-            _ => key_error(&error),
+            _ => TlsError::Key(error.to_string()),
         })?;
     tls.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-    Ok(Identity { tls: Arc::new(tls), ends })
+    Ok(tls)
 }
 
 fn parse_chain(text: &str) -> Option<Vec<CertificateDer<'static>>> {

@@ -7,7 +7,8 @@
 //! first error, with nothing changed; ipset says what is wrong and goes on. A
 //! process that died or hangs is replaced at the next transaction.
 
-use crate::kernel::program::{Complaint, Owned, StopSignal, Tool, ToolError};
+use crate::kernel::program::{Complaint, Owned, Tool, ToolError};
+use crate::stop_signal::StopSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, ioctl_fionbio};

@@ -1,184 +1,24 @@
 //! The language of ipset(8): the sets that rfw keeps, one for each family and
 //! place, and their entries as one text line each. Nothing here runs a program.
 
-use crate::kernel::iptables::Counters;
+use crate::kernel::Counters;
+use crate::kernel::set_key::{Set, Side};
 use crate::rule::lease::{Interval, Lease, Moment};
-use crate::rule::network::{Family, Network};
-use crate::rule::{Chain, Interface, Place, Rule, Target};
+use crate::rule::network::Family;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 /// The longest timeout of an entry, in seconds, that the kernel takes.
 pub const TIMEOUT_MAX: u64 = crate::rule::lease::SET_LONGEST;
 
-/// The longest name of a set in bytes: `IPSET_MAXNAMELEN` less its NUL.
-const NAME_MAX: usize = 31;
-
-/// Which addresses of a packet a set is looked up by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Side {
-    /// Where it comes from.
-    Source,
-    /// Where it goes to.
-    Destination,
-    /// Both, as a pair.
-    Both,
+/// The line that makes a set under that name.
+pub fn create(set: &Set, name: &str, maxelem: u32) -> String {
+    let (kind, family) = (kind(set), family_name(set.family()));
+    format!("create {name} {kind} family {family} timeout 0 counters maxelem {maxelem}")
 }
 
-impl Side {
-    /// The direction as the match `--match-set` takes it.
-    pub fn direction(self) -> &'static str {
-        match self {
-            Side::Source => "src",
-            Side::Destination => "dst",
-            Side::Both => "src,dst",
-        }
-    }
-
-    /// Reads a direction.
-    pub fn from_direction(text: &str) -> Option<Side> {
-        [Side::Source, Side::Destination, Side::Both].into_iter().find(|side| side.direction() == text)
-    }
-}
-
-/// A set that rfw keeps: all rules of one family at one place that name the same
-/// sides are its entries.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Set {
-    family: Family,
-    place: Place,
-    side: Side,
-}
-
-impl Set {
-    /// The set at a place for addresses of a family.
-    pub fn new(family: Family, place: Place, side: Side) -> Set {
-        Set { family, place, side }
-    }
-
-    /// The set that holds a rule.
-    pub fn of(rule: &Rule) -> Set {
-        let side = match (rule.source(), rule.destination()) {
-            (Some(_), Some(_)) => Side::Both,
-            (_, Some(_)) => Side::Destination,
-            (_, None) => Side::Source,
-        };
-        Set::new(rule.family(), rule.place().clone(), side)
-    }
-
-    /// The family of its addresses.
-    pub fn family(&self) -> Family {
-        self.family
-    }
-
-    /// The place of its rules.
-    pub fn place(&self) -> &Place {
-        &self.place
-    }
-
-    /// Which addresses it is looked up by.
-    pub fn side(&self) -> Side {
-        self.side
-    }
-
-    /// Its name, the same for the same set for ever: `rfw4-` or `rfw6-`, the first
-    /// letters of chain, target and side, and the interfaces, or their hash where
-    /// they are too long.
-    pub fn name(&self) -> String {
-        let letter = |word: &str| word.chars().next().unwrap_or('-').to_ascii_lowercase();
-        let family = if self.family == Family::V4 { 4 } else { 6 };
-        let (chain, target) = (letter(self.place.chain().name()), letter(self.place.target().name()));
-        let side = match self.side {
-            Side::Source => 's',
-            Side::Destination => 'd',
-            Side::Both => 'b',
-        };
-        let interface =
-            |interface: Option<&Interface>| interface.map_or_else(String::new, Interface::pattern);
-        let input = interface(self.place.input_interface());
-        let output = interface(self.place.output_interface());
-        let interfaces = match self.place.chain() {
-            Chain::Input => input,
-            Chain::Output => output,
-            Chain::Forward if output.is_empty() => input,
-            // No interface has a comma in its name.
-            Chain::Forward => format!("{input},{output}"),
-        };
-        let start = format!("rfw{family}-{chain}{target}{side}");
-        match interfaces.len().saturating_add(start.len()) {
-            _ if interfaces.is_empty() => start,
-            length if length < NAME_MAX => format!("{start}-{interfaces}"),
-            _ => format!("{start}-{:016x}", fnv(interfaces.as_bytes())),
-        }
-    }
-
-    /// The set of that name; nothing where rfw gives the name to none, or the name has
-    /// a hash in place of the interfaces.
-    pub fn named(name: &str) -> Option<Set> {
-        let mut letters = name.strip_prefix("rfw")?.chars();
-        let family = match letters.next()? {
-            '4' => Family::V4,
-            '6' => Family::V6,
-            _ => return None,
-        };
-        letters.next().filter(|dash| *dash == '-')?;
-        let chain = match letters.next()? {
-            'i' => Chain::Input,
-            'f' => Chain::Forward,
-            'o' => Chain::Output,
-            _ => return None,
-        };
-        let target = match letters.next()? {
-            'a' => Target::Accept,
-            'r' => Target::Reject,
-            'd' => Target::Drop,
-            _ => return None,
-        };
-        let side = match letters.next()? {
-            's' if chain != Chain::Output => Side::Source,
-            'd' if chain != Chain::Input => Side::Destination,
-            'b' if chain == Chain::Forward => Side::Both,
-            _ => return None,
-        };
-        let interfaces = letters.as_str().strip_prefix('-').unwrap_or_default();
-        let (near, far) = interfaces.split_once(',').unwrap_or((interfaces, ""));
-        let interface = |pattern: &str| match pattern {
-            "" => Some(None),
-            _ => Interface::from_pattern(pattern).map(Some),
-        };
-        let (near, far) = (interface(near)?, interface(far)?);
-        let place = match chain {
-            Chain::Input | Chain::Forward => Place::new(target, chain, near, far),
-            Chain::Output => Place::new(target, chain, far, near),
-        };
-        let set = Set::new(family, place.ok()?, side);
-        (set.name() == name).then_some(set)
-    }
-
-    /// The rule that an entry of this set stands for.
-    pub fn rule(&self, element: &str) -> Option<Rule> {
-        let network =
-            |text: &str| text.parse::<Network>().ok().filter(|network| network.family() == self.family);
-        let (source, destination) = match (self.side, element.split_once(',')) {
-            (Side::Source, None) => (Some(network(element)?), None),
-            (Side::Destination, None) => (None, Some(network(element)?)),
-            (Side::Both, Some((source, destination))) => {
-                (Some(network(source)?), Some(network(destination)?))
-            }
-            _ => return None,
-        };
-        Rule::new(self.place.clone(), source, destination).ok()
-    }
-
-    /// The line that makes it under that name.
-    pub fn create(&self, name: &str, maxelem: u32) -> String {
-        let (kind, family) = (self.kind(), family_name(self.family));
-        format!("create {name} {kind} family {family} timeout 0 counters maxelem {maxelem}")
-    }
-
-    fn kind(&self) -> &'static str {
-        if self.side == Side::Both { "hash:net,net" } else { "hash:net" }
-    }
+fn kind(set: &Set) -> &'static str {
+    if set.side() == Side::Both { "hash:net,net" } else { "hash:net" }
 }
 
 /// A family as ipset names it.
@@ -226,20 +66,13 @@ impl Header {
     pub fn is_like(&self, set: &Set) -> bool {
         self.kind
             .as_ref()
-            .is_some_and(|(kind, family)| kind == set.kind() && family == family_name(set.family))
+            .is_some_and(|(kind, family)| kind == self::kind(set) && family == family_name(set.family()))
     }
 
     /// Whether it is made as rfw makes its sets.
     pub fn is_like_ours(&self) -> bool {
         self.kind.as_ref().is_some_and(|(kind, _)| kind == "hash:net" || kind == "hash:net,net")
     }
-}
-
-/// FNV-1a of 64 bits (draft-eastlake-fnv): short names for long ones.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 /// The name of the set in which a process of rfw prepares a new state, to be swapped
@@ -253,19 +86,6 @@ pub fn work_name(process: u32) -> String {
 pub fn is_work_name(name: &str) -> bool {
     let process = name.strip_prefix("rfw-work-").and_then(|process| process.parse().ok());
     process.is_some_and(|process| work_name(process) == name)
-}
-
-/// Whether it is like the name of a set whose interfaces did not fit into it.
-pub fn is_hashed_name(name: &str) -> bool {
-    let Some((start, hash)) = name.split_at_checked("rfw4-ids-".len()) else { return false };
-    let Some(start) = start.strip_suffix('-') else { return false };
-    Set::named(start).is_some() && hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-/// A rule as an element of its set.
-pub fn element(rule: &Rule) -> String {
-    let networks: Vec<String> = rule.networks().map(Network::to_string).collect();
-    networks.join(",")
 }
 
 /// How long an entry stays, in seconds; 0 is for ever.
@@ -365,71 +185,16 @@ impl<'a> Entry<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rule::rule_of;
     use proptest::prelude::*;
 
-    fn rule(path: &str) -> Rule {
-        match crate::api::url::parse(&tiny_http::Method::Put, path, false) {
-            Ok(crate::api::url::Command::Insert { rule, .. }) => rule,
-            other => panic!("{path}: {other:?}"),
-        }
-    }
-
     #[test]
-    fn a_set_has_a_name_that_tells_its_place() {
-        let golden = [
-            ("/drop/input/any/1.2.3.4", "rfw4-ids", "1.2.3.4"),
-            ("/accept/input/eth/1.2.3.0/24", "rfw4-ias-eth+", "1.2.3.0/24"),
-            ("/reject/output/eth0/2001:db8::/48", "rfw6-ord-eth0", "2001:db8::/48"),
-            ("/drop/forward/any/0.0.0.0/eth1/5.6.7.8", "rfw4-fdd-,eth1", "5.6.7.8"),
-            ("/drop/forward/ppp/1.2.3.4/eth0/5.6.7.0/24", "rfw4-fdb-ppp+,eth0", "1.2.3.4,5.6.7.0/24"),
-            (
-                "/drop/forward/abcdefghijk1/1.2.3.4/abcdefghi/5.6.7.8",
-                "rfw4-fdb-1e6e6e91b418b4c2",
-                "1.2.3.4,5.6.7.8",
-            ),
-        ];
-        for (path, name, member) in golden {
-            let rule = rule(path);
-            let set = Set::of(&rule);
-            assert_eq!((set.name().as_str(), element(&rule).as_str()), (name, member), "{path}");
-            assert_eq!(set.rule(member), Some(rule), "{path}");
-            let hashed = ipset_is_hashed(name);
-            assert_eq!(Set::named(name), Some(set).filter(|_| !hashed), "{path}");
-        }
-    }
-
-    fn ipset_is_hashed(name: &str) -> bool {
-        is_hashed_name(name) && !is_work_name(name)
-    }
-
-    #[test]
-    fn names_that_rfw_gives_to_no_set_are_not_its_own() {
-        let others = [
-            "rfw4-mine",
-            "rfw6-x",
-            "rfw4",
-            "rfw5-ids",
-            "rfw4-idd",
-            "rfw4-ods",
-            "rfw4-idb",
-            "rfw4-ids-",
-            "rfw4-ids-eth",
-            "rfw4-ids-eth0,eth1",
-            "rfw4-ids-any",
-            "rfw4-fds-eth0,",
-            "rfw4-ids0",
-            "rfw-work-1",
-            "rfw4-ids-0123456789abcdef",
-        ];
-        for name in others {
-            assert_eq!(Set::named(name), None, "{name}");
-        }
+    fn a_set_of_work_has_the_number_of_a_process() {
         for (name, expected) in
             [("rfw-work-1", true), ("rfw-work-01", false), ("rfw-work-foo", false), ("rfw-work-", false)]
         {
             assert_eq!(is_work_name(name), expected, "{name}");
         }
-        assert!(!is_hashed_name("rfw4-mine-0123456789abcdef") && !is_hashed_name("rfw4-ids-eth0"));
     }
 
     #[test]
@@ -463,23 +228,6 @@ mod tests {
     }
 
     #[test]
-    fn names_fit_and_differ() {
-        let interfaces = ["a", "abcdefghijklmno", "abcdefghijklmn1", "eth0", "eth"];
-        let mut names = std::collections::HashSet::new();
-        for input in interfaces {
-            for output in interfaces {
-                for target in [Target::Accept, Target::Drop] {
-                    let place = Place::forward(target, input.parse().ok(), output.parse().ok());
-                    for side in [Side::Source, Side::Destination, Side::Both] {
-                        let name = Set::new(Family::V6, place.clone(), side).name();
-                        assert!(name.len() <= NAME_MAX && names.insert(name.clone()), "{name}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
     fn entries_of_ipset_save_are_read() {
         let entry = |element, timeout, packets, bytes| {
             Some(Entry { element, timeout: Timeout(timeout), counters: Counters { packets, bytes } })
@@ -504,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_no_element_of_a_set_is_no_rule() {
-        let set = Set::of(&rule("/drop/input/any/1.2.3.4"));
+        let set = Set::of(&rule_of("/drop/input/any/1.2.3.4"));
         for text in ["::1", "1.2.3.4,5.6.7.8", "x", "", "0.0.0.0/0"] {
             assert_eq!(set.rule(text), None, "{text}");
         }

@@ -4,7 +4,8 @@
 //! A line is ours if its comment is one that rfw writes and all the rest of it is
 //! what rfw would have made. Anything more, anything else, is someone else's.
 
-use crate::kernel::ipset::{Set, Side};
+use crate::kernel::Counters;
+use crate::kernel::set_key::{Set, Side};
 use crate::rule::lease::Lease;
 use crate::rule::network::{Family, Network};
 use crate::rule::{Chain, Interface, Place, Rule, Target};
@@ -15,15 +16,6 @@ const GUARD: &str = "rfw guard";
 
 /// The comment of the rules that look packets up in a set of rfw.
 const SET: &str = "rfw set";
-
-/// The packets and bytes that a rule has matched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes.
-    pub bytes: u64,
-}
 
 /// A rule of the kernel's table, as `iptables-save -c` prints it.
 #[derive(Debug, Clone, PartialEq, Eq)]

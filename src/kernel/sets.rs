@@ -1,10 +1,11 @@
 //! The sets of rfw in the kernel, kept by ipset(8): single entries through a
 //! resident process, whole lists through one run of `ipset restore`.
 
+use crate::kernel::Counters;
 use crate::kernel::coprocess::{Acknowledgement, Resident};
-use crate::kernel::ipset::{self, Entry, Header, Set, Timeout};
-use crate::kernel::iptables::Counters;
+use crate::kernel::ipset::{self, Entry, Header, Timeout};
 use crate::kernel::program::{Lines, Tool, ToolError};
+use crate::kernel::set_key::Set;
 use crate::rule::Rule;
 use crate::rule::lease::{Lease, Moment};
 use crate::rule::network::Network;
@@ -163,7 +164,7 @@ impl Sets {
             return Ok(known);
         }
         self.drop_work()?;
-        let made = self.strict.transact(&format!("{}\n", set.create(&self.work, self.maxelem)));
+        let made = self.strict.transact(&format!("{}\n", ipset::create(set, &self.work, self.maxelem)));
         let pairs = match made {
             Ok(()) => true,
             Err(error) if error.says("not supported") => false,
@@ -182,7 +183,7 @@ impl Sets {
     /// The kernel does not have it.
     pub fn create(&mut self, set: &Set) -> Result<Made, ToolError> {
         let name = set.name();
-        match self.strict.transact(&format!("{}\n", set.create(&name, self.maxelem))) {
+        match self.strict.transact(&format!("{}\n", ipset::create(set, &name, self.maxelem))) {
             Ok(()) => Ok(Made::New),
             Err(error) if error.says("already exists") => match self.header(&name)? {
                 Some(header) if header.is_like(set) => Ok(Made::Present(header.size)),
@@ -365,7 +366,7 @@ impl Sets {
         let mut script = Script::new()?;
         let at = now + start.elapsed();
         if rebuild {
-            script.line(&set.create(&target, most))?;
+            script.line(&ipset::create(set, &target, most))?;
             others.write(&target, at, &mut script)?;
         }
         for network in list {
@@ -380,7 +381,7 @@ impl Sets {
         match rebuild {
             true => script.line(&format!("swap {target} {name}"))?,
             // What ipset did not do would leave no mark either.
-            false => script.line(&set.create(&self.work, 1))?,
+            false => script.line(&ipset::create(set, &self.work, 1))?,
         }
         log::debug!("{}: {} addresses into {name}, {present} were there", self.tool, list.len());
         self.restore(script)?;
@@ -439,7 +440,7 @@ impl Sets {
         for (element, timeout) in entries {
             script.line(&format!("add {name} {element} timeout {timeout}"))?;
         }
-        script.line(&set.create(&self.work, 1))?;
+        script.line(&ipset::create(set, &self.work, 1))?;
         self.restore(script)
     }
 

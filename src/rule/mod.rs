@@ -347,6 +347,32 @@ impl fmt::Display for RuleError {
     }
 }
 
+/// The rule that a path such as `/drop/input/eth0/1.2.3.4` stands for, for tests of
+/// layers that know no URLs.
+#[cfg(test)]
+pub fn rule_of(path: &str) -> Rule {
+    let mut words = path.trim_start_matches('/').split('/').peekable();
+    let (target, chain) = (Target::parse(words.next().unwrap()), Chain::parse(words.next().unwrap()));
+    let (target, chain) = (target.unwrap(), chain.unwrap());
+    let interface = |word: Option<&str>| word.filter(|word| *word != "any").map(|word| word.parse().unwrap());
+    let near = interface(words.next());
+    let first = next_network(&mut words);
+    if chain != Chain::Forward {
+        let place =
+            if chain == Chain::Input { Place::input(target, near) } else { Place::output(target, near) };
+        return place.rule(first.unwrap()).unwrap();
+    }
+    let far = interface(words.next());
+    Rule::new(Place::forward(target, near, far), first, next_network(&mut words)).unwrap()
+}
+
+#[cfg(test)]
+fn next_network(words: &mut std::iter::Peekable<std::str::Split<'_, char>>) -> Option<Network> {
+    let address = words.next()?;
+    let mask = words.next_if(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+    Some(network::parse(address, mask).unwrap()).filter(|network| !network.is_unspecified())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -180,8 +180,7 @@ mod tests {
             ("/drop/forward/any/0.0.0.0/any/1.2.3.4", false),
         ];
         for (target, expected) in golden {
-            let command = crate::api::url::parse(&tiny_http::Method::Put, target, false);
-            let Ok(crate::api::url::Command::Insert { rule, .. }) = command else { panic!("{target}") };
+            let rule = crate::rule::rule_of(target);
             assert_eq!(list.conflict(&rule).is_some(), expected, "{target}");
         }
         assert!(list.contains("::ffff:10.0.0.5".parse().unwrap()));

@@ -9,12 +9,12 @@ const SPAN: Duration = Duration::from_secs(60);
 
 /// When the last line was logged, and what has been left out since.
 #[derive(Debug, Default)]
-pub struct Limit {
+pub struct LogLimit {
     last: Option<Instant>,
     left_out: u64,
 }
 
-impl Limit {
+impl LogLimit {
     /// Logs a line unless there was one in the last minute.
     pub fn log(&mut self, now: Instant, level: log::Level, line: fmt::Arguments<'_>) {
         match self.admit(now) {
@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn one_line_a_minute_is_logged_and_the_others_are_counted() {
         let start = Instant::now();
-        let mut limit = Limit::default();
+        let mut limit = LogLimit::default();
         let golden =
             [(0, Some(0)), (1, None), (59, None), (60, Some(2)), (61, None), (200, Some(1)), (260, Some(0))];
         for (second, expected) in golden {
