@@ -7,16 +7,16 @@ pub mod url;
 use crate::api::address_list::{List, ListError};
 use crate::api::url::{Command, CommandError};
 use crate::config::file::{CREDENTIAL_MAX, Config, Credentials};
-use crate::firewall::expiry::{BUSY_TIME, Shared};
+use crate::firewall::expiry::{BUSY_TIME, SharedFirewall};
 use crate::firewall::listing::{Filter, Listing, Row};
-use crate::firewall::{self, Count, FirewallError, Outcome};
+use crate::firewall::{self, FirewallError, ListResult, Outcome};
 use crate::http::body::Body;
 use crate::http::message::{Answer, Content, HttpError, Request};
 use crate::log_limit::LogLimit;
 use crate::rule::lease::{Interval, Lease};
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
-use crate::rule::{Interface, Place, Rule, Target};
+use crate::rule::{Interface, Rule, Scope, Target};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 use std::fmt;
@@ -29,9 +29,9 @@ use subtle::ConstantTimeEq;
 /// What a client talks to.
 pub struct Service {
     config: Config,
-    shared: Arc<Shared>,
+    shared: Arc<SharedFirewall>,
     whitelist: WhiteList,
-    strangers: LogLimit,
+    unlisted: LogLimit,
 }
 
 /// Who asks, and whether he has to log in.
@@ -50,8 +50,12 @@ impl Service {
     ///
     /// # Errors
     /// The kernel could not be changed.
-    pub fn new(config: Config, shared: Arc<Shared>, whitelist: WhiteList) -> Result<Service, FirewallError> {
-        let service = Service { config, shared, whitelist, strangers: LogLimit::default() };
+    pub fn new(
+        config: Config,
+        shared: Arc<SharedFirewall>,
+        whitelist: WhiteList,
+    ) -> Result<Service, FirewallError> {
+        let service = Service { config, shared, whitelist, unlisted: LogLimit::default() };
         service.bring_into_line(&service.whitelist)?;
         Ok(service)
     }
@@ -93,14 +97,14 @@ impl Service {
     ) -> Answer {
         if let Some(host) = request.host.as_ref().filter(|host| peer.local && !is_local(host)) {
             let error = ApiError::Misdirected(host.clone());
-            self.strangers.log(Instant::now(), log::Level::Warn, format_args!("{}: {error}", peer.address));
+            self.unlisted.log(Instant::now(), log::Level::Warn, format_args!("{}: {error}", peer.address));
             return error.answer();
         }
         let user = match self.user(peer, request) {
             Ok(user) => user,
             Err(error) => {
                 let who = peer.address;
-                self.strangers.log(Instant::now(), log::Level::Warn, format_args!("{who}: {error}"));
+                self.unlisted.log(Instant::now(), log::Level::Warn, format_args!("{who}: {error}"));
                 return error.answer();
             }
         };
@@ -144,8 +148,8 @@ impl Service {
         }
         body.check_length().map_err(ListError::Http)?;
         match command {
-            Command::InsertAll { place, expire } => self.insert_all(who, &place, expire, body),
-            Command::DeleteAll(place) => self.delete_all(who, &place, body),
+            Command::InsertAll { scope, expire } => self.insert_all(who, &scope, expire, body),
+            Command::DeleteAll(scope) => self.delete_all(who, &scope, body),
             _ if !body.is_empty() => Err(ApiError::Body),
             Command::Help => Ok(self.help()),
             Command::List(filter) => self.list(&filter),
@@ -175,12 +179,12 @@ impl Service {
     fn insert_all<S: Read + Write>(
         &mut self,
         who: &str,
-        place: &Place,
+        scope: &Scope,
         expire: Option<Interval>,
         body: &mut Body<'_, S>,
     ) -> Result<Answer, ApiError> {
         let list = List::read(body, |network| {
-            let refused = place.clone().rule(*network).err().map(|error| error.to_string());
+            let refused = scope.clone().rule(*network).err().map(|error| error.to_string());
             refused.or_else(|| {
                 let listed = self.whitelist.overlap(network)?;
                 Some(ApiError::WhiteListed(*network, *listed).to_string())
@@ -188,10 +192,10 @@ impl Service {
         })?;
         let now = SystemTime::now();
         let lease = expire.unwrap_or(self.config.default_expire).from(now);
-        let count = self.shared.change(|firewall| firewall.insert_all(place, &list.networks, lease, now))?;
-        let Count { present, absent } = count;
+        let count = self.shared.change(|firewall| firewall.insert_all(scope, &list.networks, lease, now))?;
+        let ListResult { present, absent } = count;
         log::info!(
-            "{who}: list: {absent} inserted, {present} refreshed, {} skipped: {place}, {lease}",
+            "{who}: list: {absent} inserted, {present} refreshed, {} skipped: {scope}, {lease}",
             list.skipped_total
         );
         let expires = lease.end().map(|moment| moment.to_string());
@@ -201,15 +205,15 @@ impl Service {
     fn delete_all<S: Read + Write>(
         &mut self,
         who: &str,
-        place: &Place,
+        scope: &Scope,
         body: &mut Body<'_, S>,
     ) -> Result<Answer, ApiError> {
         let list =
-            List::read(body, |network| place.clone().rule(*network).err().map(|error| error.to_string()))?;
-        let Count { present, absent } =
-            self.shared.change(|firewall| firewall.delete_all(place, &list.networks, SystemTime::now()))?;
+            List::read(body, |network| scope.clone().rule(*network).err().map(|error| error.to_string()))?;
+        let ListResult { present, absent } =
+            self.shared.change(|firewall| firewall.delete_all(scope, &list.networks, SystemTime::now()))?;
         log::info!(
-            "{who}: list: {present} deleted, {absent} absent, {} skipped: {place}",
+            "{who}: list: {present} deleted, {absent} absent, {} skipped: {scope}",
             list.skipped_total
         );
         Ok(listed(&list, json!({ "deleted": present, "absent": absent })))
@@ -286,13 +290,13 @@ fn listed(list: &List, mut body: Value) -> Answer {
 
 /// A rule by the names that iptables gives its parts.
 fn described(rule: &Rule) -> Value {
-    let place = rule.place();
+    let scope = rule.scope();
     let interface = |interface: Option<&Interface>| interface.map_or("*".to_owned(), Interface::pattern);
     json!({
-        "chain": place.chain().name(),
-        "target": place.target().name(),
-        "inp": interface(place.input_interface()),
-        "out": interface(place.output_interface()),
+        "chain": scope.chain().name(),
+        "target": scope.target().name(),
+        "inp": interface(scope.input_interface()),
+        "out": interface(scope.output_interface()),
         "source": firewall::printed(rule.source(), rule.family()),
         "destination": firewall::printed(rule.destination(), rule.family()),
     })
@@ -303,7 +307,7 @@ fn row(row: &Row) -> Value {
     let mut value = described(&row.rule);
     let note =
         row.set.as_ref().map_or_else(|| format!("/* {} */", row.lease), |set| format!("match-set {set}"));
-    let reject = match (row.rule.place().target(), row.rule.family()) {
+    let reject = match (row.rule.scope().target(), row.rule.family()) {
         (Target::Reject, Family::V4) => " reject-with icmp-port-unreachable",
         (Target::Reject, Family::V6) => " reject-with icmp6-port-unreachable",
         (Target::Accept | Target::Drop, _) => "",
@@ -462,7 +466,7 @@ impl ApiError {
                 FirewallError::NoFamily(_) => 501,
                 error if error.is_temporary() => 503,
                 FirewallError::Full(_) | FirewallError::TooManyRules(_) => 507,
-                FirewallError::Tool(_)
+                FirewallError::Program(_)
                 | FirewallError::Busy
                 | FirewallError::NoSets
                 | FirewallError::TooManyEntries(..)

@@ -15,7 +15,7 @@
 use crate::firewall::listing::Filter;
 use crate::rule::lease::{Interval, IntervalError};
 use crate::rule::network::{self, Network, NetworkError};
-use crate::rule::{Chain, Interface, InterfaceError, Place, Rule, RuleError, Target};
+use crate::rule::{Chain, Interface, InterfaceError, Rule, RuleError, Scope, Target};
 use std::fmt;
 use tiny_http::Method;
 
@@ -38,12 +38,12 @@ pub enum Command {
     /// Put in or renew a rule for every address of the body.
     InsertAll {
         /// Where the rules look and what they do.
-        place: Place,
+        scope: Scope,
         /// How long they are to stay, if the client says so.
         expire: Option<Interval>,
     },
     /// Take out the rule of every address of the body.
-    DeleteAll(Place),
+    DeleteAll(Scope),
 }
 
 /// Reads a request: its method and its target in origin or absolute form (RFC
@@ -105,15 +105,15 @@ fn change(
     let chain = chain(&segments.wanted("a chain: input, output or forward")?)?;
     let near = interface(&segments.wanted("an interface or \"any\"")?)?;
     let Some(address) = segments.next() else {
-        let place = place(target, chain, near);
+        let scope = scope(target, chain, near);
         return Ok(match verb {
-            Verb::Remove => Command::DeleteAll(place),
-            Verb::Write | Verb::Read | Verb::Unknown => Command::InsertAll { place, expire },
+            Verb::Remove => Command::DeleteAll(scope),
+            Verb::Write | Verb::Read | Verb::Unknown => Command::InsertAll { scope, expire },
         });
     };
     let network = network(&address, &mut segments)?;
     let rule = match chain {
-        Chain::Input | Chain::Output => place(target, chain, near).rule(network)?,
+        Chain::Input | Chain::Output => scope(target, chain, near).rule(network)?,
         Chain::Forward => forward(target, near, network, &mut segments)?,
     };
     segments.end()?;
@@ -124,11 +124,11 @@ fn change(
 }
 
 /// The place of a rule that names one interface.
-fn place(target: Target, chain: Chain, near: Option<Interface>) -> Place {
+fn scope(target: Target, chain: Chain, near: Option<Interface>) -> Scope {
     match chain {
-        Chain::Input => Place::input(target, near),
-        Chain::Output => Place::output(target, near),
-        Chain::Forward => Place::forward(target, near, None),
+        Chain::Input => Scope::input(target, near),
+        Chain::Output => Scope::output(target, near),
+        Chain::Forward => Scope::forward(target, near, None),
     }
 }
 
@@ -146,7 +146,7 @@ fn forward(
     }
     let specified = |network: &Network| !network.is_unspecified();
     let (source, destination) = (Some(source).filter(specified), destination.filter(specified));
-    Ok(Rule::new(Place::forward(target, near, far), source, destination)?)
+    Ok(Rule::new(Scope::forward(target, near, far), source, destination)?)
 }
 
 fn chain(text: &str) -> Result<Chain, CommandError> {
@@ -452,8 +452,8 @@ mod tests {
             Ok(Command::Insert { rule, expire: None }) => format!("insert {rule}"),
             Ok(Command::Insert { rule, expire: Some(expire) }) => format!("insert {rule} for {expire}"),
             Ok(Command::Delete(rule)) => format!("delete {rule}"),
-            Ok(Command::InsertAll { place, expire }) => format!("insert all at {place:?} for {expire:?}"),
-            Ok(Command::DeleteAll(place)) => format!("delete all at {place:?}"),
+            Ok(Command::InsertAll { scope, expire }) => format!("insert all at {scope:?} for {expire:?}"),
+            Ok(Command::DeleteAll(scope)) => format!("delete all at {scope:?}"),
             Err(error) => format!("error: {error}"),
         }
     }
@@ -506,19 +506,19 @@ mod tests {
 
     #[test]
     fn a_path_without_an_address_is_for_a_list() {
-        let place = |text: &str| {
-            format!("insert all at {:?} for None", Place::input(Target::Drop, text.parse().ok()))
+        let scope = |text: &str| {
+            format!("insert all at {:?} for None", Scope::input(Target::Drop, text.parse().ok()))
         };
         let golden = [
-            ("/drop/input/eth0", place("eth0")),
-            ("/drop/input/any/", place("any")),
+            ("/drop/input/eth0", scope("eth0")),
+            ("/drop/input/any/", scope("any")),
             (
                 "/drop/output/any?expire=5m",
-                format!("insert all at {:?} for Some(Interval(300))", Place::output(Target::Drop, None)),
+                format!("insert all at {:?} for Some(Interval(300))", Scope::output(Target::Drop, None)),
             ),
             (
                 "/accept/forward/any",
-                format!("insert all at {:?} for None", Place::forward(Target::Accept, None, None)),
+                format!("insert all at {:?} for None", Scope::forward(Target::Accept, None, None)),
             ),
         ];
         for (target, expected) in golden {

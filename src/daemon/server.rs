@@ -77,7 +77,7 @@ impl Bound {
 }
 
 /// A listener and what it speaks.
-struct Door {
+struct Listener {
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     authentication: bool,
@@ -92,11 +92,11 @@ struct Visitor {
 
 /// The server.
 pub struct Server {
-    doors: Vec<Door>,
+    listeners: Vec<Listener>,
     signals: Signals,
     service: Service,
     waiting: Option<Visitor>,
-    strangers: LogLimit,
+    unlisted: LogLimit,
     failures: LogLimit,
 }
 
@@ -112,11 +112,11 @@ impl Server {
     /// A server that nobody can reach yet.
     pub fn new(service: Service, signals: Signals) -> Server {
         Server {
-            doors: Vec::new(),
+            listeners: Vec::new(),
             signals,
             service,
             waiting: None,
-            strangers: LogLimit::default(),
+            unlisted: LogLimit::default(),
             failures: LogLimit::default(),
         }
     }
@@ -127,7 +127,7 @@ impl Server {
     /// The port has been taken meanwhile.
     pub fn open_outward(&mut self, bound: Bound, tls: Arc<ServerConfig>) -> Result<(), ServerError> {
         let listener = bound.listen()?;
-        self.doors.push(Door { listener, tls: Some(tls), authentication: true });
+        self.listeners.push(Listener { listener, tls: Some(tls), authentication: true });
         Ok(())
     }
 
@@ -137,7 +137,7 @@ impl Server {
     /// The port has been taken meanwhile.
     pub fn open_local(&mut self, bound: Bound, authentication: bool) -> Result<(), ServerError> {
         let listener = bound.listen()?;
-        self.doors.push(Door { listener, tls: None, authentication });
+        self.listeners.push(Listener { listener, tls: None, authentication });
         Ok(())
     }
 
@@ -181,7 +181,7 @@ impl Server {
     /// Sleeps until there is something to do.
     fn wait(&self, open: Option<&Session>) -> Result<(), ServerError> {
         let mut fds: Vec<PollFd<'_>> =
-            self.doors.iter().map(|door| PollFd::new(&door.listener, PollFlags::IN)).collect();
+            self.listeners.iter().map(|listener| PollFd::new(&listener.listener, PollFlags::IN)).collect();
         fds.push(PollFd::new(&self.signals, PollFlags::IN));
         fds.extend(open.map(|session| PollFd::new(&session.connection, PollFlags::IN)));
         sleep_on(&mut fds, open.map(|session| session.idle_until.saturating_duration_since(Instant::now())))
@@ -193,24 +193,26 @@ impl Server {
             if self.waiting.is_some() {
                 return Ok(());
             }
-            let Some(door) = self.doors.get(turn % self.doors.len().max(1)) else { return Ok(()) };
-            match door.listener.accept() {
+            let Some(listener) = self.listeners.get(turn % self.listeners.len().max(1)) else {
+                return Ok(());
+            };
+            match listener.listener.accept() {
                 Ok((socket, address)) => {
                     let peer = Peer {
                         address: address.ip().to_canonical(),
-                        authentication: door.authentication,
-                        local: door.tls.is_none(),
+                        authentication: listener.authentication,
+                        local: listener.tls.is_none(),
                     };
                     // A door without TLS is one of this host alone.
-                    if door.tls.is_none() || self.service.knows(peer.address) {
-                        self.waiting = Some(Visitor { socket, tls: door.tls.clone(), peer });
+                    if listener.tls.is_none() || self.service.knows(peer.address) {
+                        self.waiting = Some(Visitor { socket, tls: listener.tls.clone(), peer });
                     } else {
                         let line = format_args!("{}: not in the white list, turned away", peer.address);
-                        self.strangers.log(Instant::now(), log::Level::Warn, line);
+                        self.unlisted.log(Instant::now(), log::Level::Warn, line);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if turn + 1 >= self.doors.len() {
+                    if turn + 1 >= self.listeners.len() {
                         return Ok(());
                     }
                 }
@@ -284,10 +286,13 @@ impl Server {
 
     /// Sleeps until something can be read from a socket, a signal comes, or, where
     /// `doors` are to be heard as well, somebody is at one.
-    fn wait_for(&self, socket: &TcpStream, limit: Duration, doors: bool) -> Result<(), ServerError> {
+    fn wait_for(&self, socket: &TcpStream, limit: Duration, listeners: bool) -> Result<(), ServerError> {
         let mut fds = vec![PollFd::new(socket, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
         fds.extend(
-            self.doors.iter().filter(|_| doors).map(|door| PollFd::new(&door.listener, PollFlags::IN)),
+            self.listeners
+                .iter()
+                .filter(|_| listeners)
+                .map(|listener| PollFd::new(&listener.listener, PollFlags::IN)),
         );
         sleep_on(&mut fds, Some(limit))
     }
@@ -303,11 +308,11 @@ impl Server {
     fn converse(&mut self, mut session: Session) -> Result<Option<Session>, ServerError> {
         loop {
             match self.exchange(&mut session)? {
-                Exchange::Kept if session.buffer.is_empty() && !session.connection.has_pending() => {
+                Exchange::RuleCache if session.buffer.is_empty() && !session.connection.has_pending() => {
                     session.idle_until = Instant::now() + IDLE_TIME;
                     return Ok(Some(session));
                 }
-                Exchange::Kept => session.connection.set_deadline(Instant::now() + REQUEST_TIME),
+                Exchange::RuleCache => session.connection.set_deadline(Instant::now() + REQUEST_TIME),
                 Exchange::Last { client_is_sending } => {
                     session.connection.close(client_is_sending);
                     return Ok(None);
@@ -330,7 +335,7 @@ impl Server {
         self.look_out()?;
         let close = !request.keep_alive || unread || self.waiting.is_some() || self.signals.is_pending();
         match answer.write(&mut Paced::new(connection), Delivery::to(&request, close)) {
-            Ok(()) if !close => Ok(Exchange::Kept),
+            Ok(()) if !close => Ok(Exchange::RuleCache),
             Ok(()) => Ok(Exchange::Last { client_is_sending: unread }),
             Err(_) => Ok(Exchange::Last { client_is_sending: false }),
         }
@@ -363,7 +368,7 @@ impl Server {
 /// What became of a connection.
 enum Exchange {
     /// It stays open for the next request.
-    Kept,
+    RuleCache,
     /// That was all.
     Last {
         /// Whether bytes may come that nobody has read.

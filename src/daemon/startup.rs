@@ -8,11 +8,11 @@ use crate::config::trusted_file::{self, FileError};
 use crate::daemon::instance::Instance;
 use crate::daemon::server::{self, Bound, Server, ServerError};
 use crate::daemon::signals::Signals;
-use crate::firewall::expiry::Shared;
+use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::table::Commands;
 use crate::firewall::{Firewall, FirewallError};
 use crate::http::tls::{self, Identity, TlsError};
-use crate::kernel::program::{Tool, ToolError};
+use crate::kernel::program::{Program, ProgramError};
 use crate::kernel::sets::Sets;
 use crate::rule::network::Family;
 use crate::rule::whitelist::WhiteList;
@@ -86,8 +86,8 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let outward = config.outward.as_ref().map(|outward| Bound::new(outward.address)).transpose()?;
     let local = config.local.as_ref().map(|local| Bound::new(local.address)).transpose()?;
     let local_authentication = config.local.as_ref().is_some_and(|local| local.authentication);
-    let shared = Shared::new(firewall).map_err(Failure::Io)?;
-    shared.with(|firewall| firewall.adopt(SystemTime::now()))?;
+    let shared = SharedFirewall::new(firewall).map_err(Failure::Io)?;
+    shared.with(|firewall| firewall.migrate(SystemTime::now()))?;
     let service = Service::new(config, shared.clone(), whitelist)?;
     shared.start_sweeper().map_err(Failure::Io)?;
     let mut server = Server::new(service, signals);
@@ -191,7 +191,7 @@ fn open_firewall(file: &Path, config: &Config, stop: &StopSignal) -> Result<Fire
     let use_sets = config.use_sets.value;
     let rules_max = usize::try_from(config.rules_max).unwrap_or(usize::MAX);
     match sets {
-        Err(error @ ToolError::Missing(_)) if use_sets && config.ipset.line.is_none() => {
+        Err(error @ ProgramError::Missing(_)) if use_sets && config.ipset.line.is_none() => {
             Err(config.use_sets.error(file, format!("{error}: install the package ipset")).into())
         }
         Err(error) if use_sets || config.ipset.line.is_some() || !is_want_of(&error) => {
@@ -203,27 +203,27 @@ fn open_firewall(file: &Path, config: &Config, stop: &StopSignal) -> Result<Fire
 
 /// The sets of this host. They are needed without the option too, to take along
 /// what was kept in them before.
-fn open_sets(config: &Config, stop: &StopSignal) -> Result<Sets, ToolError> {
-    Sets::new(Tool::find(&config.ipset.value, stop)?, config.maxelem)
+fn open_sets(config: &Config, stop: &StopSignal) -> Result<Sets, ProgramError> {
+    Sets::new(Program::find(&config.ipset.value, stop)?, config.maxelem)
 }
 
 /// Whether an error may mean that the host does not have what the tool is for. One
 /// that hangs, or tells only half of what there is, is there.
-fn is_want_of(error: &ToolError) -> bool {
-    matches!(error, ToolError::Missing(_) | ToolError::Spawn(..) | ToolError::Failed(..))
+fn is_want_of(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::Missing(_) | ProgramError::Spawn(..) | ProgramError::Failed(..))
 }
 
 /// Whether an error may mean that the host has no IPv6, or no filter for it. Where the
 /// kernel has IPv6, a tool that fails for another reason is a reason not to start.
-fn is_want_of_ipv6(error: &ToolError) -> bool {
+fn is_want_of_ipv6(error: &ProgramError) -> bool {
     let no_module = error.says("do you need to insmod") || error.says("Table does not exist");
-    matches!(error, ToolError::Missing(_))
+    matches!(error, ProgramError::Missing(_))
         || is_want_of(error) && (no_module || !Path::new("/proc/net/if_inet6").exists())
 }
 
 /// An error of a tool that an option names. What another program has done to the table
 /// is no mistake in the file, and may have gone at the next start.
-fn misconfigured(file: &Path, command: &Setting<PathBuf>, error: ToolError) -> Failure {
+fn misconfigured(file: &Path, command: &Setting<PathBuf>, error: ProgramError) -> Failure {
     match is_want_of(&error) {
         true => command.error(file, error).into(),
         false => FirewallError::from(error).into(),

@@ -1,11 +1,11 @@
 //! Addresses as entries of sets, where the option `ipset` is on.
 
 use super::{Batch, Firewall, FirewallError, Outcome};
-use crate::firewall::table::Trust;
+use crate::firewall::table::Plan;
 use crate::kernel::ipset::{TIMEOUT_MAX, Timeout};
-use crate::kernel::program::ToolError;
-use crate::kernel::set_key::{self, Set, Side};
-use crate::kernel::sets::{Count, Entered, Made, Wish};
+use crate::kernel::program::ProgramError;
+use crate::kernel::set_key::{self, SetKey, Side};
+use crate::kernel::sets::{EntryResult, ListOp, ListResult, Made};
 use crate::rule::Rule;
 use crate::rule::lease::Lease;
 use crate::rule::network::Network;
@@ -19,7 +19,7 @@ const ATTEMPTS: usize = 3;
 impl Firewall {
     /// Whether rules like those of `set` are kept in sets. Where the kernel has no
     /// sets of pairs, a pair is a rule of its own.
-    pub(super) fn is_for_sets(&mut self, set: &Set) -> Result<bool, FirewallError> {
+    pub(super) fn is_for_sets(&mut self, set: &SetKey) -> Result<bool, FirewallError> {
         match &mut self.sets {
             Some(sets) if self.use_sets => Ok(set.side() != Side::Both || sets.has_pairs(set)?),
             _ => Ok(false),
@@ -29,7 +29,7 @@ impl Firewall {
     pub(super) fn insert_entry(
         &mut self,
         rule: &Rule,
-        set: &Set,
+        set: &SetKey,
         lease: Lease,
         now: SystemTime,
     ) -> Result<Outcome, FirewallError> {
@@ -38,19 +38,21 @@ impl Firewall {
             self.link(set)?;
             let sets = self.sets()?;
             let outcome = match sets.add(&name, &element, timeout)? {
-                Entered::Done => Outcome::Inserted,
-                Entered::Full => return Err(FirewallError::Full(sets.maxelem())),
-                Entered::NoSet => {
+                EntryResult::Done => Outcome::Inserted,
+                EntryResult::Full => return Err(FirewallError::Full(sets.maxelem())),
+                EntryResult::NoSet => {
                     self.table(set.family())?.forget();
                     continue;
                 }
-                Entered::Already if timeout.seconds() == 0 && sets.timeout(set, rule)? == Some(timeout) => {
+                EntryResult::Already
+                    if timeout.seconds() == 0 && sets.timeout(set, rule)? == Some(timeout) =>
+                {
                     Outcome::Unchanged
                 }
-                Entered::Already => match sets.renew(&name, &element, timeout)? {
-                    Entered::Full => return Err(FirewallError::Full(sets.maxelem())),
-                    Entered::NoSet => continue,
-                    Entered::Done | Entered::Already => Outcome::Refreshed,
+                EntryResult::Already => match sets.renew(&name, &element, timeout)? {
+                    EntryResult::Full => return Err(FirewallError::Full(sets.maxelem())),
+                    EntryResult::NoSet => continue,
+                    EntryResult::Done | EntryResult::Already => Outcome::Refreshed,
                 },
             };
             let networks: Vec<Network> = rule.networks().copied().collect();
@@ -59,17 +61,17 @@ impl Firewall {
             }
             return self.without_rule(rule, outcome);
         }
-        Err(ToolError::Restless.into())
+        Err(ProgramError::Contended.into())
     }
 
     /// Deletes the rule of an address that is in a set now. There is one where its
     /// time was longer than a set can hold.
     pub(super) fn without_rule(&mut self, rule: &Rule, outcome: Outcome) -> Result<Outcome, FirewallError> {
-        if self.table(rule.family())?.kept().leases(rule).is_empty() {
+        if self.table(rule.family())?.cache().leases(rule).is_empty() {
             return Ok(outcome);
         }
-        self.change(rule.family(), Trust::Memory, |kept, transaction| {
-            kept.leases(rule).iter().for_each(|lease| transaction.delete(rule, *lease));
+        self.change(rule.family(), Plan::FromCache, |cache, transaction| {
+            cache.leases(rule).iter().for_each(|lease| transaction.delete(rule, *lease));
         })?;
         Ok(Outcome::Refreshed)
     }
@@ -77,7 +79,7 @@ impl Firewall {
     /// Makes sure that a set is there and a rule looks packets up in it. A set that has
     /// lost its rule, since somebody flushed the table, gets it back and keeps its
     /// entries.
-    pub(super) fn link(&mut self, set: &Set) -> Result<(), FirewallError> {
+    pub(super) fn link(&mut self, set: &SetKey) -> Result<(), FirewallError> {
         let table = self.table(set.family())?;
         if !table.has_set(set)? {
             table.forget();
@@ -86,8 +88,8 @@ impl Firewall {
                 Made::Present(size) => size,
                 Made::Foreign => return Err(FirewallError::ForeignSet(set.name())),
             };
-            self.change(set.family(), Trust::Kernel, |kept, transaction| {
-                let number = kept.number_for(set.place());
+            self.change(set.family(), Plan::FromKernel, |cache, transaction| {
+                let number = cache.number_for(set.scope());
                 transaction.insert_set(set, number);
             })?;
             // The rule that went in has moved others.
@@ -103,8 +105,8 @@ impl Firewall {
     }
 
     /// Puts the rule of a set back that has entries.
-    pub(super) fn link_if_used(&mut self, set: &Set) -> Result<(), FirewallError> {
-        let linked = self.table(set.family())?.kept().sets().any(|linked| linked == set);
+    pub(super) fn link_if_used(&mut self, set: &SetKey) -> Result<(), FirewallError> {
+        let linked = self.table(set.family())?.cache().sets().any(|linked| linked == set);
         if !linked && self.sets()?.own_size(set)?.is_some_and(|size| size > 0) {
             self.link(set)?;
         }
@@ -112,7 +114,7 @@ impl Firewall {
     }
 
     /// Whether there is a set of that name that rfw has made, with a rule or without.
-    pub(super) fn has_own_set(&mut self, set: &Set) -> Result<bool, FirewallError> {
+    pub(super) fn has_own_set(&mut self, set: &SetKey) -> Result<bool, FirewallError> {
         Ok(self.known.contains(set) || self.sets()?.own_size(set)?.is_some())
     }
 
@@ -130,13 +132,13 @@ impl Firewall {
         batch: &Batch,
         lease: Lease,
         now: SystemTime,
-    ) -> Result<Count, FirewallError> {
+    ) -> Result<ListResult, FirewallError> {
         self.link(&batch.set)?;
-        let as_rules = self.change(batch.set.family(), Trust::Memory, |kept, _| {
-            let present = batch.present(kept);
+        let as_rules = self.change(batch.set.family(), Plan::FromCache, |cache, _| {
+            let present = batch.present(cache);
             present.iter().flat_map(|(rule, _)| rule.networks().copied()).collect::<HashSet<Network>>()
         })?;
-        let count = self.change_entries(batch, Wish::Add(lease), &as_rules, now)?;
+        let count = self.change_entries(batch, ListOp::Add(lease), &as_rules, now)?;
         if !as_rules.is_empty() {
             self.delete_rules(batch)?;
         }
@@ -146,20 +148,20 @@ impl Firewall {
     pub(super) fn change_entries(
         &mut self,
         batch: &Batch,
-        wish: Wish,
+        op: ListOp,
         as_rules: &HashSet<Network>,
         now: SystemTime,
-    ) -> Result<Count, FirewallError> {
+    ) -> Result<ListResult, FirewallError> {
         let maxelem = self.sets()?.maxelem();
-        match self.sets()?.apply(&batch.set, &batch.networks, wish, as_rules, now) {
+        match self.sets()?.apply(&batch.set, &batch.networks, op, as_rules, now) {
             Err(error) if error.says("is full") => Err(FirewallError::Full(maxelem)),
             count => Ok(count?),
         }
     }
 
     /// The sets that a rule looks packets up in, as last read.
-    pub(super) fn linked_sets(&self) -> Vec<Set> {
-        self.tables.iter().flat_map(|table| table.kept().sets()).cloned().collect()
+    pub(super) fn linked_sets(&self) -> Vec<SetKey> {
+        self.tables.iter().flat_map(|table| table.cache().sets()).cloned().collect()
     }
 
     /// The entries that a white list forbids.
@@ -196,7 +198,7 @@ impl Firewall {
 
 /// An entry that has to go.
 pub(super) struct Unwanted {
-    set: Set,
+    set: SetKey,
     pub(super) rule: Rule,
     timeout: Timeout,
 }

@@ -6,7 +6,7 @@
 //! short, so that no client waits for long.
 
 use crate::firewall::{Firewall, FirewallError};
-use crate::kernel::program::ToolError;
+use crate::kernel::program::ProgramError;
 use crate::log_limit::LogLimit;
 use crate::rule::lease::Moment;
 use rustix::fd::OwnedFd;
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub const BUSY_TIME: Duration = Duration::from_secs(2);
 
 /// The firewall, the timer of its next expiry, and who waits for it.
-pub struct Shared {
+pub struct SharedFirewall {
     firewall: Mutex<Firewall>,
     /// Until when changes are refused at once.
     busy_until: Mutex<Option<Instant>>,
@@ -51,14 +51,14 @@ const BATCH: (usize, usize) = (16, 8192);
 /// How many rules that can't be removed are passed over before it gives up for now.
 const PASS_OVER_MAX: usize = 16;
 
-impl Shared {
-    /// Shares a firewall; nothing expires before [`Shared::start_sweeper`].
+impl SharedFirewall {
+    /// Shares a firewall; nothing expires before [`SharedFirewall::start_sweeper`].
     ///
     /// # Errors
     /// The system has no timer to give.
-    pub fn new(firewall: Firewall) -> io::Result<Arc<Shared>> {
+    pub fn new(firewall: Firewall) -> io::Result<Arc<SharedFirewall>> {
         let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC)?;
-        Ok(Arc::new(Shared {
+        Ok(Arc::new(SharedFirewall {
             firewall: Mutex::new(firewall),
             busy_until: Mutex::default(),
             timer,
@@ -89,7 +89,7 @@ impl Shared {
             return Err(FirewallError::Busy);
         }
         let result = self.with(work);
-        if let Err(FirewallError::Tool(ToolError::Locked(_) | ToolError::TimedOut(..))) = &result {
+        if let Err(FirewallError::Program(ProgramError::Locked(_) | ProgramError::TimedOut(..))) = &result {
             *self.busy_until() = Some(Instant::now() + BUSY_TIME);
         }
         result
@@ -109,7 +109,7 @@ impl Shared {
     ///
     /// # Errors
     /// The system has no thread to give.
-    pub fn start_sweeper(self: &Arc<Shared>) -> io::Result<()> {
+    pub fn start_sweeper(self: &Arc<SharedFirewall>) -> io::Result<()> {
         let shared = Arc::clone(self);
         let sweeper = thread::Builder::new().name("sweeper".to_owned()).stack_size(256 << 10);
         sweeper.spawn(move || {
@@ -149,13 +149,13 @@ impl Shared {
                     removed.iter().for_each(|rule| log::info!("expired: {rule}"));
                     batch = next_batch(batch, start.elapsed()).min(largest);
                 }
-                Err(FirewallError::Tool(ToolError::Locked(_))) => {
+                Err(FirewallError::Program(ProgramError::Locked(_))) => {
                     drop(firewall);
                     thread::sleep(LOCKED_TIME);
                     continue;
                 }
                 // Too much at once, or one among them that can't be removed.
-                Err(FirewallError::Tool(ToolError::Failed(..))) if batch > 1 => {
+                Err(FirewallError::Program(ProgramError::Failed(..))) if batch > 1 => {
                     largest = batch / 2;
                     batch = largest;
                 }
@@ -163,7 +163,7 @@ impl Shared {
                     let line = format_args!("what is due can't be removed, next try in {RETRY:?}: {error}");
                     log_failure(&error, line, failures);
                     (largest, passed_over) = (BATCH.1, passed_over + 1);
-                    let one_rule = matches!(error, FirewallError::Tool(ToolError::Failed(..)));
+                    let one_rule = matches!(error, FirewallError::Program(ProgramError::Failed(..)));
                     if passed_over > PASS_OVER_MAX || !one_rule {
                         return self.arm_retry();
                     }
@@ -219,7 +219,7 @@ impl Shared {
 
 /// Logs a failure, unless it is one that the table has told of already.
 fn log_failure(error: &FirewallError, line: fmt::Arguments<'_>, failures: &mut LogLimit) {
-    if !matches!(error, FirewallError::Tool(ToolError::Unreadable(..))) {
+    if !matches!(error, FirewallError::Program(ProgramError::Unreadable(..))) {
         failures.log(Instant::now(), log::Level::Error, line);
     }
 }

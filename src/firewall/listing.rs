@@ -5,12 +5,12 @@ use crate::firewall::table::Rules;
 use crate::kernel::Counters;
 use crate::kernel::ipset::Entry;
 use crate::kernel::iptables::Owner;
-use crate::kernel::program::ToolError;
-use crate::kernel::set_key::Set;
+use crate::kernel::program::ProgramError;
+use crate::kernel::set_key::SetKey;
 use crate::kernel::sets::{Entries, EntriesOf};
 use crate::rule::lease::Lease;
 use crate::rule::network::Network;
-use crate::rule::{Chain, Interface, Place, Rule};
+use crate::rule::{Chain, Interface, Rule, Scope};
 use std::collections::{HashMap, VecDeque};
 use std::time::SystemTime;
 
@@ -28,9 +28,9 @@ pub struct Filter {
 impl Filter {
     /// Whether rules at that place are asked for. A forward rule is on both of its
     /// interfaces.
-    pub fn admits_place(&self, place: &Place) -> bool {
-        let chain = self.chain.is_none_or(|chain| chain == place.chain());
-        let sides = [place.input_interface(), place.output_interface()];
+    pub fn admits_scope(&self, scope: &Scope) -> bool {
+        let chain = self.chain.is_none_or(|chain| chain == scope.chain());
+        let sides = [scope.input_interface(), scope.output_interface()];
         let interface = match &self.interface {
             None => true,
             Some(None) => sides == [None, None],
@@ -42,7 +42,7 @@ impl Filter {
     /// Whether a rule is asked for.
     pub fn admits(&self, rule: &Rule) -> bool {
         let holds = |address| rule.networks().any(|network| network.covers(address));
-        self.admits_place(rule.place()) && self.address.as_ref().is_none_or(holds)
+        self.admits_scope(rule.scope()) && self.address.as_ref().is_none_or(holds)
     }
 }
 
@@ -74,7 +74,7 @@ pub struct Listing {
 
 /// A set whose entries are being printed.
 struct OpenSet {
-    set: Set,
+    set: SetKey,
     name: String,
     number: usize,
     lines: Entries,
@@ -91,7 +91,7 @@ impl Listing {
     ///
     /// # Errors
     /// A tool failed.
-    pub fn next_row(&mut self) -> Result<Option<Row>, ToolError> {
+    pub fn next_row(&mut self) -> Result<Option<Row>, ProgramError> {
         loop {
             if let Some(row) = self.next_entry()? {
                 return Ok(Some(row));
@@ -109,7 +109,7 @@ impl Listing {
                     let (number, counters) = (*number, line.counters);
                     return Ok(Some(Row { number, counters, rule, lease, set: None }));
                 }
-                Owner::Set(set) if self.filter.admits_place(set.place()) => {
+                Owner::Set(set) if self.filter.admits_scope(set.scope()) => {
                     let (name, number) = (set.name(), *number);
                     let lines = self.sets.as_ref().map(|sets| sets.entries(&name)).transpose()?;
                     self.set = lines.map(|lines| OpenSet { set, name, number, lines });
@@ -120,7 +120,7 @@ impl Listing {
     }
 
     /// The next entry of the set that is open.
-    fn next_entry(&mut self) -> Result<Option<Row>, ToolError> {
+    fn next_entry(&mut self) -> Result<Option<Row>, ProgramError> {
         let Some(OpenSet { set, name, number, lines }) = &mut self.set else { return Ok(None) };
         while let Some(line) = lines.next_line()? {
             let Some(entry) = Entry::parse(&line) else { continue };

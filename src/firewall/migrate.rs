@@ -3,11 +3,11 @@
 
 use super::entries::timeout;
 use super::{Firewall, FirewallError};
-use crate::firewall::table::Trust;
+use crate::firewall::table::Plan;
 use crate::kernel::ipset::{self, Header, Timeout};
 use crate::kernel::iptables::Transaction;
-use crate::kernel::set_key::{self, Set};
-use crate::kernel::sets::Wish;
+use crate::kernel::set_key::{self, SetKey};
+use crate::kernel::sets::ListOp;
 use crate::rule::lease::Lease;
 use crate::rule::network::Family;
 use crate::rule::{Rule, Target};
@@ -21,7 +21,7 @@ impl Firewall {
     ///
     /// # Errors
     /// A table or set can't be read or changed; or there would be too many rules.
-    pub fn adopt(&mut self, now: SystemTime) -> Result<(), FirewallError> {
+    pub fn migrate(&mut self, now: SystemTime) -> Result<(), FirewallError> {
         self.refresh()?;
         self.known.extend(self.linked_sets());
         if self.sets.is_some() {
@@ -30,7 +30,7 @@ impl Firewall {
             lost.iter()
                 .filter(|set| self.has_family(set))
                 .cloned()
-                .collect::<Vec<Set>>()
+                .collect::<Vec<SetKey>>()
                 .iter()
                 .try_for_each(|set| self.link_if_used(set))?;
         }
@@ -47,29 +47,29 @@ impl Firewall {
     }
 
     /// The sets that are made as rfw makes them and have one of its names.
-    fn own_sets(&mut self) -> Result<Vec<Set>, FirewallError> {
+    fn own_sets(&mut self) -> Result<Vec<SetKey>, FirewallError> {
         let headers = self.sets()?.headers()?;
         let own =
-            headers.iter().filter_map(|header| Set::named(&header.name).filter(|set| header.is_like(set)));
+            headers.iter().filter_map(|header| SetKey::named(&header.name).filter(|set| header.is_like(set)));
         Ok(own.collect())
     }
 
-    fn has_family(&self, set: &Set) -> bool {
+    fn has_family(&self, set: &SetKey) -> bool {
         self.families().contains(&set.family())
     }
 
     /// Refuses to make rules of more entries than there may be rules.
-    fn check_entries(&mut self, lost: &[Set]) -> Result<(), FirewallError> {
+    fn check_entries(&mut self, lost: &[SetKey]) -> Result<(), FirewallError> {
         if self.use_sets {
             return Ok(());
         }
-        let sets: BTreeSet<Set> = self.linked_sets().into_iter().chain(lost.iter().cloned()).collect();
+        let sets: BTreeSet<SetKey> = self.linked_sets().into_iter().chain(lost.iter().cloned()).collect();
         for family in self.families() {
             let mut entries = 0;
             for set in sets.iter().filter(|set| set.family() == family) {
                 entries += self.sets()?.own_size(set)?.unwrap_or_default();
             }
-            let rules = self.table(family)?.kept().len();
+            let rules = self.table(family)?.cache().len();
             if entries > 0 && rules.saturating_add(entries) > self.rules_max {
                 return Err(FirewallError::TooManyEntries(family, entries, self.rules_max));
             }
@@ -78,13 +78,13 @@ impl Firewall {
     }
 
     /// Gives a set the room that is configured now, unless it holds more already.
-    fn resize(&mut self, set: &Set, now: SystemTime) -> Result<(), FirewallError> {
+    fn resize(&mut self, set: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
         let sets = self.sets()?;
         let Some(Header { size, maxelem, .. }) = sets.header(&set.name())? else { return Ok(()) };
         match maxelem == sets.maxelem() {
             true => {}
             false if u32::try_from(size).is_ok_and(|size| size <= sets.maxelem()) => {
-                sets.apply(set, &HashSet::new(), Wish::Delete, &HashSet::new(), now)?;
+                sets.apply(set, &HashSet::new(), ListOp::Delete, &HashSet::new(), now)?;
             }
             false => {
                 log::warn!("{} has {size} entries, more than ipset.maxelem: it keeps its room", set.name())
@@ -95,14 +95,14 @@ impl Firewall {
 
     /// What was kept as rules goes into sets, with what is left of its time.
     fn move_rules_to_sets(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
-        let mut entries: HashMap<Set, Vec<(String, Timeout)>> = HashMap::new();
+        let mut entries: HashMap<SetKey, Vec<(String, Timeout)>> = HashMap::new();
         let mut moved: Vec<Rule> = Vec::new();
         let rules: Vec<(Rule, Lease)> = {
-            let found = self.table(family)?.kept().find(|_, lease| !lease.is_due(now));
+            let found = self.table(family)?.cache().find(|_, lease| !lease.is_due(now));
             found.into_iter().map(|(rule, lease)| (rule.clone(), lease)).collect()
         };
         for (rule, lease) in rules {
-            let set = Set::of(&rule);
+            let set = SetKey::of(&rule);
             match timeout(lease, now) {
                 Ok(timeout) if self.is_for_sets(&set)? => {
                     entries.entry(set).or_default().push((set_key::element(&rule), timeout));
@@ -117,9 +117,9 @@ impl Firewall {
             self.link(set)?;
             self.sets()?.load(set, entries)?;
         }
-        self.change(family, Trust::Kernel, |kept, transaction| {
+        self.change(family, Plan::FromKernel, |cache, transaction| {
             let (old, staying): (Vec<_>, Vec<_>) =
-                kept.find(|_, _| true).into_iter().partition(|(rule, _)| moved.contains(rule));
+                cache.find(|_, _| true).into_iter().partition(|(rule, _)| moved.contains(rule));
             old.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
             if has_exception_behind_block(&staying) {
                 put_exceptions_in_front(&staying, transaction);
@@ -134,7 +134,7 @@ impl Firewall {
     /// What was kept in sets becomes rules, with what is left of its time.
     fn move_sets_to_rules(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
         // Accept comes first in this order; put in last, it is in front.
-        let sets: Vec<Set> =
+        let sets: Vec<SetKey> =
             self.linked_sets().into_iter().filter(|set| set.family() == family).rev().collect();
         let mut moved: Vec<(Rule, Lease)> = Vec::new();
         for set in &sets {
@@ -144,14 +144,14 @@ impl Firewall {
                 Ok(())
             })?;
         }
-        self.change(family, Trust::Kernel, |kept, transaction| {
+        self.change(family, Plan::FromKernel, |cache, transaction| {
             // A start that was cut short may have moved some of them already.
-            let new = moved.iter().filter(|(rule, _)| kept.leases(rule).is_empty());
+            let new = moved.iter().filter(|(rule, _)| cache.leases(rule).is_empty());
             new.for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
             if !moved.is_empty() {
-                put_exceptions_in_front(&kept.find(|_, _| true), transaction);
+                put_exceptions_in_front(&cache.find(|_, _| true), transaction);
             }
-            let moved_sets = kept.rules_of_sets().filter(|set| sets.contains(set));
+            let moved_sets = cache.rules_of_sets().filter(|set| sets.contains(set));
             moved_sets.for_each(|set| transaction.delete_set(set));
         })?;
         for set in &sets {
@@ -182,12 +182,12 @@ impl Firewall {
             }
         }
         for family in self.families() {
-            self.change(family, Trust::Kernel, |kept, transaction| {
-                let unused = kept.rules_of_sets().filter(|set| empty.contains(set));
+            self.change(family, Plan::FromKernel, |cache, transaction| {
+                let unused = cache.rules_of_sets().filter(|set| empty.contains(set));
                 unused.for_each(|set| transaction.delete_set(set));
             })?;
         }
-        let used: HashSet<String> = self.linked_sets().iter().map(Set::name).collect();
+        let used: HashSet<String> = self.linked_sets().iter().map(SetKey::name).collect();
         let headers = self.sets()?.headers()?;
         let mut count = 0;
         for header in headers.iter().filter(|header| !used.contains(&header.name)) {
@@ -200,7 +200,7 @@ impl Firewall {
     fn clear_away_set(&mut self, header: &Header, all: bool) -> Result<usize, FirewallError> {
         let name = header.name.as_str();
         let is_work = ipset::is_work_name(name) && header.is_like_ours();
-        let is_own = Set::named(name).is_some_and(|set| header.is_like(&set))
+        let is_own = SetKey::named(name).is_some_and(|set| header.is_like(&set))
             || set_key::is_hashed_name(name) && header.is_like_ours();
         if !is_work && !(is_own && (header.size == 0 || all)) {
             if is_own {
@@ -225,10 +225,10 @@ impl Firewall {
 /// Whether a rule lets pass what one before it, in the same chain, may have blocked.
 fn has_exception_behind_block(rules: &[(&Rule, Lease)]) -> bool {
     let mut blocked = HashSet::new();
-    rules.iter().any(|(rule, _)| match rule.place().target() {
-        Target::Accept => blocked.contains(&rule.place().chain()),
+    rules.iter().any(|(rule, _)| match rule.scope().target() {
+        Target::Accept => blocked.contains(&rule.scope().chain()),
         Target::Reject | Target::Drop => {
-            blocked.insert(rule.place().chain());
+            blocked.insert(rule.scope().chain());
             false
         }
     })
@@ -236,7 +236,7 @@ fn has_exception_behind_block(rules: &[(&Rule, Lease)]) -> bool {
 
 /// Plans that the rules which let packets pass stand in front, in the order they have.
 fn put_exceptions_in_front(rules: &[(&Rule, Lease)], transaction: &mut Transaction) {
-    let exceptions = rules.iter().filter(|(rule, _)| rule.place().target() == Target::Accept);
+    let exceptions = rules.iter().filter(|(rule, _)| rule.scope().target() == Target::Accept);
     exceptions.clone().for_each(|(rule, lease)| transaction.delete(rule, *lease));
     let mut put = HashSet::new();
     for (rule, lease) in exceptions.rev().filter(|exception| put.insert(*exception)) {

@@ -12,17 +12,17 @@ mod migrate;
 pub mod table;
 
 use crate::firewall::listing::{Filter, Listing};
-use crate::firewall::table::{Commands, Kept, Table, Trust};
+use crate::firewall::table::{Commands, Plan, RuleCache, Table};
 use crate::kernel::ipset::TIMEOUT_MAX;
 use crate::kernel::iptables::{Guard, Transaction};
-use crate::kernel::program::ToolError;
-use crate::kernel::set_key::{self, Set, Side};
-pub use crate::kernel::sets::Count;
-use crate::kernel::sets::{Entered, Sets, Wish};
+use crate::kernel::program::ProgramError;
+use crate::kernel::set_key::{self, SetKey, Side};
+pub use crate::kernel::sets::ListResult;
+use crate::kernel::sets::{EntryResult, ListOp, Sets};
 use crate::rule::lease::{Lease, Moment};
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
-use crate::rule::{Chain, Place, Rule};
+use crate::rule::{Chain, Rule, Scope};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::fmt;
 use std::time::SystemTime;
@@ -37,7 +37,7 @@ pub struct Firewall {
     sets: Option<Sets>,
     use_sets: bool,
     /// The sets that had a rule since the start.
-    known: BTreeSet<Set>,
+    known: BTreeSet<SetKey>,
     /// The most rules of a family, the rules of sets not counted.
     rules_max: usize,
     said_many: bool,
@@ -102,25 +102,25 @@ impl Firewall {
     /// # Errors
     /// The kernel does not have it: see [`FirewallError`].
     pub fn insert(&mut self, rule: &Rule, lease: Lease, now: SystemTime) -> Result<Outcome, FirewallError> {
-        let set = Set::of(rule);
+        let set = SetKey::of(rule);
         if self.is_for_sets(&set)? {
             return self.insert_entry(rule, &set, lease, now);
         }
         let by_precedence = self.use_sets;
-        let trust = if lease == Lease::Permanent { Trust::Kernel } else { Trust::Memory };
+        let plan_from = if lease == Lease::Permanent { Plan::FromKernel } else { Plan::FromCache };
         if by_precedence {
             self.table(rule.family())?.forget();
         }
         let rules_max = self.rules_max;
-        let outcome = self.change(rule.family(), trust, |kept, transaction| {
-            let leases = kept.leases(rule);
+        let outcome = self.change(rule.family(), plan_from, |cache, transaction| {
+            let leases = cache.leases(rule);
             if leases == [Lease::Permanent] && lease == Lease::Permanent {
                 return Ok(Outcome::Unchanged);
             }
-            if leases.is_empty() && kept.len() >= rules_max {
+            if leases.is_empty() && cache.len() >= rules_max {
                 return Err(FirewallError::TooManyRules(rules_max));
             }
-            let number = if by_precedence { kept.number_for_rule(rule) } else { 1 };
+            let number = if by_precedence { cache.number_for_rule(rule) } else { 1 };
             leases.iter().for_each(|lease| transaction.delete(rule, *lease));
             transaction.insert(rule, lease, number);
             Ok(if leases.is_empty() { Outcome::Inserted } else { Outcome::Refreshed })
@@ -134,18 +134,18 @@ impl Firewall {
     /// # Errors
     /// The kernel may still have it: see [`FirewallError`].
     pub fn delete(&mut self, rule: &Rule) -> Result<Outcome, FirewallError> {
-        let as_rule = self.change(rule.family(), Trust::Kernel, |kept, transaction| {
-            let leases = kept.leases(rule);
+        let as_rule = self.change(rule.family(), Plan::FromKernel, |cache, transaction| {
+            let leases = cache.leases(rule);
             leases.iter().for_each(|lease| transaction.delete(rule, *lease));
             if leases.is_empty() { Outcome::Absent } else { Outcome::Deleted }
         })?;
-        let set = Set::of(rule);
+        let set = SetKey::of(rule);
         if !self.use_sets || !self.has_own_set(&set)? {
             return Ok(as_rule);
         }
         match self.sets()?.delete(&set.name(), &set_key::element(rule))? {
-            Entered::Done => Ok(Outcome::Deleted),
-            Entered::Already | Entered::Full | Entered::NoSet => Ok(as_rule),
+            EntryResult::Done => Ok(Outcome::Deleted),
+            EntryResult::Already | EntryResult::Full | EntryResult::NoSet => Ok(as_rule),
         }
     }
 
@@ -156,19 +156,19 @@ impl Firewall {
     /// See [`FirewallError`]; where a set has no room nothing has been changed.
     pub fn insert_all(
         &mut self,
-        place: &Place,
+        scope: &Scope,
         list: &[Network],
         lease: Lease,
         now: SystemTime,
-    ) -> Result<Count, FirewallError> {
-        let batches = self.batches(place, list)?;
+    ) -> Result<ListResult, FirewallError> {
+        let batches = self.batches(scope, list)?;
         if self.use_sets {
             entries::timeout(lease, now)?;
             batches.iter().try_for_each(|batch| self.check_room(batch))?;
         } else {
             batches.iter().try_for_each(|batch| self.check_rules(batch))?;
         }
-        let mut total = Count::default();
+        let mut total = ListResult::default();
         for batch in &batches {
             total.add(match self.use_sets {
                 true => self.insert_entries(batch, lease, now)?,
@@ -185,16 +185,16 @@ impl Firewall {
     /// See [`FirewallError`].
     pub fn delete_all(
         &mut self,
-        place: &Place,
+        scope: &Scope,
         list: &[Network],
         now: SystemTime,
-    ) -> Result<Count, FirewallError> {
-        let mut total = Count::default();
-        for batch in &self.batches(place, list)? {
+    ) -> Result<ListResult, FirewallError> {
+        let mut total = ListResult::default();
+        for batch in &self.batches(scope, list)? {
             let as_rules = self.delete_rules(batch)?;
             let in_set = self.use_sets && self.has_own_set(&batch.set)?;
             total.add(match in_set {
-                true => self.change_entries(batch, Wish::Delete, &as_rules, now)?,
+                true => self.change_entries(batch, ListOp::Delete, &as_rules, now)?,
                 false => batch.count(as_rules.len()),
             });
         }
@@ -230,8 +230,8 @@ impl Firewall {
     ) -> Result<Vec<Rule>, FirewallError> {
         let (mut removed, mut failed) = (Vec::new(), None);
         for family in self.families() {
-            let swept = self.change(family, Trust::Sweep, |kept, transaction| {
-                let due = kept.find(|_, lease| lease.is_due(now)).into_iter().skip(pass_over).take(most);
+            let swept = self.change(family, Plan::InBackground, |cache, transaction| {
+                let due = cache.find(|_, lease| lease.is_due(now)).into_iter().skip(pass_over).take(most);
                 due.map(|(rule, lease)| {
                     transaction.delete(rule, lease);
                     rule.clone()
@@ -252,7 +252,7 @@ impl Firewall {
 
     /// When the next rule is due, as far as rfw has read the tables.
     pub fn next_due(&self) -> Option<Moment> {
-        self.tables.iter().flat_map(|table| table.kept().all_leases()).filter_map(Lease::end).min()
+        self.tables.iter().flat_map(|table| table.cache().all_leases()).filter_map(Lease::end).min()
     }
 
     /// Brings the tables into line with the white list: its networks alone may
@@ -292,9 +292,9 @@ impl Firewall {
         list: &WhiteList,
     ) -> Result<Vec<(Rule, Lease)>, FirewallError> {
         let wanted = guards(port, list, family);
-        self.change(family, Trust::Kernel, |kept, transaction| {
-            replace_guards(kept, transaction, &wanted);
-            let conflicts = kept.find(|rule, _| list.conflict(rule).is_some());
+        self.change(family, Plan::FromKernel, |cache, transaction| {
+            replace_guards(cache, transaction, &wanted);
+            let conflicts = cache.find(|rule, _| list.conflict(rule).is_some());
             let remove = conflicts.into_iter().map(|(rule, lease)| {
                 transaction.delete(rule, lease);
                 (rule.clone(), lease)
@@ -309,9 +309,9 @@ impl Firewall {
         let Some((port, list)) = self.guarded.clone() else { return };
         for (family, removed) in guarded {
             let before = guards(Some(port), &list, *family);
-            let taken_back = self.change(*family, Trust::Kernel, |kept, transaction| {
-                replace_guards(kept, transaction, &before);
-                let removed = removed.iter().rev().filter(|(rule, _)| kept.leases(rule).is_empty());
+            let taken_back = self.change(*family, Plan::FromKernel, |cache, transaction| {
+                replace_guards(cache, transaction, &before);
+                let removed = removed.iter().rev().filter(|(rule, _)| cache.leases(rule).is_empty());
                 removed.for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
             });
             if let Err(error) = taken_back {
@@ -340,14 +340,14 @@ impl Firewall {
         self.table(family)?.refresh()?;
         if let Some((port, list)) = self.guarded.clone() {
             let wanted = guards(Some(port), &list, family);
-            if !self.table(family)?.kept().is_guarded(&wanted) {
+            if !self.table(family)?.cache().is_guarded(&wanted) {
                 log::warn!("the rules that guard port {port} on {family} are not as they were: put back");
-                self.change(family, Trust::Kernel, |kept, transaction| {
-                    replace_guards(kept, transaction, &wanted);
+                self.change(family, Plan::FromKernel, |cache, transaction| {
+                    replace_guards(cache, transaction, &wanted);
                 })?;
             }
         }
-        let known: Vec<Set> = self.known.iter().filter(|set| set.family() == family).cloned().collect();
+        let known: Vec<SetKey> = self.known.iter().filter(|set| set.family() == family).cloned().collect();
         known.iter().try_for_each(|set| self.link_if_used(set))
     }
 
@@ -367,12 +367,12 @@ impl Firewall {
             for set in self.linked_sets().iter().filter(|set| set.family() == family) {
                 count += self.sets()?.own_size(set)?.unwrap_or_default();
             }
-            count += self.change(family, Trust::Kernel, |kept, transaction| {
-                let rules = kept.find(|_, _| true);
+            count += self.change(family, Plan::FromKernel, |cache, transaction| {
+                let rules = cache.find(|_, _| true);
                 rules.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
-                kept.rules_of_sets().for_each(|set| transaction.delete_set(set));
-                kept.guards().iter().for_each(|guard| transaction.delete_guard(*guard));
-                rules.len() + kept.guards().len()
+                cache.rules_of_sets().for_each(|set| transaction.delete_set(set));
+                cache.guards().iter().for_each(|guard| transaction.delete_guard(*guard));
+                rules.len() + cache.guards().len()
             })?;
         }
         count += self.clear_away(true)?;
@@ -397,11 +397,11 @@ impl Firewall {
     fn change<T>(
         &mut self,
         family: Family,
-        trust: Trust,
-        plan: impl Fn(&Kept, &mut Transaction) -> T,
+        plan_from: Plan,
+        plan: impl Fn(&RuleCache, &mut Transaction) -> T,
     ) -> Result<T, FirewallError> {
         let table = self.table(family)?;
-        let outcome = table.change(trust, plan);
+        let outcome = table.change(plan_from, plan);
         if let Some((before, after)) = table.take_own_change() {
             let others = self.tables.iter_mut().filter(|table| table.family() != family);
             others.for_each(|table| table.note_change(before, after));
@@ -411,7 +411,7 @@ impl Firewall {
 
     /// Once says that sets are better for so many rules.
     fn say_if_many(&mut self) {
-        let rules: usize = self.tables.iter().map(|table| table.kept().len()).sum();
+        let rules: usize = self.tables.iter().map(|table| table.cache().len()).sum();
         if !self.use_sets && !self.said_many && rules > MANY_RULES {
             self.said_many = true;
             log::warn!(
@@ -429,17 +429,17 @@ fn guards(port: Option<u16>, list: &WhiteList, family: Family) -> Vec<Guard> {
 }
 
 /// Plans the rules that guard a port in place of those there are.
-fn replace_guards(kept: &Kept, transaction: &mut Transaction, wanted: &[Guard]) {
-    kept.guards().iter().for_each(|guard| transaction.delete_guard(*guard));
+fn replace_guards(cache: &RuleCache, transaction: &mut Transaction, wanted: &[Guard]) {
+    cache.guards().iter().for_each(|guard| transaction.delete_guard(*guard));
     transaction.insert_guards(wanted);
 }
 
 /// Addresses in rules.
 impl Firewall {
-    fn insert_rules(&mut self, batch: &Batch, lease: Lease) -> Result<Count, FirewallError> {
+    fn insert_rules(&mut self, batch: &Batch, lease: Lease) -> Result<ListResult, FirewallError> {
         self.check_rules(batch)?;
-        self.change(batch.set.family(), Trust::Memory, |kept, transaction| {
-            let present = batch.delete_present(kept, transaction).len();
+        self.change(batch.set.family(), Plan::FromCache, |cache, transaction| {
+            let present = batch.delete_present(cache, transaction).len();
             batch.rules().for_each(|rule| transaction.insert(&rule, lease, 1));
             batch.count(present)
         })
@@ -451,9 +451,9 @@ impl Firewall {
         if batch.networks.len() > rules_max {
             return Err(FirewallError::TooManyRules(rules_max));
         }
-        self.change(batch.set.family(), Trust::Memory, |kept, _| {
-            let more = batch.networks.len().saturating_sub(batch.present(kept).len());
-            match kept.len().saturating_add(more) > rules_max && more > 0 {
+        self.change(batch.set.family(), Plan::FromCache, |cache, _| {
+            let more = batch.networks.len().saturating_sub(batch.present(cache).len());
+            match cache.len().saturating_add(more) > rules_max && more > 0 {
                 true => Err(FirewallError::TooManyRules(rules_max)),
                 false => Ok(()),
             }
@@ -462,12 +462,12 @@ impl Firewall {
 
     /// Deletes those of a batch that are rules, and gives them.
     fn delete_rules(&mut self, batch: &Batch) -> Result<HashSet<Network>, FirewallError> {
-        self.change(batch.set.family(), Trust::Kernel, |kept, transaction| {
-            batch.delete_present(kept, transaction)
+        self.change(batch.set.family(), Plan::FromKernel, |cache, transaction| {
+            batch.delete_present(cache, transaction)
         })
     }
 
-    fn batches(&self, place: &Place, list: &[Network]) -> Result<Vec<Batch>, FirewallError> {
+    fn batches(&self, scope: &Scope, list: &[Network]) -> Result<Vec<Batch>, FirewallError> {
         let mut batches = Vec::new();
         for family in [Family::V4, Family::V6] {
             let networks: HashSet<Network> = list.iter().copied().filter(|n| n.family() == family).collect();
@@ -477,7 +477,7 @@ impl Firewall {
             if !self.families().contains(&family) {
                 return Err(FirewallError::NoFamily(family));
             }
-            batches.push(Batch::new(place, family, networks));
+            batches.push(Batch::new(scope, family, networks));
         }
         Ok(batches)
     }
@@ -486,42 +486,42 @@ impl Firewall {
 /// The addresses of one family in a list.
 struct Batch {
     /// The set that holds them, where addresses are kept in sets.
-    set: Set,
+    set: SetKey,
     networks: HashSet<Network>,
 }
 
 impl Batch {
-    fn new(place: &Place, family: Family, networks: HashSet<Network>) -> Batch {
-        let side = match place.chain() {
+    fn new(scope: &Scope, family: Family, networks: HashSet<Network>) -> Batch {
+        let side = match scope.chain() {
             Chain::Output => Side::Destination,
             Chain::Input | Chain::Forward => Side::Source,
         };
-        Batch { set: Set::new(family, place.clone(), side), networks }
+        Batch { set: SetKey::new(family, scope.clone(), side), networks }
     }
 
     /// The rules that they make.
     fn rules(&self) -> impl Iterator<Item = Rule> {
-        self.networks.iter().filter_map(|network| self.set.place().clone().rule(*network).ok())
+        self.networks.iter().filter_map(|network| self.set.scope().clone().rule(*network).ok())
     }
 
     /// Those that are there as rules.
-    fn present<'a>(&self, kept: &'a Kept) -> Vec<(&'a Rule, Lease)> {
-        kept.find(|rule, _| {
-            rule.place() == self.set.place()
+    fn present<'a>(&self, cache: &'a RuleCache) -> Vec<(&'a Rule, Lease)> {
+        cache.find(|rule, _| {
+            rule.scope() == self.set.scope()
                 && rule.networks().all(|network| self.networks.contains(network))
-                && Set::of(rule) == self.set
+                && SetKey::of(rule) == self.set
         })
     }
 
     /// Deletes those that are there, and gives them.
-    fn delete_present(&self, kept: &Kept, transaction: &mut Transaction) -> HashSet<Network> {
-        let present = self.present(kept);
+    fn delete_present(&self, cache: &RuleCache, transaction: &mut Transaction) -> HashSet<Network> {
+        let present = self.present(cache);
         present.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
         present.iter().flat_map(|(rule, _)| rule.networks().copied()).collect()
     }
 
-    fn count(&self, present: usize) -> Count {
-        Count { present, absent: self.networks.len().saturating_sub(present) }
+    fn count(&self, present: usize) -> ListResult {
+        ListResult { present, absent: self.networks.len().saturating_sub(present) }
     }
 }
 
@@ -529,7 +529,7 @@ impl Batch {
 #[derive(Debug)]
 pub enum FirewallError {
     /// A tool failed.
-    Tool(ToolError),
+    Program(ProgramError),
     /// This host has no packet filter for that family.
     NoFamily(Family),
     /// There are entries of sets, and no ipset to read them.
@@ -552,27 +552,27 @@ impl FirewallError {
     /// Whether the same request may succeed in a moment: another program holds the lock
     /// of the tables, keeps changing them, or hangs.
     pub fn is_temporary(&self) -> bool {
-        let contended = |error: &ToolError| {
-            matches!(error, ToolError::Locked(_) | ToolError::Restless | ToolError::TimedOut(..))
+        let contended = |error: &ProgramError| {
+            matches!(error, ProgramError::Locked(_) | ProgramError::Contended | ProgramError::TimedOut(..))
         };
         match self {
             FirewallError::Busy => true,
-            FirewallError::Tool(error) => contended(error),
+            FirewallError::Program(error) => contended(error),
             _ => false,
         }
     }
 }
 
-impl From<ToolError> for FirewallError {
-    fn from(error: ToolError) -> FirewallError {
-        FirewallError::Tool(error)
+impl From<ProgramError> for FirewallError {
+    fn from(error: ProgramError) -> FirewallError {
+        FirewallError::Program(error)
     }
 }
 
 impl fmt::Display for FirewallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FirewallError::Tool(error) => error.fmt(f),
+            FirewallError::Program(error) => error.fmt(f),
             FirewallError::NoFamily(family) => write!(f, "{family} is not available on this host"),
             FirewallError::NoSets => f.write_str("the tables use sets of rfw, but ipset is not installed"),
             FirewallError::Full(most) => {

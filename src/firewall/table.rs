@@ -6,14 +6,14 @@
 //! ([`crate::kernel::generation`]). With iptables-legacy nothing does: there a plan is made
 //! on memory only where the transaction itself fails if memory is wrong.
 
-use crate::kernel::coprocess::{Acknowledgement, Resident};
+use crate::kernel::coprocess::{Coprocess, Sentinel};
 use crate::kernel::generation;
 use crate::kernel::iptables::{Change, End, Guard, Line, Owner, Reading, Transaction};
-use crate::kernel::program::{Lines, Tool, ToolError};
-use crate::kernel::set_key::Set;
+use crate::kernel::program::{Lines, Program, ProgramError};
+use crate::kernel::set_key::SetKey;
 use crate::rule::lease::Lease;
 use crate::rule::network::Family;
-use crate::rule::{Chain, Place, Rule, Target};
+use crate::rule::{Chain, Rule, Scope, Target};
 use crate::stop_signal::StopSignal;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::iter;
@@ -31,15 +31,14 @@ const RESTORE: [&str; 3] = ["--noflush", "--wait=5", "--verbose"];
 const RESTORE_LATER: [&str; 3] = ["--noflush", "--wait=1", "--verbose"];
 
 /// A comment, which iptables-restore repeats when all before it is committed.
-const COMMITTED: Acknowledgement =
-    Acknowledgement { ask: "# rfw: committed", answer: "rfw: committed", goes_on: false };
+const COMMITTED: Sentinel = Sentinel { ask: "# rfw: committed", answer: "rfw: committed", goes_on: false };
 
 /// The commands of one family: `iptables-save` and `iptables-restore`, or those of
 /// a variant such as `iptables-legacy`.
 #[derive(Debug, Clone)]
 pub struct Commands {
-    save: Tool,
-    restore: Tool,
+    save: Program,
+    restore: Program,
     nft: bool,
 }
 
@@ -49,12 +48,12 @@ impl Commands {
     ///
     /// # Errors
     /// One of the three is not there, or fails, or the table can't be read whole.
-    pub fn find(command: &Path, family: Family, stop: &StopSignal) -> Result<Commands, ToolError> {
-        Tool::find(command, stop)?;
+    pub fn find(command: &Path, family: Family, stop: &StopSignal) -> Result<Commands, ProgramError> {
+        Program::find(command, stop)?;
         let companion = |suffix: &str| {
             let mut name = command.as_os_str().to_owned();
             name.push(suffix);
-            Tool::find(Path::new(&name), stop)
+            Program::find(Path::new(&name), stop)
         };
         let (save, restore) = (companion("-save")?, companion("-restore")?);
         let nft = restore.run(&["--version"])?.iter().any(|line| line.contains("nf_tables"));
@@ -68,7 +67,7 @@ impl Commands {
     ///
     /// # Errors
     /// It can't be started.
-    pub fn read(&self, family: Family) -> Result<Rules, ToolError> {
+    pub fn read(&self, family: Family) -> Result<Rules, ProgramError> {
         let lines = self.save.lines(&["-c", "-t", "filter"])?;
         Ok(Rules { lines, reading: Reading::new(family), family, nft: self.nft })
     }
@@ -87,7 +86,7 @@ impl Rules {
     ///
     /// # Errors
     /// The tool failed, or it did not print the whole table.
-    pub fn next_rule(&mut self) -> Result<Option<Line>, ToolError> {
+    pub fn next_rule(&mut self) -> Result<Option<Line>, ProgramError> {
         loop {
             let read = match self.lines.next_line() {
                 Ok(Some(line)) => self.reading.line(&line),
@@ -98,7 +97,7 @@ impl Rules {
                     Err(why) => Err(why),
                 },
                 // What it said is why it did not go on with a table that it had begun.
-                Err(ToolError::Failed(_, status, words)) if self.reading.has_begun() => {
+                Err(ProgramError::Failed(_, status, words)) if self.reading.has_begun() => {
                     let status = status.map(|status| format!("{status}: ")).unwrap_or_default();
                     Err(format!("{status}{words}"))
                 }
@@ -118,7 +117,7 @@ impl Rules {
         self.nft && generation::has_filter_table(self.family) == Some(false)
     }
 
-    fn unreadable(&self, why: String) -> ToolError {
+    fn unreadable(&self, why: String) -> ProgramError {
         let remedy = match (self.nft, self.family) {
             (false, _) => "run it by hand to see what is wrong".to_owned(),
             (true, family) => {
@@ -129,29 +128,30 @@ impl Rules {
                 )
             }
         };
-        ToolError::Unreadable(self.lines.command_line(), why, remedy)
+        ProgramError::Unreadable(self.lines.command_line(), why, remedy)
     }
 }
 
-/// Whether a plan may rest on what was read last.
+/// What a change may be planned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
-    /// Yes: where it is wrong, the transaction fails.
-    Memory,
-    /// No: nothing but the kernel tells.
-    Kernel,
-    /// Yes, and nobody waits for it: somebody else's lock is not waited for.
-    Sweep,
+pub enum Plan {
+    /// The cache: where it is wrong, the transaction fails.
+    FromCache,
+    /// A fresh reading, unless the cache is known to be what the kernel holds.
+    FromKernel,
+    /// The cache, and nobody waits for the change: the lock of the tables, where
+    /// another program holds it, is not waited for.
+    InBackground,
 }
 
 /// The filter table of one family.
 pub struct Table {
     family: Family,
     commands: Commands,
-    restore: Resident,
+    restore: Coprocess,
     /// Only used, and so only started, with iptables-legacy.
-    restore_later: Resident,
-    kept: Kept,
+    restore_later: Coprocess,
+    cache: RuleCache,
     /// The generation that `kept` is of.
     generation: Option<u32>,
     /// Whether `kept` has been read, and no transaction has failed since.
@@ -165,14 +165,14 @@ pub struct Table {
 impl Table {
     /// A table, not yet read.
     pub fn new(family: Family, commands: Commands) -> Table {
-        let resident = |arguments| Resident::new(commands.restore.clone(), arguments, COMMITTED);
+        let resident = |arguments| Coprocess::new(commands.restore.clone(), arguments, COMMITTED);
         let (restore, restore_later) = (resident(&RESTORE), resident(&RESTORE_LATER));
         Table {
             family,
             commands,
             restore,
             restore_later,
-            kept: Kept::default(),
+            cache: RuleCache::default(),
             generation: None,
             read: false,
             own_change: None,
@@ -186,8 +186,8 @@ impl Table {
     }
 
     /// What rfw keeps in it, as last read or changed.
-    pub fn kept(&self) -> &Kept {
-        &self.kept
+    pub fn cache(&self) -> &RuleCache {
+        &self.cache
     }
 
     /// The commands that read it.
@@ -199,13 +199,13 @@ impl Table {
     ///
     /// # Errors
     /// The table can't be read.
-    pub fn refresh(&mut self) -> Result<(), ToolError> {
+    pub fn refresh(&mut self) -> Result<(), ProgramError> {
         let now = self.now();
         if !(self.read && now.is_some() && now == self.generation) {
             self.read = false;
-            let kept = self.commands.read(self.family).and_then(Kept::read);
-            self.say_if_unreadable(kept.as_ref().err());
-            self.kept = kept?;
+            let cache = self.commands.read(self.family).and_then(RuleCache::read);
+            self.say_if_unreadable(cache.as_ref().err());
+            self.cache = cache?;
             // What changes while it is read has another generation.
             (self.generation, self.read) = (now, true);
         }
@@ -213,9 +213,9 @@ impl Table {
     }
 
     /// Says once that the table can't be read whole, and once that it can be again.
-    fn say_if_unreadable(&mut self, error: Option<&ToolError>) {
+    fn say_if_unreadable(&mut self, error: Option<&ProgramError>) {
         match (error, &self.unreadable) {
-            (Some(error @ ToolError::Unreadable(..)), said) => {
+            (Some(error @ ProgramError::Unreadable(..)), said) => {
                 let words = error.to_string();
                 if said.as_ref() != Some(&words) {
                     log::error!("the table of {}: {words}", self.family);
@@ -239,25 +239,25 @@ impl Table {
     ///
     /// # Errors
     /// The table can't be read.
-    pub fn has_set(&mut self, set: &Set) -> Result<bool, ToolError> {
-        let known = self.kept.sets.contains_key(set);
+    pub fn has_set(&mut self, set: &SetKey) -> Result<bool, ProgramError> {
+        let known = self.cache.sets.contains_key(set);
         if self.read && known && self.now().is_none() {
             match self.check_set(set) {
                 Ok(()) => return Ok(true),
-                Err(ToolError::Failed(..)) => self.read = false,
+                Err(ProgramError::Failed(..)) => self.read = false,
                 Err(error) => return Err(error),
             }
         }
         match self.refresh() {
             // A rule that was known to be there can be asked for without reading.
-            Err(ToolError::Unreadable(..)) if known && self.check_set(set).is_ok() => Ok(true),
-            result => result.map(|()| self.kept.sets.contains_key(set)),
+            Err(ProgramError::Unreadable(..)) if known && self.check_set(set).is_ok() => Ok(true),
+            result => result.map(|()| self.cache.sets.contains_key(set)),
         }
     }
 
     /// Has the kernel say whether the rule of a set is there: a transaction that checks
     /// for it fails if it is not.
-    fn check_set(&mut self, set: &Set) -> Result<(), ToolError> {
+    fn check_set(&mut self, set: &SetKey) -> Result<(), ProgramError> {
         let mut check = Transaction::default();
         check.check_set(set);
         match self.restore.transact(&check.script()) {
@@ -273,16 +273,16 @@ impl Table {
     /// The table can't be read or changed.
     pub fn change<T>(
         &mut self,
-        trust: Trust,
-        plan: impl Fn(&Kept, &mut Transaction) -> T,
-    ) -> Result<T, ToolError> {
-        let mut failed: Option<(Transaction, ToolError)> = None;
+        plan_from: Plan,
+        plan: impl Fn(&RuleCache, &mut Transaction) -> T,
+    ) -> Result<T, ProgramError> {
+        let mut failed: Option<(Transaction, ProgramError)> = None;
         for attempt in 0..ATTEMPTS {
-            if attempt > 0 || trust == Trust::Kernel || !self.read || self.now() != self.generation {
+            if attempt > 0 || plan_from == Plan::FromKernel || !self.read || self.now() != self.generation {
                 self.refresh()?;
             }
             let mut transaction = Transaction::default();
-            let outcome = plan(&self.kept, &mut transaction);
+            let outcome = plan(&self.cache, &mut transaction);
             match failed {
                 // A tool that was cut short is tried once more, on what is there now.
                 Some((before, error)) if before == transaction && (attempt > 1 || !error.is_cut_short()) => {
@@ -291,19 +291,19 @@ impl Table {
                 _ if transaction.changes().is_empty() => return Ok(outcome),
                 _ => {}
             }
-            match self.commit(&transaction, trust) {
+            match self.commit(&transaction, plan_from) {
                 Ok(()) => return Ok(outcome),
-                Err(error @ ToolError::Failed(..)) => failed = Some((transaction, error)),
+                Err(error @ ProgramError::Failed(..)) => failed = Some((transaction, error)),
                 Err(error) => return Err(error),
             }
         }
-        Err(failed.map_or(ToolError::Restless, |(_, error)| error))
+        Err(failed.map_or(ProgramError::Contended, |(_, error)| error))
     }
 
     /// Has the kernel make a transaction, and remembers what it did.
-    fn commit(&mut self, transaction: &Transaction, trust: Trust) -> Result<(), ToolError> {
-        let restore = match trust {
-            Trust::Sweep if !self.commands.nft => &mut self.restore_later,
+    fn commit(&mut self, transaction: &Transaction, plan_from: Plan) -> Result<(), ProgramError> {
+        let restore = match plan_from {
+            Plan::InBackground if !self.commands.nft => &mut self.restore_later,
             _ => &mut self.restore,
         };
         let committed = restore.transact(&transaction.script());
@@ -313,7 +313,7 @@ impl Table {
         self.read = committed.is_ok() && now == ours;
         self.own_change = self.generation.zip(now).filter(|_| self.read);
         if committed.is_ok() {
-            self.kept.apply(transaction);
+            self.cache.apply(transaction);
         }
         self.generation = now;
         committed
@@ -339,13 +339,13 @@ impl Table {
 
 /// What rfw keeps in a table.
 #[derive(Default)]
-pub struct Kept {
-    rules: HashMap<Rule, Vec<Copy>>,
+pub struct RuleCache {
+    rules: HashMap<Rule, Vec<CachedRule>>,
     /// The rules that guard rfw's port, in the order of the table.
     guards: VecDeque<Guard>,
     /// The sets that rules look packets up in, and how many do: other programs may
     /// have made a second.
-    sets: BTreeMap<Set, usize>,
+    sets: BTreeMap<SetKey, usize>,
     /// The number and position of the last rule of a chain by which rfw lets packets
     /// pass.
     last_accept: BTreeMap<Chain, (usize, i64)>,
@@ -354,14 +354,14 @@ pub struct Kept {
 }
 
 /// One of the copies of a rule; other programs may have made a second.
-struct Copy {
+struct CachedRule {
     lease: Lease,
     position: i64,
 }
 
-impl Kept {
-    fn read(mut rules: Rules) -> Result<Kept, ToolError> {
-        let mut kept = Kept::default();
+impl RuleCache {
+    fn read(mut rules: Rules) -> Result<RuleCache, ProgramError> {
+        let mut cache = RuleCache::default();
         let mut numbers: HashMap<String, usize> = HashMap::new();
         let mut position = 0;
         while let Some(line) = rules.next_rule()? {
@@ -370,23 +370,23 @@ impl Kept {
             position += 1;
             match line.owner {
                 Owner::Rfw(rule, lease) => {
-                    kept.note_accept(rule.place(), *number, position);
-                    kept.rules.entry(rule).or_default().push(Copy { lease, position });
+                    cache.note_accept(rule.scope(), *number, position);
+                    cache.rules.entry(rule).or_default().push(CachedRule { lease, position });
                 }
                 Owner::Set(set) => {
-                    kept.note_accept(set.place(), *number, position);
-                    *kept.sets.entry(set).or_default() += 1;
+                    cache.note_accept(set.scope(), *number, position);
+                    *cache.sets.entry(set).or_default() += 1;
                 }
-                Owner::Guard(guard) => kept.guards.push_back(guard),
+                Owner::Guard(guard) => cache.guards.push_back(guard),
                 Owner::Other => {}
             }
         }
-        Ok(kept)
+        Ok(cache)
     }
 
-    fn note_accept(&mut self, place: &Place, number: usize, position: i64) {
-        if place.target() == Target::Accept {
-            self.last_accept.insert(place.chain(), (number, position));
+    fn note_accept(&mut self, scope: &Scope, number: usize, position: i64) {
+        if scope.target() == Target::Accept {
+            self.last_accept.insert(scope.chain(), (number, position));
         }
     }
 
@@ -397,7 +397,7 @@ impl Kept {
             match change {
                 Change::Insert(rule, lease, _) => {
                     self.top -= 1;
-                    let copy = Copy { lease: *lease, position: self.top };
+                    let copy = CachedRule { lease: *lease, position: self.top };
                     self.rules.entry(rule.clone()).or_default().push(copy);
                 }
                 Change::Delete(rule, lease) => {
@@ -416,7 +416,7 @@ impl Kept {
                     self.sets.retain(|_, copies| *copies > 0);
                 }
                 Change::InsertGuard(guard) => self.guards.push_front(*guard),
-                Change::DeleteGuard(guard) => self.guards.retain(|kept| kept != guard),
+                Change::DeleteGuard(guard) => self.guards.retain(|cache| cache != guard),
                 Change::CheckSet(_) => {}
             }
         }
@@ -461,29 +461,29 @@ impl Kept {
     }
 
     /// The sets that have a rule.
-    pub fn sets(&self) -> impl Iterator<Item = &Set> {
+    pub fn sets(&self) -> impl Iterator<Item = &SetKey> {
         self.sets.keys()
     }
 
     /// The same, each as often as it has a rule.
-    pub fn rules_of_sets(&self) -> impl Iterator<Item = &Set> {
+    pub fn rules_of_sets(&self) -> impl Iterator<Item = &SetKey> {
         self.sets.iter().flat_map(|(set, copies)| iter::repeat_n(set, *copies))
     }
 
     /// The number at which the rule of a set goes in where an exception wins over a
     /// block: ACCEPT in front, the others behind the last ACCEPT of rfw.
-    pub fn number_for(&self, place: &Place) -> usize {
-        self.number_behind_exceptions(place, &[])
+    pub fn number_for(&self, scope: &Scope) -> usize {
+        self.number_behind_exceptions(scope, &[])
     }
 
     /// The same for a rule, once all copies of it have been deleted.
     pub fn number_for_rule(&self, rule: &Rule) -> usize {
         let copies = self.rules.get(rule).map(Vec::as_slice);
-        self.number_behind_exceptions(rule.place(), copies.unwrap_or_default())
+        self.number_behind_exceptions(rule.scope(), copies.unwrap_or_default())
     }
 
-    fn number_behind_exceptions(&self, place: &Place, deleted: &[Copy]) -> usize {
-        match (place.target(), self.last_accept.get(&place.chain())) {
+    fn number_behind_exceptions(&self, scope: &Scope, deleted: &[CachedRule]) -> usize {
+        match (scope.target(), self.last_accept.get(&scope.chain())) {
             (Target::Accept, _) | (_, None) => 1,
             (Target::Reject | Target::Drop, Some((number, position))) => {
                 let before = deleted.iter().filter(|copy| copy.position < *position).count();

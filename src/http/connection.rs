@@ -21,13 +21,13 @@ const LINGER_MAX: usize = 20 << 20;
 /// A connection, ready for requests.
 pub enum Connection {
     /// HTTP.
-    Plain(Timed),
+    Plain(DeadlineStream),
     /// HTTP over TLS.
-    Tls(Box<StreamOwned<ServerConnection, Timed>>),
+    Tls(Box<StreamOwned<ServerConnection, DeadlineStream>>),
 }
 
 /// A socket with a deadline.
-pub struct Timed {
+pub struct DeadlineStream {
     socket: TcpStream,
     deadline: Instant,
     stop: StopSignal,
@@ -39,7 +39,7 @@ impl Connection {
     /// # Errors
     /// The socket's.
     pub fn plain(socket: TcpStream, deadline: Instant, stop: &StopSignal) -> io::Result<Connection> {
-        Ok(Connection::Plain(Timed::new(socket, deadline, stop)?))
+        Ok(Connection::Plain(DeadlineStream::new(socket, deadline, stop)?))
     }
 
     /// A connection on which the TLS handshake is done before the deadline.
@@ -52,7 +52,7 @@ impl Connection {
         stop: &StopSignal,
         config: &Arc<ServerConfig>,
     ) -> io::Result<Connection> {
-        let mut socket = Timed::new(socket, deadline, stop)?;
+        let mut socket = DeadlineStream::new(socket, deadline, stop)?;
         let mut tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut socket)?;
@@ -95,7 +95,7 @@ impl Connection {
         }
     }
 
-    fn timed(&mut self) -> &mut Timed {
+    fn timed(&mut self) -> &mut DeadlineStream {
         match self {
             Connection::Plain(timed) => timed,
             Connection::Tls(tls) => &mut tls.sock,
@@ -137,11 +137,11 @@ impl Write for Connection {
     }
 }
 
-impl Timed {
-    fn new(socket: TcpStream, deadline: Instant, stop: &StopSignal) -> io::Result<Timed> {
+impl DeadlineStream {
+    fn new(socket: TcpStream, deadline: Instant, stop: &StopSignal) -> io::Result<DeadlineStream> {
         socket.set_nonblocking(false)?;
         socket.set_nodelay(true)?;
-        Ok(Timed { socket, deadline, stop: stop.clone() })
+        Ok(DeadlineStream { socket, deadline, stop: stop.clone() })
     }
 
     /// The time left, which a socket takes for ever if it is zero.
@@ -161,7 +161,7 @@ fn timed_out(error: io::Error) -> io::Error {
     }
 }
 
-impl Read for Timed {
+impl Read for DeadlineStream {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
             self.socket.set_read_timeout(self.left()?)?;
@@ -173,7 +173,7 @@ impl Read for Timed {
     }
 }
 
-impl Write for Timed {
+impl Write for DeadlineStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             self.socket.set_write_timeout(self.left()?)?;

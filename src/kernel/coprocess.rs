@@ -7,7 +7,7 @@
 //! first error, with nothing changed; ipset says what is wrong and goes on. A
 //! process that died or hangs is replaced at the next transaction.
 
-use crate::kernel::program::{Complaint, Owned, Tool, ToolError};
+use crate::kernel::program::{Complaint, KillOnDrop, Program, ProgramError};
 use crate::stop_signal::StopSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -29,7 +29,7 @@ const END_TIME: Duration = Duration::from_secs(1);
 
 /// How a tool is made to say that it has done everything so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Acknowledgement {
+pub struct Sentinel {
     /// The line that asks for it.
     pub ask: &'static str,
     /// What its answer has and nothing else that it prints.
@@ -39,63 +39,64 @@ pub struct Acknowledgement {
 }
 
 /// A tool that is started on first use and then kept.
-pub struct Resident {
-    tool: Tool,
+pub struct Coprocess {
+    program: Program,
     arguments: &'static [&'static str],
-    acknowledgement: Acknowledgement,
+    sentinel: Sentinel,
     process: Option<Process>,
 }
 
-impl Resident {
+impl Coprocess {
     /// A tool that reads transactions from standard input when called so.
-    pub fn new(tool: Tool, arguments: &'static [&'static str], acknowledgement: Acknowledgement) -> Resident {
-        Resident { tool, arguments, acknowledgement, process: None }
+    pub fn new(program: Program, arguments: &'static [&'static str], sentinel: Sentinel) -> Coprocess {
+        Coprocess { program, arguments, sentinel, process: None }
     }
 
     /// Has one transaction done, given as whole lines.
     ///
     /// # Errors
     /// The tool could not do it, and says why; or gives no answer.
-    pub fn transact(&mut self, lines: &str) -> Result<(), ToolError> {
-        log::debug!("{}: {}", self.tool, shown(lines));
+    pub fn transact(&mut self, lines: &str) -> Result<(), ProgramError> {
+        log::debug!("{}: {}", self.program, shown(lines));
         let mut process = match self.process.take().filter(Process::is_fit) {
             Some(process) => process,
             None => self.start()?,
         };
         let limit = ANSWER_TIME + LINE_TIME * u32::try_from(lines.lines().count()).unwrap_or(u32::MAX);
-        let text = format!("{lines}{}\n", self.acknowledgement.ask);
+        let text = format!("{lines}{}\n", self.sentinel.ask);
         let deadline = Instant::now() + limit;
-        let answer = self.acknowledgement.answer;
-        let said = process.converse(text.as_bytes(), answer, self.tool.stop(), deadline);
-        let line = || self.tool.line(self.arguments);
+        let answer = self.sentinel.answer;
+        let said = process.converse(text.as_bytes(), answer, self.program.stop(), deadline);
+        let line = || self.program.line(self.arguments);
         match said {
             Ok(Said::Done(errors)) => {
                 self.process = Some(process);
-                match self.acknowledgement.goes_on && !errors.is_empty() {
-                    true => Err(self.tool.failure(self.arguments, None, &errors)),
+                match self.sentinel.goes_on && !errors.is_empty() {
+                    true => Err(self.program.failure(self.arguments, None, &errors)),
                     false => Ok(()),
                 }
             }
             Ok(Said::Ended(errors)) => Err(match process.end() {
-                Some(status) => self.tool.failure(self.arguments, Some(status), &errors),
-                None => ToolError::TimedOut(line(), END_TIME),
+                Some(status) => self.program.failure(self.arguments, Some(status), &errors),
+                None => ProgramError::TimedOut(line(), END_TIME),
             }),
-            Ok(Said::Nothing) => Err(ToolError::TimedOut(line(), limit)),
-            Err(error) => Err(ToolError::Spawn(line(), error)),
+            Ok(Said::Nothing) => Err(ProgramError::TimedOut(line(), limit)),
+            Err(error) => Err(ProgramError::Spawn(line(), error)),
         }
     }
 
-    fn start(&self) -> Result<Process, ToolError> {
-        let error = |error: io::Error| ToolError::Spawn(self.tool.line(self.arguments), error);
-        let (screen, terminal) = pseudo_terminal().map_err(|errno| error(errno.into()))?;
-        let mut child = Owned(self.tool.start(self.arguments, Stdio::piped(), Stdio::from(terminal))?);
+    fn start(&self) -> Result<Process, ProgramError> {
+        let error = |error: io::Error| ProgramError::Spawn(self.program.line(self.arguments), error);
+        let (leader, follower) = pseudo_terminal().map_err(|errno| error(errno.into()))?;
+        let mut child =
+            KillOnDrop(self.program.start(self.arguments, Stdio::piped(), Stdio::from(follower))?);
         let (Some(stdin), Some(stderr)) = (child.0.stdin.take(), child.0.stderr.take()) else {
             return Err(error(io::ErrorKind::BrokenPipe.into()));
         };
         ioctl_fionbio(&stdin, true).map_err(|errno| error(errno.into()))?;
-        ioctl_fionbio(&screen, true).map_err(|errno| error(errno.into()))?;
+        ioctl_fionbio(&leader, true).map_err(|errno| error(errno.into()))?;
         let complaint = Complaint::new(stderr).map_err(error)?;
-        Ok(Process { child, stdin, screen, complaint })
+        Ok(Process { child, stdin, leader, complaint })
     }
 }
 
@@ -111,12 +112,12 @@ fn shown(lines: &str) -> String {
 
 /// Both ends of a pseudo-terminal: what reads the output, and what it goes to.
 fn pseudo_terminal() -> Result<(OwnedFd, OwnedFd), Errno> {
-    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-    grantpt(&screen)?;
-    unlockpt(&screen)?;
-    let terminal =
-        ioctl_tiocgptpeer(&screen, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-    Ok((screen, terminal))
+    let leader = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&leader)?;
+    unlockpt(&leader)?;
+    let follower =
+        ioctl_tiocgptpeer(&leader, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    Ok((leader, follower))
 }
 
 /// What came of a transaction.
@@ -130,9 +131,9 @@ enum Said {
 }
 
 struct Process {
-    child: Owned,
+    child: KillOnDrop,
     stdin: ChildStdin,
-    screen: OwnedFd,
+    leader: OwnedFd,
     complaint: Complaint,
 }
 
@@ -140,7 +141,7 @@ impl Process {
     /// Whether it is alive and has said nothing since the last transaction.
     fn is_fit(&self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let mut fds = vec![PollFd::new(&self.screen, PollFlags::empty())];
+        let mut fds = vec![PollFd::new(&self.leader, PollFlags::empty())];
         fds.extend(self.complaint.poll_fd());
         matches!(poll(&mut fds, Some(&now)), Ok(0))
     }
@@ -158,9 +159,9 @@ impl Process {
             if !text.is_empty() {
                 text = feed(&mut self.stdin, text)?;
             }
-            let screen = read_part(|bytes| Ok(rustix::io::read(&self.screen, bytes)?))?;
+            let leader = read_part(|bytes| Ok(rustix::io::read(&self.leader, bytes)?))?;
             self.complaint.hear()?;
-            match screen {
+            match leader {
                 Part::End => return Ok(Said::Ended(self.complaint.take())),
                 Part::Nothing => {}
                 Part::Text(part) => {
@@ -177,7 +178,7 @@ impl Process {
 
     /// Sleeps until it has said something, or may be fed; `false` at the deadline.
     fn wait(&self, feed: bool, stop: &StopSignal, deadline: Instant) -> io::Result<bool> {
-        let mut fds = vec![PollFd::new(&self.screen, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.leader, PollFlags::IN)];
         fds.extend(self.complaint.poll_fd());
         fds.extend(feed.then(|| PollFd::new(&self.stdin, PollFlags::OUT)));
         stop.wait(&fds, deadline)
@@ -239,12 +240,12 @@ mod tests {
     use std::path::Path;
 
     /// A shell that does each line and, asked for a sign, gives it.
-    fn shell(goes_on: bool) -> Resident {
-        let acknowledgement = Acknowledgement { ask: "echo the sign", answer: "the sign", goes_on };
-        Resident::new(Tool::find(Path::new("/bin/sh"), &StopSignal::default()).unwrap(), &[], acknowledgement)
+    fn shell(goes_on: bool) -> Coprocess {
+        let sentinel = Sentinel { ask: "echo the sign", answer: "the sign", goes_on };
+        Coprocess::new(Program::find(Path::new("/bin/sh"), &StopSignal::default()).unwrap(), &[], sentinel)
     }
 
-    fn pid(resident: &Resident) -> Option<u32> {
+    fn pid(resident: &Coprocess) -> Option<u32> {
         resident.process.as_ref().map(|process| process.child.0.id())
     }
 
@@ -281,7 +282,7 @@ mod tests {
         let mut shell = shell(false);
         shell.transact("true\n").unwrap();
         let first = pid(&shell).unwrap();
-        Tool::find(Path::new("kill"), &StopSignal::default())
+        Program::find(Path::new("kill"), &StopSignal::default())
             .unwrap()
             .run(&["-9", &first.to_string()])
             .unwrap();

@@ -2,7 +2,7 @@
 //! place, and their entries as one text line each. Nothing here runs a program.
 
 use crate::kernel::Counters;
-use crate::kernel::set_key::{Set, Side};
+use crate::kernel::set_key::{SetKey, Side};
 use crate::rule::lease::{Interval, Lease, Moment};
 use crate::rule::network::Family;
 use std::fmt;
@@ -12,12 +12,12 @@ use std::time::{Duration, SystemTime};
 pub const TIMEOUT_MAX: u64 = crate::rule::lease::SET_LONGEST;
 
 /// The line that makes a set under that name.
-pub fn create(set: &Set, name: &str, maxelem: u32) -> String {
+pub fn create(set: &SetKey, name: &str, maxelem: u32) -> String {
     let (kind, family) = (kind(set), family_name(set.family()));
     format!("create {name} {kind} family {family} timeout 0 counters maxelem {maxelem}")
 }
 
-fn kind(set: &Set) -> &'static str {
+fn kind(set: &SetKey) -> &'static str {
     if set.side() == Side::Both { "hash:net,net" } else { "hash:net" }
 }
 
@@ -63,7 +63,7 @@ impl Header {
     }
 
     /// Whether it is made as rfw makes the set, whatever its name is.
-    pub fn is_like(&self, set: &Set) -> bool {
+    pub fn is_like(&self, set: &SetKey) -> bool {
         self.kind
             .as_ref()
             .is_some_and(|(kind, family)| kind == self::kind(set) && family == family_name(set.family()))
@@ -206,7 +206,7 @@ mod tests {
                 ["Name: rfw4-ids", &kind, "Revision: 7", &header, "References: 1", "Number of entries: 3"];
             Header::parse(&lines).unwrap()
         };
-        let set = Set::named("rfw4-ids").unwrap();
+        let set = SetKey::named("rfw4-ids").unwrap();
         let usual = "hashsize 1024 maxelem 99 timeout 0 counters bucketsize 12 initval 0x4ad8b6a3";
         let golden = [
             ("hash:net", format!("family inet {usual}"), true),
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_no_element_of_a_set_is_no_rule() {
-        let set = Set::of(&rule_of("/drop/input/any/1.2.3.4"));
+        let set = SetKey::of(&rule_of("/drop/input/any/1.2.3.4"));
         for text in ["::1", "1.2.3.4,5.6.7.8", "x", "", "0.0.0.0/0"] {
             assert_eq!(set.rule(text), None, "{text}");
         }

@@ -5,10 +5,10 @@
 //! what rfw would have made. Anything more, anything else, is someone else's.
 
 use crate::kernel::Counters;
-use crate::kernel::set_key::{Set, Side};
+use crate::kernel::set_key::{SetKey, Side};
 use crate::rule::lease::Lease;
 use crate::rule::network::{Family, Network};
-use crate::rule::{Chain, Interface, Place, Rule, Target};
+use crate::rule::{Chain, Interface, Rule, Scope, Target};
 use std::fmt::{self, Write};
 
 /// The comment of the rules that guard rfw's own port.
@@ -34,7 +34,7 @@ pub enum Owner {
     /// A rule that rfw put in for a client.
     Rfw(Rule, Lease),
     /// A rule that looks packets up in a set of rfw.
-    Set(Set),
+    Set(SetKey),
     /// A rule that guards rfw's port.
     Guard(Guard),
     /// Somebody else's.
@@ -271,16 +271,16 @@ impl Options<'_> {
     fn owner(self, chain: Chain, family: Family) -> Option<Owner> {
         let target = self.target?;
         let reject_with = (target == Target::Reject).then_some(reject_with(family));
-        let place = Place::new(target, chain, self.input, self.output).ok()?;
+        let scope = Scope::new(target, chain, self.input, self.output).ok()?;
         match self.set {
             _ if self.reject_with != reject_with => None,
             None => {
-                let rule = Rule::new(place, self.source, self.destination).ok()?;
+                let rule = Rule::new(scope, self.source, self.destination).ok()?;
                 let lease = Lease::from_comment(self.comment?)?;
                 (rule.family() == family).then_some(Owner::Rfw(rule, lease))
             }
             Some((name, side)) => {
-                let set = Set::new(family, place, side);
+                let set = SetKey::new(family, scope, side);
                 let ours = self.comment == Some(SET) && set.name() == name;
                 (ours && self.source.is_none() && self.destination.is_none()).then_some(Owner::Set(set))
             }
@@ -382,11 +382,11 @@ pub enum Change {
     /// Takes a rule out.
     Delete(Rule, Lease),
     /// Puts the rule of a set into its chain, as the one of that number.
-    InsertSet(Set, usize),
+    InsertSet(SetKey, usize),
     /// Takes the rule of a set out.
-    DeleteSet(Set),
+    DeleteSet(SetKey),
     /// Fails unless the rule of a set is there.
-    CheckSet(Set),
+    CheckSet(SetKey),
     /// Puts a rule in front of a chain that guards rfw's port.
     InsertGuard(Guard),
     /// Takes a guard rule out.
@@ -400,17 +400,17 @@ impl Transaction {
     }
 
     /// Puts the rule of a set into its chain, as the one of that number.
-    pub fn insert_set(&mut self, set: &Set, number: usize) {
+    pub fn insert_set(&mut self, set: &SetKey, number: usize) {
         self.0.push(Change::InsertSet(set.clone(), number));
     }
 
     /// Takes the rule of a set out.
-    pub fn delete_set(&mut self, set: &Set) {
+    pub fn delete_set(&mut self, set: &SetKey) {
         self.0.push(Change::DeleteSet(set.clone()));
     }
 
     /// Fails unless the rule of a set is there.
-    pub fn check_set(&mut self, set: &Set) {
+    pub fn check_set(&mut self, set: &SetKey) {
         self.0.push(Change::CheckSet(set.clone()));
     }
 
@@ -461,22 +461,22 @@ impl Transaction {
 fn specification(rule: &Rule, lease: Lease) -> String {
     let networks = [("-s", rule.source()), ("-d", rule.destination())];
     let networks = networks.into_iter().filter_map(|(flag, network)| Some(format!(" {flag} {}", network?)));
-    in_place(rule.place(), &networks.collect::<String>(), &lease.to_string())
+    in_place(rule.scope(), &networks.collect::<String>(), &lease.to_string())
 }
 
 /// The rule that looks packets up in a set.
-fn set_specification(set: &Set) -> String {
+fn set_specification(set: &SetKey) -> String {
     let matches = format!(" -m set --match-set {} {}", set.name(), set.side().direction());
-    in_place(set.place(), &matches, SET)
+    in_place(set.scope(), &matches, SET)
 }
 
-fn in_place(place: &Place, matches: &str, comment: &str) -> String {
-    let interfaces = [("-i", place.input_interface()), ("-o", place.output_interface())];
+fn in_place(scope: &Scope, matches: &str, comment: &str) -> String {
+    let interfaces = [("-i", scope.input_interface()), ("-o", scope.output_interface())];
     let interfaces = interfaces
         .into_iter()
         .filter_map(|(flag, interface)| Some(format!(" {flag} {}", interface?.pattern())));
     let interfaces: String = interfaces.collect();
-    let (chain, target) = (place.chain().name(), place.target().name());
+    let (chain, target) = (scope.chain().name(), scope.target().name());
     format!("{chain}{matches}{interfaces} -m comment --comment \"{comment}\" -j {target}")
 }
 
@@ -609,8 +609,8 @@ mod tests {
 
     #[test]
     fn a_transaction_is_a_script_of_iptables_restore() {
-        let rule = Place::input(Target::Drop, None).rule("11.22.33.44".parse().unwrap()).unwrap();
-        let set = Set::of(&rule);
+        let rule = Scope::input(Target::Drop, None).rule("11.22.33.44".parse().unwrap()).unwrap();
+        let set = SetKey::of(&rule);
         let mut transaction = Transaction::default();
         assert!(transaction.changes().is_empty());
         transaction.delete(&rule, Lease::Permanent);
@@ -655,9 +655,9 @@ mod tests {
         (target, networks, interface(), interface(), 0..3).prop_filter_map(
             "unspecified address",
             |(target, (a, b), i, o, chain)| match chain {
-                0 => Place::input(target, i).rule(a).ok(),
-                1 => Place::output(target, o).rule(a).ok(),
-                _ => Rule::new(Place::forward(target, i, o), b, Some(a)).ok(),
+                0 => Scope::input(target, i).rule(a).ok(),
+                1 => Scope::output(target, o).rule(a).ok(),
+                _ => Rule::new(Scope::forward(target, i, o), b, Some(a)).ok(),
             },
         )
     }
@@ -755,7 +755,7 @@ mod tests {
             let lease = crate::rule::lease::Interval::parse(&format!("{}", seconds % 1_000_000)).unwrap()
                 .from(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds));
             let mut line = format!("-A {}", specification(&rule, lease));
-            if rule.place().target() == Target::Reject {
+            if rule.scope().target() == Target::Reject {
                 line = format!("{line} --reject-with {}", reject_with(rule.family()));
             }
             prop_assert_eq!(parse(&line, rule.family()).map(|line| line.owner), Some(Owner::Rfw(rule, lease)));

@@ -47,18 +47,18 @@ const COMPLAINT_MAX: usize = 4 << 10;
 
 /// A program that is there and may be executed.
 #[derive(Debug, Clone)]
-pub struct Tool {
+pub struct Program {
     path: PathBuf,
     stop: StopSignal,
 }
 
-impl Tool {
+impl Program {
     /// Finds a program by its name in `PATH` or the system's folders, or by a path.
     /// It is not waited for when `stop` has been told.
     ///
     /// # Errors
     /// No executable file of that name.
-    pub fn find(name: &Path, stop: &StopSignal) -> Result<Tool, ToolError> {
+    pub fn find(name: &Path, stop: &StopSignal) -> Result<Program, ProgramError> {
         let candidates: Vec<PathBuf> = match name.components().count() {
             1 => {
                 let folders = env::var_os("PATH").unwrap_or_default();
@@ -72,8 +72,8 @@ impl Tool {
             _ => std::path::absolute(name).into_iter().collect(),
         };
         let path = candidates.into_iter().find(|path| is_executable(path));
-        let tool = path.map(|path| Tool { path, stop: stop.clone() });
-        tool.ok_or_else(|| ToolError::Missing(name.to_owned()))
+        let program = path.map(|path| Program { path, stop: stop.clone() });
+        program.ok_or_else(|| ProgramError::Missing(name.to_owned()))
     }
 
     /// What tells rfw to end.
@@ -85,7 +85,7 @@ impl Tool {
     ///
     /// # Errors
     /// It can't be started, ends with another status than 0, or not in time.
-    pub fn run(&self, arguments: &[&str]) -> Result<Vec<String>, ToolError> {
+    pub fn run(&self, arguments: &[&str]) -> Result<Vec<String>, ProgramError> {
         let mut lines = self.lines(arguments)?;
         let mut all = Vec::new();
         while let Some(line) = lines.next_line()? {
@@ -98,7 +98,7 @@ impl Tool {
     ///
     /// # Errors
     /// It can't be started.
-    pub fn lines(&self, arguments: &[&str]) -> Result<Lines, ToolError> {
+    pub fn lines(&self, arguments: &[&str]) -> Result<Lines, ProgramError> {
         self.lines_on(arguments, Stdio::null(), READ_TIME)
     }
 
@@ -106,22 +106,22 @@ impl Tool {
     ///
     /// # Errors
     /// It can't be started, ends with another status than 0, or not in time.
-    pub fn run_on(&self, arguments: &[&str], input: File) -> Result<(), ToolError> {
+    pub fn run_on(&self, arguments: &[&str], input: File) -> Result<(), ProgramError> {
         let length = input.metadata().map_or(0, |file| file.len());
         let time = READ_TIME + BYTE_TIME * u32::try_from(length).unwrap_or(u32::MAX);
         self.lines_on(arguments, Stdio::from(input), time)?.finish()
     }
 
-    fn lines_on(&self, arguments: &[&str], stdin: Stdio, time: Duration) -> Result<Lines, ToolError> {
-        let error = |error| ToolError::Spawn(self.line(arguments), error);
-        let mut child = Owned(self.start(arguments, stdin, Stdio::piped())?);
+    fn lines_on(&self, arguments: &[&str], stdin: Stdio, time: Duration) -> Result<Lines, ProgramError> {
+        let error = |error| ProgramError::Spawn(self.line(arguments), error);
+        let mut child = KillOnDrop(self.start(arguments, stdin, Stdio::piped())?);
         let (Some(stdout), Some(stderr)) = (child.0.stdout.take(), child.0.stderr.take()) else {
             return Err(error(io::ErrorKind::BrokenPipe.into()));
         };
         ioctl_fionbio(&stdout, true).map_err(|errno| error(errno.into()))?;
         let complaint = Complaint::new(stderr).map_err(error)?;
         Ok(Lines {
-            tool: self.clone(),
+            program: self.clone(),
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             child,
             output: Some(BufReader::with_capacity(64 << 10, stdout)),
@@ -136,7 +136,7 @@ impl Tool {
     ///
     /// # Errors
     /// It can't be started.
-    pub fn start(&self, arguments: &[&str], stdin: Stdio, stdout: Stdio) -> Result<Child, ToolError> {
+    pub fn start(&self, arguments: &[&str], stdin: Stdio, stdout: Stdio) -> Result<Child, ProgramError> {
         let child = Command::new(&self.path)
             .args(arguments)
             .env_clear()
@@ -149,17 +149,17 @@ impl Tool {
             .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn();
-        child.map_err(|error| ToolError::Spawn(self.line(arguments), error))
+        child.map_err(|error| ProgramError::Spawn(self.line(arguments), error))
     }
 
     /// The error of a run that ended with that status, or goes on without one, and
     /// said that much.
-    pub fn failure(&self, arguments: &[&str], status: Option<ExitStatus>, stderr: &str) -> ToolError {
+    pub fn failure(&self, arguments: &[&str], status: Option<ExitStatus>, stderr: &str) -> ProgramError {
         let words =
             stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
         match status.and_then(|status| status.code()) {
-            Some(RESOURCE_PROBLEM) if words.contains("xtables lock") => ToolError::Locked(words),
-            _ => ToolError::Failed(self.line(arguments), status, words),
+            Some(RESOURCE_PROBLEM) if words.contains("xtables lock") => ProgramError::Locked(words),
+            _ => ProgramError::Failed(self.line(arguments), status, words),
         }
     }
 
@@ -170,9 +170,9 @@ impl Tool {
 }
 
 /// A child that is killed, with its process group, when nobody holds it any more.
-pub struct Owned(pub Child);
+pub struct KillOnDrop(pub Child);
 
-impl Owned {
+impl KillOnDrop {
     /// Its exit status, if it ends before the deadline.
     pub fn status_by(&mut self, deadline: Instant) -> Option<ExitStatus> {
         loop {
@@ -185,7 +185,7 @@ impl Owned {
     }
 }
 
-impl Drop for Owned {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if matches!(self.0.try_wait(), Ok(Some(_))) {
             return;
@@ -250,9 +250,9 @@ impl Complaint {
 
 /// What a running tool prints, line by line.
 pub struct Lines {
-    tool: Tool,
+    program: Program,
     arguments: Vec<String>,
-    child: Owned,
+    child: KillOnDrop,
     output: Option<BufReader<ChildStdout>>,
     complaint: Complaint,
     line: Vec<u8>,
@@ -267,7 +267,7 @@ impl Lines {
     ///
     /// # Errors
     /// The tool failed or hangs.
-    pub fn next_line(&mut self) -> Result<Option<Cow<'_, str>>, ToolError> {
+    pub fn next_line(&mut self) -> Result<Option<Cow<'_, str>>, ProgramError> {
         self.line.clear();
         loop {
             let Some(output) = &mut self.output else { return Ok(None) };
@@ -299,53 +299,55 @@ impl Lines {
     ///
     /// # Errors
     /// The tool failed or hangs.
-    pub fn finish(mut self) -> Result<(), ToolError> {
+    pub fn finish(mut self) -> Result<(), ProgramError> {
         while self.next_line()?.is_some() {}
         Ok(())
     }
 
     /// The command line.
     pub fn command_line(&self) -> String {
-        self.tool.line(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        self.program.line(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// Waits for more output.
-    fn wait(&mut self) -> Result<(), ToolError> {
+    fn wait(&mut self) -> Result<(), ProgramError> {
         let start = Instant::now();
         let mut fds: Vec<PollFd<'_>> = self.complaint.poll_fd().into_iter().collect();
         fds.extend(self.output.as_ref().map(|output| PollFd::new(output.get_ref(), PollFlags::IN)));
-        let ready = self.tool.stop.wait(&fds, start + self.left);
+        let ready = self.program.stop.wait(&fds, start + self.left);
         let ready = ready.and_then(|ready| self.complaint.hear().map(|()| ready));
         self.left = self.left.saturating_sub(start.elapsed());
         match ready {
             Ok(true) => Ok(()),
-            Ok(false) => Err(ToolError::TimedOut(self.command_line(), self.time.saturating_sub(self.left))),
+            Ok(false) => {
+                Err(ProgramError::TimedOut(self.command_line(), self.time.saturating_sub(self.left)))
+            }
             Err(error) => Err(self.error(error)),
         }
     }
 
     /// Hears it out and sees how it ends.
-    fn end(&mut self) -> Result<(), ToolError> {
+    fn end(&mut self) -> Result<(), ProgramError> {
         let deadline = Instant::now() + END_TIME;
         let Some(status) = self.child.status_by(deadline) else {
-            return Err(ToolError::TimedOut(self.command_line(), END_TIME));
+            return Err(ProgramError::TimedOut(self.command_line(), END_TIME));
         };
         self.complaint.hear().map_err(|error| self.error(error))?;
         match status.success() {
             true => Ok(()),
             false => {
                 let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-                Err(self.tool.failure(&arguments, Some(status), &self.complaint.take()))
+                Err(self.program.failure(&arguments, Some(status), &self.complaint.take()))
             }
         }
     }
 
-    fn error(&self, error: io::Error) -> ToolError {
-        ToolError::Spawn(self.command_line(), error)
+    fn error(&self, error: io::Error) -> ProgramError {
+        ProgramError::Spawn(self.command_line(), error)
     }
 }
 
-impl fmt::Display for Tool {
+impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.path.display().fmt(f)
     }
@@ -357,7 +359,7 @@ fn is_executable(path: &Path) -> bool {
 
 /// Why a tool did not do what it was told.
 #[derive(Debug)]
-pub enum ToolError {
+pub enum ProgramError {
     /// No such program.
     Missing(PathBuf),
     /// It can't be started: the command line, and why.
@@ -372,15 +374,15 @@ pub enum ToolError {
     /// It ended well, but what it was told to do is not done: the command line.
     NotDone(String),
     /// Other programs changed the table again and again.
-    Restless,
+    Contended,
     /// Another program held the lock of the tables for too long.
     Locked(String),
 }
 
-impl ToolError {
+impl ProgramError {
     /// Whether the tool itself failed and said this.
     pub fn says(&self, words: &str) -> bool {
-        matches!(self, ToolError::Failed(_, _, said) if said.contains(words))
+        matches!(self, ProgramError::Failed(_, _, said) if said.contains(words))
     }
 
     /// Whether the tool was killed, or ended well, before it had given an answer: it may
@@ -388,46 +390,46 @@ impl ToolError {
     /// seconds after its last transaction: the alarm of its option `--wait` goes off in
     /// the middle of a read.
     pub fn is_cut_short(&self) -> bool {
-        matches!(self, ToolError::Failed(_, Some(status), _) if status.success() || status.signal().is_some())
+        matches!(self, ProgramError::Failed(_, Some(status), _) if status.success() || status.signal().is_some())
     }
 }
 
-impl fmt::Display for ToolError {
+impl fmt::Display for ProgramError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ToolError::Missing(name) => write!(f, "no executable program \"{}\"", name.display()),
-            ToolError::Spawn(line, error) => write!(f, "{line}: {error}"),
-            ToolError::Failed(line, Some(status), words) => write!(f, "{line}: {status}: {words}"),
-            ToolError::Failed(line, None, words) => write!(f, "{line}: {words}"),
-            ToolError::Restless => f.write_str("other programs keep changing the table"),
-            ToolError::TimedOut(line, time) => {
+            ProgramError::Missing(name) => write!(f, "no executable program \"{}\"", name.display()),
+            ProgramError::Spawn(line, error) => write!(f, "{line}: {error}"),
+            ProgramError::Failed(line, Some(status), words) => write!(f, "{line}: {status}: {words}"),
+            ProgramError::Failed(line, None, words) => write!(f, "{line}: {words}"),
+            ProgramError::Contended => f.write_str("other programs keep changing the table"),
+            ProgramError::TimedOut(line, time) => {
                 write!(f, "{line}: no answer in {} s, so it was killed", time.as_secs_f32().round())
             }
-            ToolError::Unreadable(line, words, remedy) => {
+            ProgramError::Unreadable(line, words, remedy) => {
                 write!(f, "{line}: can't be read whole, so nothing was changed: {words}: {remedy}")
             }
-            ToolError::NotDone(line) => write!(f, "{line}: ended well, but has not done what it was told"),
-            ToolError::Locked(words) => write!(f, "another program holds the xtables lock: {words}"),
+            ProgramError::NotDone(line) => write!(f, "{line}: ended well, but has not done what it was told"),
+            ProgramError::Locked(words) => write!(f, "another program holds the xtables lock: {words}"),
         }
     }
 }
 
-impl std::error::Error for ToolError {}
+impl std::error::Error for ProgramError {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tool(name: &str) -> Tool {
-        Tool::find(Path::new(name), &StopSignal::default()).unwrap()
+    fn program(name: &str) -> Program {
+        Program::find(Path::new(name), &StopSignal::default()).unwrap()
     }
 
     #[test]
     fn a_tool_is_found_by_name_or_path() {
-        assert!(tool("sh").to_string().starts_with('/'));
-        assert_eq!(tool("/bin/sh").to_string(), "/bin/sh");
+        assert!(program("sh").to_string().starts_with('/'));
+        assert_eq!(program("/bin/sh").to_string(), "/bin/sh");
         for missing in ["no-such-tool", "/bin/no-such-tool", "/etc/passwd", "/etc", ""] {
-            let error = Tool::find(Path::new(missing), &StopSignal::default()).unwrap_err().to_string();
+            let error = Program::find(Path::new(missing), &StopSignal::default()).unwrap_err().to_string();
             assert_eq!(error, format!("no executable program \"{missing}\""));
         }
     }
@@ -435,15 +437,15 @@ mod tests {
     #[test]
     fn a_failure_says_what_the_tool_said() {
         let script = "echo one >&2; echo >&2; echo ' two' >&2; exit 3";
-        let error = tool("/bin/sh").run(&["-c", script]).unwrap_err();
+        let error = program("/bin/sh").run(&["-c", script]).unwrap_err();
         assert_eq!(error.to_string(), format!("/bin/sh -c {script}: exit status: 3: one; two"));
         let script = "echo 'Another app is currently holding the xtables lock.' >&2; exit 4";
-        assert!(matches!(tool("/bin/sh").run(&["-c", script]), Err(ToolError::Locked(_))));
+        assert!(matches!(program("/bin/sh").run(&["-c", script]), Err(ProgramError::Locked(_))));
     }
 
     #[test]
     fn a_tool_runs_in_a_clean_environment() {
-        let output = tool("env").run(&[]).unwrap();
+        let output = program("env").run(&[]).unwrap();
         let mut names: Vec<&str> = output.iter().filter_map(|line| line.split('=').next()).collect();
         names.sort_unstable();
         assert_eq!(names, ["LC_ALL", "PATH"]);
@@ -452,28 +454,28 @@ mod tests {
     #[test]
     fn much_on_both_outputs_does_not_jam() {
         let script = "i=0; while [ $i -lt 20000 ]; do echo 0123456789 >&2; echo $i; i=$((i + 1)); done";
-        assert_eq!(tool("/bin/sh").run(&["-c", script]).unwrap().len(), 20_000);
+        assert_eq!(program("/bin/sh").run(&["-c", script]).unwrap().len(), 20_000);
     }
 
     #[test]
     fn lines_are_bounded_and_the_last_needs_no_end() {
-        assert_eq!(tool("printf").run(&["a\\n\\nb"]).unwrap(), ["a", "", "b"]);
-        let error = tool("/bin/sh").run(&["-c", "yes | tr -d '\\n'"]).unwrap_err().to_string();
+        assert_eq!(program("printf").run(&["a\\n\\nb"]).unwrap(), ["a", "", "b"]);
+        let error = program("/bin/sh").run(&["-c", "yes | tr -d '\\n'"]).unwrap_err().to_string();
         assert!(error.ends_with("a line of its output is too long"), "{error}");
     }
 
     #[test]
     fn a_tool_that_hangs_is_killed_with_its_group() {
-        let mut lines = tool("/bin/sh").lines_on(
+        let mut lines = program("/bin/sh").lines_on(
             &["-c", "sleep 1000 & echo $!; wait"],
             Stdio::null(),
             Duration::from_millis(300),
         );
         let lines = lines.as_mut().unwrap();
         let child: u32 = lines.next_line().unwrap().unwrap().parse().unwrap();
-        assert!(matches!(lines.next_line(), Err(ToolError::TimedOut(..))));
+        assert!(matches!(lines.next_line(), Err(ProgramError::TimedOut(..))));
         let (own, start) = (lines.child.0.id(), Instant::now());
-        drop(std::mem::replace(&mut lines.child, Owned(Command::new("true").spawn().unwrap())));
+        drop(std::mem::replace(&mut lines.child, KillOnDrop(Command::new("true").spawn().unwrap())));
         for process in [own, child] {
             // A child of ours is reaped by us, one of its own by init; until then it
             // has no memory any more.

@@ -2,7 +2,7 @@
 //! kernel: the same for the same set for ever.
 
 use crate::rule::network::{Family, Network};
-use crate::rule::{Chain, Interface, Place, Rule, Target};
+use crate::rule::{Chain, Interface, Rule, Scope, Target};
 
 /// The longest name of a set in bytes: `IPSET_MAXNAMELEN` less its NUL.
 const NAME_MAX: usize = 31;
@@ -37,26 +37,26 @@ impl Side {
 /// A set that rfw keeps: all rules of one family at one place that name the same
 /// sides are its entries.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Set {
+pub struct SetKey {
     family: Family,
-    place: Place,
+    scope: Scope,
     side: Side,
 }
 
-impl Set {
+impl SetKey {
     /// The set at a place for addresses of a family.
-    pub fn new(family: Family, place: Place, side: Side) -> Set {
-        Set { family, place, side }
+    pub fn new(family: Family, scope: Scope, side: Side) -> SetKey {
+        SetKey { family, scope, side }
     }
 
     /// The set that holds a rule.
-    pub fn of(rule: &Rule) -> Set {
+    pub fn of(rule: &Rule) -> SetKey {
         let side = match (rule.source(), rule.destination()) {
             (Some(_), Some(_)) => Side::Both,
             (_, Some(_)) => Side::Destination,
             (_, None) => Side::Source,
         };
-        Set::new(rule.family(), rule.place().clone(), side)
+        SetKey::new(rule.family(), rule.scope().clone(), side)
     }
 
     /// The family of its addresses.
@@ -65,8 +65,8 @@ impl Set {
     }
 
     /// The place of its rules.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// Which addresses it is looked up by.
@@ -80,7 +80,7 @@ impl Set {
     pub fn name(&self) -> String {
         let letter = |word: &str| word.chars().next().unwrap_or('-').to_ascii_lowercase();
         let family = if self.family == Family::V4 { 4 } else { 6 };
-        let (chain, target) = (letter(self.place.chain().name()), letter(self.place.target().name()));
+        let (chain, target) = (letter(self.scope.chain().name()), letter(self.scope.target().name()));
         let side = match self.side {
             Side::Source => 's',
             Side::Destination => 'd',
@@ -88,9 +88,9 @@ impl Set {
         };
         let interface =
             |interface: Option<&Interface>| interface.map_or_else(String::new, Interface::pattern);
-        let input = interface(self.place.input_interface());
-        let output = interface(self.place.output_interface());
-        let interfaces = match self.place.chain() {
+        let input = interface(self.scope.input_interface());
+        let output = interface(self.scope.output_interface());
+        let interfaces = match self.scope.chain() {
             Chain::Input => input,
             Chain::Output => output,
             Chain::Forward if output.is_empty() => input,
@@ -107,7 +107,7 @@ impl Set {
 
     /// The set of that name; nothing where rfw gives the name to none, or the name has
     /// a hash in place of the interfaces.
-    pub fn named(name: &str) -> Option<Set> {
+    pub fn named(name: &str) -> Option<SetKey> {
         let mut letters = name.strip_prefix("rfw")?.chars();
         let family = match letters.next()? {
             '4' => Family::V4,
@@ -140,11 +140,11 @@ impl Set {
             _ => Interface::from_pattern(pattern).map(Some),
         };
         let (near, far) = (interface(near)?, interface(far)?);
-        let place = match chain {
-            Chain::Input | Chain::Forward => Place::new(target, chain, near, far),
-            Chain::Output => Place::new(target, chain, far, near),
+        let scope = match chain {
+            Chain::Input | Chain::Forward => Scope::new(target, chain, near, far),
+            Chain::Output => Scope::new(target, chain, far, near),
         };
-        let set = Set::new(family, place.ok()?, side);
+        let set = SetKey::new(family, scope.ok()?, side);
         (set.name() == name).then_some(set)
     }
 
@@ -160,7 +160,7 @@ impl Set {
             }
             _ => return None,
         };
-        Rule::new(self.place.clone(), source, destination).ok()
+        Rule::new(self.scope.clone(), source, destination).ok()
     }
 }
 
@@ -181,7 +181,7 @@ fn fnv(bytes: &[u8]) -> u64 {
 pub fn is_hashed_name(name: &str) -> bool {
     let Some((start, hash)) = name.split_at_checked("rfw4-ids-".len()) else { return false };
     let Some(start) = start.strip_suffix('-') else { return false };
-    Set::named(start).is_some() && hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit())
+    SetKey::named(start).is_some() && hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -205,10 +205,10 @@ mod tests {
         ];
         for (path, name, member) in golden {
             let rule = rule_of(path);
-            let set = Set::of(&rule);
+            let set = SetKey::of(&rule);
             assert_eq!((set.name().as_str(), element(&rule).as_str()), (name, member), "{path}");
             assert_eq!(set.rule(member), Some(rule), "{path}");
-            assert_eq!(Set::named(name), Some(set).filter(|_| !is_hashed_name(name)), "{path}");
+            assert_eq!(SetKey::named(name), Some(set).filter(|_| !is_hashed_name(name)), "{path}");
         }
     }
 
@@ -232,7 +232,7 @@ mod tests {
             "rfw4-ids-0123456789abcdef",
         ];
         for name in others {
-            assert_eq!(Set::named(name), None, "{name}");
+            assert_eq!(SetKey::named(name), None, "{name}");
         }
         assert!(!is_hashed_name("rfw4-mine-0123456789abcdef") && !is_hashed_name("rfw4-ids-eth0"));
     }
@@ -244,9 +244,9 @@ mod tests {
         for input in interfaces {
             for output in interfaces {
                 for target in [Target::Accept, Target::Drop] {
-                    let place = Place::forward(target, input.parse().ok(), output.parse().ok());
+                    let scope = Scope::forward(target, input.parse().ok(), output.parse().ok());
                     for side in [Side::Source, Side::Destination, Side::Both] {
-                        let name = Set::new(Family::V6, place.clone(), side).name();
+                        let name = SetKey::new(Family::V6, scope.clone(), side).name();
                         assert!(name.len() <= NAME_MAX && names.insert(name.clone()), "{name}");
                     }
                 }

@@ -2,10 +2,10 @@
 //! resident process, whole lists through one run of `ipset restore`.
 
 use crate::kernel::Counters;
-use crate::kernel::coprocess::{Acknowledgement, Resident};
+use crate::kernel::coprocess::{Coprocess, Sentinel};
 use crate::kernel::ipset::{self, Entry, Header, Timeout};
-use crate::kernel::program::{Lines, Tool, ToolError};
-use crate::kernel::set_key::Set;
+use crate::kernel::program::{Lines, Program, ProgramError};
+use crate::kernel::set_key::SetKey;
 use crate::rule::Rule;
 use crate::rule::lease::{Lease, Moment};
 use crate::rule::network::Network;
@@ -19,7 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A question that ipset answers at once, and so after all before it.
-const DONE: Acknowledgement = Acknowledgement { ask: "version", answer: "protocol version", goes_on: true };
+const DONE: Sentinel = Sentinel { ask: "version", answer: "protocol version", goes_on: true };
 
 /// So many addresses go to the kernel in one message, which nothing interrupts.
 const MESSAGE: usize = 50;
@@ -29,7 +29,7 @@ const LET_GO_TIME: Duration = Duration::from_millis(500);
 
 /// What came of adding or deleting an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entered {
+pub enum EntryResult {
     /// It was done.
     Done,
     /// An entry to add was there, one to delete was not.
@@ -42,16 +42,16 @@ pub enum Entered {
 
 /// What a list came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Count {
+pub struct ListResult {
     /// Addresses that were there.
     pub present: usize,
     /// Addresses that were not.
     pub absent: usize,
 }
 
-impl Count {
+impl ListResult {
     /// Adds another count to this one.
-    pub fn add(&mut self, other: Count) {
+    pub fn add(&mut self, other: ListResult) {
         self.present += other.present;
         self.absent += other.absent;
     }
@@ -70,7 +70,7 @@ pub enum Made {
 
 /// What is to become of the addresses of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum ListOp {
     /// They are to be there, for so long.
     Add(Lease),
     /// They are to go.
@@ -79,12 +79,12 @@ pub enum Wish {
 
 /// The sets of this host.
 pub struct Sets {
-    tool: Tool,
+    program: Program,
     /// Says so if an entry to add is there, or one to delete is not.
-    strict: Resident,
+    strict: Coprocess,
     /// Renews an entry that is there. The option `-exist` can't be given line by
     /// line: in a process that stays, it stays too.
-    lenient: Resident,
+    lenient: Coprocess,
     maxelem: u32,
     /// The set in which a new state is prepared.
     work: String,
@@ -100,18 +100,18 @@ impl Sets {
     ///
     /// # Errors
     /// The tool may not or can't reach the kernel's sets.
-    pub fn new(tool: Tool, maxelem: u32) -> Result<Sets, ToolError> {
-        let strict = Resident::new(tool.clone(), &["-"], DONE);
-        let lenient = Resident::new(tool.clone(), &["-exist", "-"], DONE);
+    pub fn new(program: Program, maxelem: u32) -> Result<Sets, ProgramError> {
+        let strict = Coprocess::new(program.clone(), &["-"], DONE);
+        let lenient = Coprocess::new(program.clone(), &["-exist", "-"], DONE);
         let work = ipset::work_name(process::id());
-        let sets = Sets { tool, strict, lenient, maxelem, work, pairs: None, ends: HashMap::new() };
+        let sets = Sets { program, strict, lenient, maxelem, work, pairs: None, ends: HashMap::new() };
         sets.headers()?;
         Ok(sets)
     }
 
     /// What reads sets while others go on changing them.
     pub fn reader(&self) -> EntriesOf {
-        EntriesOf(self.tool.clone())
+        EntriesOf(self.program.clone())
     }
 
     /// The most entries of a set.
@@ -123,35 +123,35 @@ impl Sets {
     ///
     /// # Errors
     /// They can't be listed.
-    pub fn headers(&self) -> Result<Vec<Header>, ToolError> {
+    pub fn headers(&self) -> Result<Vec<Header>, ProgramError> {
         let arguments = ["list", "-terse"];
-        let lines = self.tool.run(&arguments)?;
+        let lines = self.program.run(&arguments)?;
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let sets = lines.split(|line| line.is_empty()).filter(|lines| !lines.is_empty());
         let headers: Option<Vec<Header>> = sets.map(Header::parse).collect();
-        headers.ok_or_else(|| unreadable(&self.tool.line(&arguments), &lines.join("; ")))
+        headers.ok_or_else(|| unreadable(&self.program.line(&arguments), &lines.join("; ")))
     }
 
     /// A set of this host; nothing if there is none of that name.
     ///
     /// # Errors
     /// ipset can't be asked.
-    pub fn header(&self, name: &str) -> Result<Option<Header>, ToolError> {
+    pub fn header(&self, name: &str) -> Result<Option<Header>, ProgramError> {
         let arguments = ["list", "-terse", name];
-        let lines = match self.tool.run(&arguments) {
+        let lines = match self.program.run(&arguments) {
             Err(error) if error.says("does not exist") => return Ok(None),
             lines => lines?,
         };
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let header = Header::parse(&lines).filter(|header| header.name == name);
-        header.map(Some).ok_or_else(|| unreadable(&self.tool.line(&arguments), &lines.join("; ")))
+        header.map(Some).ok_or_else(|| unreadable(&self.program.line(&arguments), &lines.join("; ")))
     }
 
     /// The number of entries of a set that rfw has made; nothing if there is none.
     ///
     /// # Errors
     /// ipset can't be asked.
-    pub fn own_size(&self, set: &Set) -> Result<Option<usize>, ToolError> {
+    pub fn own_size(&self, set: &SetKey) -> Result<Option<usize>, ProgramError> {
         Ok(self.header(&set.name())?.filter(|header| header.is_like(set)).map(|header| header.size))
     }
 
@@ -159,7 +159,7 @@ impl Sets {
     ///
     /// # Errors
     /// ipset can't be asked.
-    pub fn has_pairs(&mut self, set: &Set) -> Result<bool, ToolError> {
+    pub fn has_pairs(&mut self, set: &SetKey) -> Result<bool, ProgramError> {
         if let Some(known) = self.pairs {
             return Ok(known);
         }
@@ -181,14 +181,14 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel does not have it.
-    pub fn create(&mut self, set: &Set) -> Result<Made, ToolError> {
+    pub fn create(&mut self, set: &SetKey) -> Result<Made, ProgramError> {
         let name = set.name();
         match self.strict.transact(&format!("{}\n", ipset::create(set, &name, self.maxelem))) {
             Ok(()) => Ok(Made::New),
             Err(error) if error.says("already exists") => match self.header(&name)? {
                 Some(header) if header.is_like(set) => Ok(Made::Present(header.size)),
                 Some(_) => Ok(Made::Foreign),
-                None => Err(ToolError::Restless),
+                None => Err(ProgramError::Contended),
             },
             Err(error) => Err(error),
         }
@@ -200,7 +200,7 @@ impl Sets {
     ///
     /// # Errors
     /// It is still in use.
-    pub fn destroy(&mut self, name: &str) -> Result<bool, ToolError> {
+    pub fn destroy(&mut self, name: &str) -> Result<bool, ProgramError> {
         let start = Instant::now();
         loop {
             match self.strict.transact(&format!("destroy {name}\n")) {
@@ -218,11 +218,11 @@ impl Sets {
     }
 
     /// Takes the set away in which an earlier attempt was prepared.
-    fn drop_work(&mut self) -> Result<(), ToolError> {
+    fn drop_work(&mut self) -> Result<(), ProgramError> {
         match self.header(&self.work)? {
             Some(header) if header.is_like_ours() => self.destroy(&self.work.clone()).map(|_| ()),
-            Some(_) => Err(ToolError::Failed(
-                self.tool.to_string(),
+            Some(_) => Err(ProgramError::Failed(
+                self.program.to_string(),
                 None,
                 format!("the set {} is not of rfw, which needs that name", self.work),
             )),
@@ -233,8 +233,8 @@ impl Sets {
     /// Adds an entry that is not there yet.
     ///
     /// # Errors
-    /// The kernel does not have it, for a reason that [`Entered`] does not know.
-    pub fn add(&mut self, name: &str, element: &str, timeout: Timeout) -> Result<Entered, ToolError> {
+    /// The kernel does not have it, for a reason that [`EntryResult`] does not know.
+    pub fn add(&mut self, name: &str, element: &str, timeout: Timeout) -> Result<EntryResult, ProgramError> {
         entered(self.strict.transact(&format!("add {name} {element} timeout {timeout}\n")))
     }
 
@@ -242,7 +242,12 @@ impl Sets {
     ///
     /// # Errors
     /// As for [`Sets::add`].
-    pub fn renew(&mut self, name: &str, element: &str, timeout: Timeout) -> Result<Entered, ToolError> {
+    pub fn renew(
+        &mut self,
+        name: &str,
+        element: &str,
+        timeout: Timeout,
+    ) -> Result<EntryResult, ProgramError> {
         entered(self.lenient.transact(&format!("add {name} {element} timeout {timeout}\n")))
     }
 
@@ -250,7 +255,7 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel may still have it.
-    pub fn delete(&mut self, name: &str, element: &str) -> Result<Entered, ToolError> {
+    pub fn delete(&mut self, name: &str, element: &str) -> Result<EntryResult, ProgramError> {
         entered(self.strict.transact(&format!("del {name} {element}\n")))
     }
 
@@ -258,7 +263,7 @@ impl Sets {
     ///
     /// # Errors
     /// ipset can't be started.
-    fn entries(&self, name: &str) -> Result<Entries, ToolError> {
+    fn entries(&self, name: &str) -> Result<Entries, ProgramError> {
         self.reader().entries(name)
     }
 
@@ -269,8 +274,8 @@ impl Sets {
     pub fn for_each_entry(
         &self,
         name: &str,
-        mut work: impl FnMut(&Entry<'_>) -> Result<(), ToolError>,
-    ) -> Result<(), ToolError> {
+        mut work: impl FnMut(&Entry<'_>) -> Result<(), ProgramError>,
+    ) -> Result<(), ProgramError> {
         let mut lines = self.entries(name)?;
         while let Some(line) = lines.next_line()? {
             Entry::parse(&line).map_or(Ok(()), |entry| work(&entry))?;
@@ -283,7 +288,7 @@ impl Sets {
     ///
     /// # Errors
     /// The set can't be read.
-    pub fn timeout(&self, set: &Set, rule: &Rule) -> Result<Option<Timeout>, ToolError> {
+    pub fn timeout(&self, set: &SetKey, rule: &Rule) -> Result<Option<Timeout>, ProgramError> {
         let mut lines = self.entries(&set.name())?;
         while let Some(line) = lines.next_line()? {
             let Some(entry) = Entry::parse(&line) else { continue };
@@ -334,15 +339,18 @@ impl Sets {
     /// The set can't be read or changed.
     pub fn apply(
         &mut self,
-        set: &Set,
+        set: &SetKey,
         list: &HashSet<Network>,
-        wish: Wish,
+        op: ListOp,
         as_rules: &HashSet<Network>,
         now: SystemTime,
-    ) -> Result<Count, ToolError> {
+    ) -> Result<ListResult, ProgramError> {
         let (name, start) = (set.name(), Instant::now());
         let Some(header) = self.header(&name)?.filter(|header| header.is_like(set)) else {
-            return Ok(Count { present: as_rules.len(), absent: list.len().saturating_sub(as_rules.len()) });
+            return Ok(ListResult {
+                present: as_rules.len(),
+                absent: list.len().saturating_sub(as_rules.len()),
+            });
         };
         // A set that holds more than it may have now keeps its room.
         let fits = u32::try_from(header.size).is_ok_and(|size| size <= self.maxelem);
@@ -370,12 +378,12 @@ impl Sets {
             others.write(&target, at, &mut script)?;
         }
         for network in list {
-            match wish {
-                Wish::Add(lease) => {
+            match op {
+                ListOp::Add(lease) => {
                     script.line(&format!("add {target} {network} timeout {}", Timeout::left(lease, at)))?;
                 }
-                Wish::Delete if rebuild => {}
-                Wish::Delete => script.line(&format!("del {name} {network}"))?,
+                ListOp::Delete if rebuild => {}
+                ListOp::Delete => script.line(&format!("del {name} {network}"))?,
             }
         }
         match rebuild {
@@ -383,28 +391,28 @@ impl Sets {
             // What ipset did not do would leave no mark either.
             false => script.line(&ipset::create(set, &self.work, 1))?,
         }
-        log::debug!("{}: {} addresses into {name}, {present} were there", self.tool, list.len());
+        log::debug!("{}: {} addresses into {name}, {present} were there", self.program, list.len());
         self.restore(script)?;
         if rebuild {
             self.ends.insert(name.clone(), others.ends);
         }
         for network in list {
-            match wish {
-                Wish::Add(lease) => self.note_end(&name, *network, lease),
-                Wish::Delete => self.note_end(&name, *network, Lease::Permanent),
+            match op {
+                ListOp::Add(lease) => self.note_end(&name, *network, lease),
+                ListOp::Delete => self.note_end(&name, *network, Lease::Permanent),
             }
         }
-        Ok(Count { present, absent: list.len().saturating_sub(present) })
+        Ok(ListResult { present, absent: list.len().saturating_sub(present) })
     }
 
     /// Has a script done whose last line leaves the set of work behind, and takes that
     /// away: if it is not there, the script has not been done.
-    fn restore(&mut self, script: Script) -> Result<(), ToolError> {
+    fn restore(&mut self, script: Script) -> Result<(), ProgramError> {
         let arguments = ["-exist", "restore"];
-        self.tool.run_on(&arguments, script.finish()?)?;
+        self.program.run_on(&arguments, script.finish()?)?;
         match self.destroy(&self.work.clone())? {
             true => Ok(()),
-            false => Err(ToolError::NotDone(self.tool.line(&arguments))),
+            false => Err(ProgramError::NotDone(self.program.line(&arguments))),
         }
     }
 
@@ -416,7 +424,7 @@ impl Sets {
         list: &HashSet<Network>,
         as_rules: &HashSet<Network>,
         mut other: impl FnMut(&str, Option<(Network, Entry<'_>)>),
-    ) -> Result<usize, ToolError> {
+    ) -> Result<usize, ProgramError> {
         let mut present = as_rules.len();
         let mut lines = self.entries(name)?;
         while let Some(line) = lines.next_line()? {
@@ -433,7 +441,7 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel may not have them all.
-    pub fn load(&mut self, set: &Set, entries: &[(String, Timeout)]) -> Result<(), ToolError> {
+    pub fn load(&mut self, set: &SetKey, entries: &[(String, Timeout)]) -> Result<(), ProgramError> {
         let name = set.name();
         self.drop_work()?;
         let mut script = Script::new()?;
@@ -449,7 +457,7 @@ impl Sets {
     ///
     /// # Errors
     /// The set can't be read.
-    pub fn size_with(&self, name: &str, list: &HashSet<Network>) -> Result<usize, ToolError> {
+    pub fn size_with(&self, name: &str, list: &HashSet<Network>) -> Result<usize, ProgramError> {
         let Some(header) = self.header(name)? else { return Ok(list.len()) };
         let size = header.size.saturating_add(list.len());
         if u32::try_from(size).is_ok_and(|size| size <= self.maxelem) {
@@ -462,14 +470,14 @@ impl Sets {
 }
 
 /// Reads sets while others go on changing them.
-pub struct EntriesOf(Tool);
+pub struct EntriesOf(Program);
 
 impl EntriesOf {
     /// The entries of a set, as lines of which [`Entry::parse`] reads those it knows.
     ///
     /// # Errors
     /// ipset can't be started.
-    pub fn entries(&self, name: &str) -> Result<Entries, ToolError> {
+    pub fn entries(&self, name: &str) -> Result<Entries, ProgramError> {
         let lines = self.0.lines(&["save", name])?;
         Ok(Entries { lines, name: name.to_owned(), begun: false })
     }
@@ -488,7 +496,7 @@ impl Entries {
     ///
     /// # Errors
     /// ipset failed, or printed something else.
-    pub fn next_line(&mut self) -> Result<Option<Cow<'_, str>>, ToolError> {
+    pub fn next_line(&mut self) -> Result<Option<Cow<'_, str>>, ProgramError> {
         let is = |line: &str, command: &str| {
             let rest = line.strip_prefix(command).and_then(|rest| rest.strip_prefix(self.name.as_str()));
             rest.is_some_and(|rest| rest.starts_with(' '))
@@ -508,12 +516,12 @@ impl Entries {
     }
 }
 
-fn unreadable(command: &str, line: &str) -> ToolError {
+fn unreadable(command: &str, line: &str) -> ProgramError {
     let words = match line {
         "" => "it printed nothing".to_owned(),
         _ => format!("\"{}\" has no place there", line.chars().take(200).collect::<String>().escape_debug()),
     };
-    ToolError::Unreadable(command.to_owned(), words, "run it by hand to see what is wrong".to_owned())
+    ProgramError::Unreadable(command.to_owned(), words, "run it by hand to see what is wrong".to_owned())
 }
 
 /// The entries that a set keeps when it is made anew.
@@ -543,7 +551,7 @@ impl Others {
         }
     }
 
-    fn write(&self, target: &str, now: SystemTime, script: &mut Script) -> Result<(), ToolError> {
+    fn write(&self, target: &str, now: SystemTime, script: &mut Script) -> Result<(), ProgramError> {
         // What has ended as was told is not given the second that the kernel rounds up to.
         for (network, lease, counters) in self.entries.iter().filter(|(_, lease, _)| !lease.is_due(now)) {
             let (element, timeout) = (network.to_string(), Timeout::left(*lease, now));
@@ -554,12 +562,12 @@ impl Others {
 }
 
 /// Sorts out what ipset has to say of an entry.
-fn entered(result: Result<(), ToolError>) -> Result<Entered, ToolError> {
+fn entered(result: Result<(), ProgramError>) -> Result<EntryResult, ProgramError> {
     match result {
-        Ok(()) => Ok(Entered::Done),
-        Err(error) if error.says("already added") || error.says("not added") => Ok(Entered::Already),
-        Err(error) if error.says("is full") => Ok(Entered::Full),
-        Err(error) if error.says("does not exist") => Ok(Entered::NoSet),
+        Ok(()) => Ok(EntryResult::Done),
+        Err(error) if error.says("already added") || error.says("not added") => Ok(EntryResult::Already),
+        Err(error) if error.says("is full") => Ok(EntryResult::Full),
+        Err(error) if error.says("does not exist") => Ok(EntryResult::NoSet),
         Err(error) => Err(error),
     }
 }
@@ -568,24 +576,24 @@ fn entered(result: Result<(), ToolError>) -> Result<Entered, ToolError> {
 struct Script(BufWriter<File>);
 
 impl Script {
-    fn new() -> Result<Script, ToolError> {
+    fn new() -> Result<Script, ProgramError> {
         let memory = memfd_create("rfw", MemfdFlags::CLOEXEC).map_err(|errno| script_error(errno.into()))?;
         Ok(Script(BufWriter::with_capacity(64 << 10, File::from(memory))))
     }
 
-    fn line(&mut self, line: &str) -> Result<(), ToolError> {
+    fn line(&mut self, line: &str) -> Result<(), ProgramError> {
         let written = self.0.write_all(line.as_bytes()).and_then(|()| self.0.write_all(b"\n"));
         written.map_err(script_error)
     }
 
     /// The file, at its beginning.
-    fn finish(self) -> Result<File, ToolError> {
+    fn finish(self) -> Result<File, ProgramError> {
         let file = self.0.into_inner().map_err(io::IntoInnerError::into_error);
         let rewound = file.and_then(|mut file| file.rewind().map(|()| file));
         rewound.map_err(script_error)
     }
 }
 
-fn script_error(error: io::Error) -> ToolError {
-    ToolError::Spawn("memfd_create".to_owned(), error)
+fn script_error(error: io::Error) -> ProgramError {
+    ProgramError::Spawn("memfd_create".to_owned(), error)
 }

@@ -123,27 +123,27 @@ impl fmt::Display for InterfaceError {
 
 /// Where a rule looks: its chain, what it does there, and on which interfaces.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct Scope {
     target: Target,
     chain: Chain,
     input: Option<Interface>,
     output: Option<Interface>,
 }
 
-impl Place {
+impl Scope {
     /// Packets that come in by `input` to this host.
-    pub fn input(target: Target, input: Option<Interface>) -> Place {
-        Place { target, chain: Chain::Input, input, output: None }
+    pub fn input(target: Target, input: Option<Interface>) -> Scope {
+        Scope { target, chain: Chain::Input, input, output: None }
     }
 
     /// Packets that leave this host by `output`.
-    pub fn output(target: Target, output: Option<Interface>) -> Place {
-        Place { target, chain: Chain::Output, input: None, output }
+    pub fn output(target: Target, output: Option<Interface>) -> Scope {
+        Scope { target, chain: Chain::Output, input: None, output }
     }
 
     /// Packets that come in by `input` and leave by `output`.
-    pub fn forward(target: Target, input: Option<Interface>, output: Option<Interface>) -> Place {
-        Place { target, chain: Chain::Forward, input, output }
+    pub fn forward(target: Target, input: Option<Interface>, output: Option<Interface>) -> Scope {
+        Scope { target, chain: Chain::Forward, input, output }
     }
 
     /// A place out of its parts.
@@ -155,11 +155,11 @@ impl Place {
         chain: Chain,
         input: Option<Interface>,
         output: Option<Interface>,
-    ) -> Result<Place, RuleError> {
+    ) -> Result<Scope, RuleError> {
         match chain {
             Chain::Input if output.is_some() => Err(RuleError::Interface(chain)),
             Chain::Output if input.is_some() => Err(RuleError::Interface(chain)),
-            _ => Ok(Place { target, chain, input, output }),
+            _ => Ok(Scope { target, chain, input, output }),
         }
     }
 
@@ -196,7 +196,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Scope {
     /// The part of a rule that is not its addresses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.chain.name())?;
@@ -210,7 +210,7 @@ impl fmt::Display for Place {
 /// A rule of the filter table that rfw may keep.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rule {
-    place: Place,
+    scope: Scope,
     family: Family,
     source: Option<Network>,
     destination: Option<Network>,
@@ -224,17 +224,17 @@ impl Rule {
     /// side, an unspecified address, or a mask so wide that it blocks a good part
     /// of the internet.
     pub fn new(
-        place: Place,
+        scope: Scope,
         source: Option<Network>,
         destination: Option<Network>,
     ) -> Result<Rule, RuleError> {
-        let side_missing = match place.chain {
+        let side_missing = match scope.chain {
             Chain::Input => source.is_none() || destination.is_some(),
             Chain::Output => destination.is_none() || source.is_some(),
             Chain::Forward => false,
         };
         if side_missing {
-            return Err(RuleError::Side(place.chain));
+            return Err(RuleError::Side(scope.chain));
         }
         let family = match (source, destination) {
             (Some(a), Some(b)) if a.family() != b.family() => return Err(RuleError::Families(a, b)),
@@ -242,12 +242,12 @@ impl Rule {
             (None, None) => return Err(RuleError::AnyToAny),
         };
         source.iter().chain(&destination).try_for_each(check_width)?;
-        Ok(Rule { place, family, source, destination })
+        Ok(Rule { scope, family, source, destination })
     }
 
     /// Where it looks and what it does.
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// The family of its addresses, and so the tool that keeps it.
@@ -274,14 +274,14 @@ impl Rule {
 impl fmt::Display for Rule {
     /// The rule as a person would give it to iptables, without `-I`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.place.chain.name())?;
+        write!(f, "{}", self.scope.chain.name())?;
         for (flag, network) in [("-s", &self.source), ("-d", &self.destination)] {
             network.iter().try_for_each(|network| write!(f, " {flag} {network}"))?;
         }
-        for (flag, interface) in [("-i", &self.place.input), ("-o", &self.place.output)] {
+        for (flag, interface) in [("-i", &self.scope.input), ("-o", &self.scope.output)] {
             interface.iter().try_for_each(|interface| write!(f, " {flag} {}", interface.pattern()))?;
         }
-        write!(f, " -j {}", self.place.target.name())
+        write!(f, " -j {}", self.scope.target.name())
     }
 }
 
@@ -358,12 +358,12 @@ pub fn rule_of(path: &str) -> Rule {
     let near = interface(words.next());
     let first = next_network(&mut words);
     if chain != Chain::Forward {
-        let place =
-            if chain == Chain::Input { Place::input(target, near) } else { Place::output(target, near) };
-        return place.rule(first.unwrap()).unwrap();
+        let scope =
+            if chain == Chain::Input { Scope::input(target, near) } else { Scope::output(target, near) };
+        return scope.rule(first.unwrap()).unwrap();
     }
     let far = interface(words.next());
-    Rule::new(Place::forward(target, near, far), first, next_network(&mut words)).unwrap()
+    Rule::new(Scope::forward(target, near, far), first, next_network(&mut words)).unwrap()
 }
 
 #[cfg(test)]
@@ -412,7 +412,7 @@ mod tests {
             ),
         ];
         for (network, message) in golden {
-            let rule = Place::input(Target::Drop, None).rule(network.parse().unwrap());
+            let rule = Scope::input(Target::Drop, None).rule(network.parse().unwrap());
             assert_eq!(rule.err().map(|e| e.to_string()).as_deref(), message, "{network}");
         }
     }
@@ -421,13 +421,13 @@ mod tests {
     fn a_rule_has_the_sides_of_its_chain() {
         let net = |text: &str| -> Option<Network> { Some(text.parse().unwrap()) };
         let eth0: Option<Interface> = Some("eth0".parse().unwrap());
-        assert!(Rule::new(Place::input(Target::Drop, None), None, net("1.2.3.4")).is_err());
-        assert!(Rule::new(Place::output(Target::Drop, None), net("1.2.3.4"), None).is_err());
-        assert!(Rule::new(Place::forward(Target::Drop, None, None), None, None).is_err());
-        assert!(Rule::new(Place::forward(Target::Drop, None, None), net("1.2.3.4"), net("::1")).is_err());
-        assert!(Place::new(Target::Drop, Chain::Input, None, eth0.clone()).is_err());
-        assert!(Place::new(Target::Drop, Chain::Output, eth0.clone(), None).is_err());
-        let rule = Rule::new(Place::forward(Target::Reject, eth0, None), None, net("1.2.3.4")).unwrap();
+        assert!(Rule::new(Scope::input(Target::Drop, None), None, net("1.2.3.4")).is_err());
+        assert!(Rule::new(Scope::output(Target::Drop, None), net("1.2.3.4"), None).is_err());
+        assert!(Rule::new(Scope::forward(Target::Drop, None, None), None, None).is_err());
+        assert!(Rule::new(Scope::forward(Target::Drop, None, None), net("1.2.3.4"), net("::1")).is_err());
+        assert!(Scope::new(Target::Drop, Chain::Input, None, eth0.clone()).is_err());
+        assert!(Scope::new(Target::Drop, Chain::Output, eth0.clone(), None).is_err());
+        let rule = Rule::new(Scope::forward(Target::Reject, eth0, None), None, net("1.2.3.4")).unwrap();
         assert_eq!(rule.to_string(), "FORWARD -d 1.2.3.4 -i eth0 -j REJECT");
     }
 }
