@@ -5,7 +5,6 @@ use crate::http::body::Body;
 use crate::http::message::HttpError;
 use crate::rule::network::{Network, NetworkError};
 use std::collections::HashSet;
-use std::fmt;
 use std::io::{Read, Write};
 
 /// The longest line in bytes.
@@ -53,8 +52,8 @@ impl List {
             }
             let whole = line.len() < LINE_MAX || line.ends_with(b"\n");
             let text = str::from_utf8(&line).ok().filter(|_| whole);
-            let address = text.ok_or(None).and_then(|text| parse_line(text).map_err(Some));
-            let address = address.map_err(|error| ListError::Line(number, shown(&line), error))?;
+            let address = text.ok_or(NOT_AN_ADDRESS).and_then(parse_line);
+            let address = address.map_err(|what| ListError::Line(number, shown(&line), what))?;
             if let Some(address) = address.filter(|address| seen.insert(*address)) {
                 list.take(number, address, forbidden(&address));
             }
@@ -75,18 +74,24 @@ impl List {
     }
 }
 
+/// What most lines at fault are not.
+const NOT_AN_ADDRESS: &str = "is not an address or network";
+
 /// Reads a line: an address or network, perhaps a number behind it, perhaps a
-/// comment from `#` or `;`, or nothing.
-fn parse_line(line: &str) -> Result<Option<Network>, NetworkError> {
+/// comment from `#` or `;`, or nothing. The error is what the line is not.
+fn parse_line(line: &str) -> Result<Option<Network>, &'static str> {
     let text = line.split(['#', ';']).next().unwrap_or_default();
     let mut words = text.split_whitespace();
     let Some(address) = words.next() else { return Ok(None) };
-    let network = address.parse()?;
+    let network = address.parse().map_err(|error| match error {
+        NetworkError::Prefix(..) | NetworkError::Mapped(_) => "has no proper mask",
+        NetworkError::Address(_) | NetworkError::Range(_) => NOT_AN_ADDRESS,
+    })?;
     let number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
     match (words.next(), words.next()) {
         (None, _) => Ok(Some(network)),
         (Some(word), None) if number(word) => Ok(Some(network)),
-        _ => Err(NetworkError::Address(text.trim().to_owned())),
+        _ => Err(NOT_AN_ADDRESS),
     }
 }
 
@@ -99,47 +104,18 @@ fn shown(line: &[u8]) -> String {
 }
 
 /// Why a body is no list.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// The number of a line, its text, and what is wrong with it; nothing where it
-    /// is too long or not UTF-8.
-    Line(usize, String, Option<NetworkError>),
+    /// The number of a line, its text, and what it is not.
+    #[error("line {0}: \"{text}\" {2}; nothing was changed", text = .1.escape_debug())]
+    Line(usize, String, &'static str),
     /// No address.
+    #[error("no address: expected one in the path, or a body with one address or network a line")]
     Empty,
     /// The body can't be read.
-    Http(HttpError),
+    #[error(transparent)]
+    Http(#[from] HttpError),
 }
-
-impl From<HttpError> for ListError {
-    fn from(error: HttpError) -> ListError {
-        ListError::Http(error)
-    }
-}
-
-impl fmt::Display for ListError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ListError::Line(number, text, Some(NetworkError::Prefix(..) | NetworkError::Mapped(_))) => {
-                write!(
-                    f,
-                    "line {number}: \"{}\" has no proper mask; nothing was changed",
-                    text.escape_debug()
-                )
-            }
-            ListError::Line(number, text, _) => write!(
-                f,
-                "line {number}: \"{}\" is not an address or network; nothing was changed",
-                text.escape_debug()
-            ),
-            ListError::Empty => f.write_str(
-                "no address: expected one in the path, or a body with one address or network a line",
-            ),
-            ListError::Http(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for ListError {}
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ pub mod address_list;
 pub mod url;
 
 use crate::api::address_list::{List, ListError};
-use crate::api::url::{Command, CommandError};
+use crate::api::url::{Command, UrlError};
 use crate::config::file::{CREDENTIAL_MAX, Config, Credentials};
 use crate::firewall::expiry::{BUSY_TIME, SharedFirewall};
 use crate::firewall::listing::{Filter, Listing, Row};
@@ -160,7 +160,7 @@ impl Service {
 
     fn insert(&mut self, who: &str, rule: &Rule, expire: Option<Interval>) -> Result<Answer, ApiError> {
         if let Some((listed, side)) = self.whitelist.conflict(rule) {
-            return Err(ApiError::WhiteListed(*side, *listed));
+            return Err(ApiError::white_listed(*side, *listed));
         }
         let interval = expire.unwrap_or(self.config.default_expire);
         let now = SystemTime::now();
@@ -187,7 +187,7 @@ impl Service {
             let refused = scope.clone().rule(*network).err().map(|error| error.to_string());
             refused.or_else(|| {
                 let listed = self.whitelist.overlap(network)?;
-                Some(ApiError::WhiteListed(*network, *listed).to_string())
+                Some(ApiError::white_listed(*network, *listed).to_string())
             })
         })?;
         let now = SystemTime::now();
@@ -415,52 +415,55 @@ fn padded(text: &str) -> [u8; CREDENTIAL_MAX + 3] {
 }
 
 /// Why a request is not done.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum ApiError {
+    #[error("log in with HTTP Basic authentication")]
     NotLoggedIn,
+    #[error("wrong user name or password")]
     WrongCredentials,
     /// The host that was meant.
+    #[error(
+        "the local server is not \"{}\": expected the host localhost, 127.0.0.1 or [::1]",
+        .0.escape_debug()
+    )]
     Misdirected(String),
-    Command(CommandError),
+    #[error(transparent)]
+    Url(#[from] UrlError),
     /// A browser remembers credentials, and any page can make it send a request.
+    #[error("a web page may not change rules: expected no header Origin")]
     WebPage,
+    #[error("this path takes no body: expected the address in the path")]
     Body,
-    List(ListError),
-    WhiteListed(Network, Network),
-    Firewall(FirewallError),
-}
-
-impl From<CommandError> for ApiError {
-    fn from(error: CommandError) -> ApiError {
-        ApiError::Command(error)
-    }
-}
-
-impl From<ListError> for ApiError {
-    fn from(error: ListError) -> ApiError {
-        ApiError::List(error)
-    }
-}
-
-impl From<FirewallError> for ApiError {
-    fn from(error: FirewallError) -> ApiError {
-        ApiError::Firewall(error)
-    }
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// An address that is in the white list.
+    #[error("{0} is white-listed")]
+    WhiteListed(Network),
+    /// A network, and what it has of the white list.
+    #[error("{0} has addresses of {1}, which is white-listed")]
+    Overlaps(Network, Network),
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
 }
 
 impl ApiError {
+    fn white_listed(network: Network, listed: Network) -> ApiError {
+        if network == listed { ApiError::WhiteListed(network) } else { ApiError::Overlaps(network, listed) }
+    }
+
     fn status(&self) -> u16 {
         match self {
             ApiError::NotLoggedIn | ApiError::WrongCredentials => 401,
             ApiError::Misdirected(_) => 421,
-            ApiError::Command(CommandError::Method { .. }) => 405,
+            ApiError::Url(UrlError::Method { .. }) => 405,
             // A body that breaks off has nobody left to hear of it.
             ApiError::List(ListError::Http(error)) => error.status().unwrap_or(400),
-            ApiError::Command(_)
+            ApiError::Url(_)
             | ApiError::WebPage
             | ApiError::Body
             | ApiError::List(_)
-            | ApiError::WhiteListed(..) => 400,
+            | ApiError::WhiteListed(_)
+            | ApiError::Overlaps(..) => 400,
             ApiError::Firewall(error) => match error {
                 FirewallError::TooLong(_) => 400,
                 FirewallError::NoFamily(_) => 501,
@@ -480,7 +483,7 @@ impl ApiError {
             ApiError::NotLoggedIn | ApiError::WrongCredentials => {
                 Some(("WWW-Authenticate", "Basic realm=\"rfw\", charset=\"UTF-8\"".to_owned()))
             }
-            ApiError::Command(CommandError::Method { allow }) => Some(("Allow", (*allow).to_owned())),
+            ApiError::Url(UrlError::Method { allow }) => Some(("Allow", (*allow).to_owned())),
             _ if self.status() == 503 => Some(("Retry-After", BUSY_TIME.as_secs().to_string())),
             _ => None,
         }
@@ -496,29 +499,6 @@ impl ApiError {
 
     fn answer(&self) -> Answer {
         Answer { header: self.header(), ..failed(self.status(), self) }
-    }
-}
-
-impl fmt::Display for ApiError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ApiError::NotLoggedIn => f.write_str("log in with HTTP Basic authentication"),
-            ApiError::WrongCredentials => f.write_str("wrong user name or password"),
-            ApiError::Misdirected(host) => write!(
-                f,
-                "the local server is not \"{}\": expected the host localhost, 127.0.0.1 or [::1]",
-                host.escape_debug()
-            ),
-            ApiError::Command(error) => error.fmt(f),
-            ApiError::WebPage => f.write_str("a web page may not change rules: expected no header Origin"),
-            ApiError::Body => f.write_str("this path takes no body: expected the address in the path"),
-            ApiError::List(error) => error.fmt(f),
-            ApiError::WhiteListed(side, listed) if side == listed => write!(f, "{side} is white-listed"),
-            ApiError::WhiteListed(side, listed) => {
-                write!(f, "{side} has addresses of {listed}, which is white-listed")
-            }
-            ApiError::Firewall(error) => error.fmt(f),
-        }
     }
 }
 

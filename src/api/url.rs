@@ -15,8 +15,7 @@
 use crate::firewall::listing::Filter;
 use crate::rule::lease::{Interval, IntervalError};
 use crate::rule::network::{self, Network, NetworkError};
-use crate::rule::{Chain, Interface, InterfaceError, Rule, RuleError, Scope, Target};
-use std::fmt;
+use crate::rule::{Chain, Interface, Rule, RuleError, Scope, Target};
 use tiny_http::Method;
 
 /// What a client may ask for.
@@ -50,8 +49,8 @@ pub enum Command {
 /// 9112, 3.2). `non_restful` lets a GET change rules by the parameter `modify`.
 ///
 /// # Errors
-/// See [`CommandError`].
-pub fn parse(method: &Method, target: &str, non_restful: bool) -> Result<Command, CommandError> {
+/// See [`UrlError`].
+pub fn parse(method: &Method, target: &str, non_restful: bool) -> Result<Command, UrlError> {
     let (path, query) = match origin_form(target).split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (origin_form(target), None),
@@ -59,8 +58,8 @@ pub fn parse(method: &Method, target: &str, non_restful: bool) -> Result<Command
     let verb = Verb::of(method);
     let mut segments = match Segments::of(path) {
         // `OPTIONS *` and `CONNECT host:port` have no path at all.
-        Err(CommandError::Path(_)) if verb == Verb::Unknown => {
-            return Err(CommandError::Method { allow: "GET, HEAD, PUT, POST, DELETE" });
+        Err(UrlError::Path(_)) if verb == Verb::Unknown => {
+            return Err(UrlError::Method { allow: "GET, HEAD, PUT, POST, DELETE" });
         }
         segments => segments?,
     };
@@ -70,18 +69,18 @@ pub fn parse(method: &Method, target: &str, non_restful: bool) -> Result<Command
         Some("list") => list(verb, segments, &parameters),
         Some(text) => match Target::parse(text) {
             Some(target) => change(verb, target, segments, &parameters, non_restful),
-            None => Err(CommandError::Action(text.to_owned())),
+            None => Err(UrlError::Action(text.to_owned())),
         },
     }
 }
 
-fn help(verb: Verb, parameters: &Parameters) -> Result<Command, CommandError> {
+fn help(verb: Verb, parameters: &Parameters) -> Result<Command, UrlError> {
     verb.only_read()?;
     parameters.only(&[])?;
     Ok(Command::Help)
 }
 
-fn list(verb: Verb, mut segments: Segments, parameters: &Parameters) -> Result<Command, CommandError> {
+fn list(verb: Verb, mut segments: Segments, parameters: &Parameters) -> Result<Command, UrlError> {
     verb.only_read()?;
     parameters.only(&["address"])?;
     let address = parameters.value("address").map(str::parse::<Network>).transpose()?;
@@ -97,7 +96,7 @@ fn change(
     mut segments: Segments,
     parameters: &Parameters,
     non_restful: bool,
-) -> Result<Command, CommandError> {
+) -> Result<Command, UrlError> {
     let verb = verb.or_modify(parameters, non_restful)?;
     parameters.only(if non_restful { &["expire", "wait", "modify"] } else { &["expire", "wait"] })?;
     let expire = parameters.expire()?;
@@ -138,7 +137,7 @@ fn forward(
     near: Option<Interface>,
     source: Network,
     segments: &mut Segments,
-) -> Result<Rule, CommandError> {
+) -> Result<Rule, UrlError> {
     let far = segments.next().map(|text| interface(&text)).transpose()?.flatten();
     let destination = segments.next().map(|text| network(&text, segments)).transpose()?;
     if let Some(destination) = destination.filter(|network| network.family() != source.family()) {
@@ -149,12 +148,12 @@ fn forward(
     Ok(Rule::new(Scope::forward(target, near, far), source, destination)?)
 }
 
-fn chain(text: &str) -> Result<Chain, CommandError> {
-    Chain::parse(text).ok_or_else(|| CommandError::Chain(text.to_owned()))
+fn chain(text: &str) -> Result<Chain, UrlError> {
+    Chain::parse(text).ok_or_else(|| UrlError::Chain(text.to_owned()))
 }
 
 /// An interface, or `None` for `any`.
-fn interface(text: &str) -> Result<Option<Interface>, CommandError> {
+fn interface(text: &str) -> Result<Option<Interface>, UrlError> {
     match text {
         "any" => Ok(None),
         _ => Ok(Some(text.parse()?)),
@@ -162,7 +161,7 @@ fn interface(text: &str) -> Result<Option<Interface>, CommandError> {
 }
 
 /// An address and the mask that may follow it.
-fn network(address: &str, segments: &mut Segments) -> Result<Network, CommandError> {
+fn network(address: &str, segments: &mut Segments) -> Result<Network, UrlError> {
     Ok(network::parse(address, segments.next_number().as_deref())?)
 }
 
@@ -185,28 +184,28 @@ impl Verb {
         }
     }
 
-    fn only_read(self) -> Result<(), CommandError> {
+    fn only_read(self) -> Result<(), UrlError> {
         match self {
             Verb::Read => Ok(()),
-            Verb::Write | Verb::Remove | Verb::Unknown => Err(CommandError::Method { allow: "GET, HEAD" }),
+            Verb::Write | Verb::Remove | Verb::Unknown => Err(UrlError::Method { allow: "GET, HEAD" }),
         }
     }
 
     /// A GET of a rule is what its parameter `modify` says, where that is allowed.
-    fn or_modify(self, parameters: &Parameters, non_restful: bool) -> Result<Verb, CommandError> {
+    fn or_modify(self, parameters: &Parameters, non_restful: bool) -> Result<Verb, UrlError> {
         match (self, parameters.value("modify")) {
             (Verb::Unknown, _) if non_restful => {
-                Err(CommandError::Method { allow: "GET, HEAD, PUT, POST, DELETE" })
+                Err(UrlError::Method { allow: "GET, HEAD, PUT, POST, DELETE" })
             }
             (Verb::Unknown | Verb::Read, _) if !non_restful => {
-                Err(CommandError::Method { allow: "PUT, POST, DELETE" })
+                Err(UrlError::Method { allow: "PUT, POST, DELETE" })
             }
             (Verb::Read, Some("insert")) => Ok(Verb::Write),
             (Verb::Read, Some("delete")) => Ok(Verb::Remove),
             (Verb::Read, value) => {
-                Err(CommandError::Value("modify", value.unwrap_or_default().to_owned(), "insert or delete"))
+                Err(UrlError::Value("modify", value.unwrap_or_default().to_owned(), "insert or delete"))
             }
-            (_, Some(_)) if non_restful => Err(CommandError::ModifyWithoutGet),
+            (_, Some(_)) if non_restful => Err(UrlError::ModifyWithoutGet),
             (verb, _) => Ok(verb),
         }
     }
@@ -233,16 +232,16 @@ struct Segments {
 
 impl Segments {
     /// Splits a path; one slash at its end is passed over.
-    fn of(path: &str) -> Result<Segments, CommandError> {
+    fn of(path: &str) -> Result<Segments, UrlError> {
         let inner = path.strip_prefix('/').or(path.is_empty().then_some(""));
-        let inner = inner.ok_or_else(|| CommandError::Path(path.to_owned()))?;
+        let inner = inner.ok_or_else(|| UrlError::Path(path.to_owned()))?;
         let inner = inner.strip_suffix('/').unwrap_or(inner);
         let decoded = match inner {
             "" => Vec::new(),
             _ => inner.split('/').map(percent_decode).collect::<Result<Vec<String>, _>>()?,
         };
         if path == "//" || decoded.iter().any(String::is_empty) {
-            return Err(CommandError::EmptySegment(path.to_owned()));
+            return Err(UrlError::EmptySegment(path.to_owned()));
         }
         Ok(Segments { path: path.to_owned(), rest: decoded.into_iter().peekable() })
     }
@@ -256,12 +255,12 @@ impl Segments {
         self.rest.next_if(|text| text.bytes().all(|b| b.is_ascii_digit()))
     }
 
-    fn wanted(&mut self, what: &'static str) -> Result<String, CommandError> {
-        self.next().ok_or_else(|| CommandError::Missing(self.path.clone(), what))
+    fn wanted(&mut self, what: &'static str) -> Result<String, UrlError> {
+        self.next().ok_or_else(|| UrlError::Missing(self.path.clone(), what))
     }
 
-    fn end(mut self) -> Result<(), CommandError> {
-        self.next().map_or(Ok(()), |text| Err(CommandError::TooMuch(text)))
+    fn end(mut self) -> Result<(), UrlError> {
+        self.next().map_or(Ok(()), |text| Err(UrlError::TooMuch(text)))
     }
 }
 
@@ -269,45 +268,45 @@ impl Segments {
 struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    fn of(query: Option<&str>) -> Result<Parameters, CommandError> {
+    fn of(query: Option<&str>) -> Result<Parameters, UrlError> {
         let mut all: Vec<(String, String)> = Vec::new();
         for pair in query.filter(|query| !query.is_empty()).iter().flat_map(|query| query.split('&')) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (percent_decode(name)?, percent_decode(value)?);
             if all.iter().any(|(known, _)| *known == name) {
-                return Err(CommandError::Repeated(name));
+                return Err(UrlError::Repeated(name));
             }
             all.push((name, value));
         }
         Ok(Parameters(all))
     }
 
-    fn only(&self, known: &'static [&'static str]) -> Result<(), CommandError> {
+    fn only(&self, known: &'static [&'static str]) -> Result<(), UrlError> {
         let unknown = self.0.iter().find(|(name, _)| !known.contains(&name.as_str()));
-        unknown.map_or(Ok(()), |(name, _)| Err(CommandError::Parameter(name.clone(), known)))
+        unknown.map_or(Ok(()), |(name, _)| Err(UrlError::Parameter(name.clone(), known)))
     }
 
     fn value(&self, wanted: &str) -> Option<&str> {
         self.0.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
     }
 
-    fn expire(&self) -> Result<Option<Interval>, CommandError> {
-        self.value("expire").map(Interval::parse).transpose().map_err(CommandError::Expire)
+    fn expire(&self) -> Result<Option<Interval>, UrlError> {
+        self.value("expire").map(Interval::parse).transpose().map_err(UrlError::Expire)
     }
 
     /// Every request waits, so the only thing to ask for is that.
-    fn wait(&self) -> Result<(), CommandError> {
+    fn wait(&self) -> Result<(), UrlError> {
         match self.value("wait") {
             None => Ok(()),
             Some(value) if value.eq_ignore_ascii_case("true") => Ok(()),
-            Some(value) => Err(CommandError::Value("wait", value.to_owned(), "true")),
+            Some(value) => Err(UrlError::Value("wait", value.to_owned(), "true")),
         }
     }
 }
 
 /// Decodes percent-encoded octets, which together have to be UTF-8.
-fn percent_decode(text: &str) -> Result<String, CommandError> {
-    let error = || CommandError::Encoding(text.to_owned());
+fn percent_decode(text: &str) -> Result<String, UrlError> {
+    let error = || UrlError::Encoding(text.to_owned());
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -324,112 +323,62 @@ fn percent_decode(text: &str) -> Result<String, CommandError> {
 }
 
 /// Why a method and a target are no command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CommandError {
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
     /// The method does not go with this path.
+    #[error("this path takes {allow} only")]
     Method {
         /// The methods that do, as the header `Allow` lists them.
         allow: &'static str,
     },
     /// A path that does not begin with a slash.
+    #[error("the path \"{}\" does not begin with /", .0.escape_debug())]
     Path(String),
     /// Two slashes in a row.
+    #[error("the path \"{}\" has an empty part", .0.escape_debug())]
     EmptySegment(String),
     /// Percent signs that stand for no text.
+    #[error("\"{}\" is not percent-encoded UTF-8", .0.escape_debug())]
     Encoding(String),
     /// The first segment is no action.
+    #[error("\"{}\" is not an action: expected drop, accept, reject or list", .0.escape_debug())]
     Action(String),
     /// Not a chain.
+    #[error("\"{}\" is not a chain: expected input, output or forward", .0.escape_debug())]
     Chain(String),
-    /// Not an interface.
-    Interface(InterfaceError),
     /// Not an address or a mask.
-    Network(NetworkError),
-    /// An address that no rule may have.
-    Rule(RuleError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// An interface or an address that no rule may have.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
     /// The path ends too early: the path, and what was expected.
+    #[error("the path \"{path}\" ends too early: expected {1}", path = .0.escape_debug())]
     Missing(String, &'static str),
     /// The path goes on where it should end.
+    #[error("\"{}\" is too much: expected the end of the path", .0.escape_debug())]
     TooMuch(String),
     /// A parameter that has no meaning here, and those that have.
+    #[error("unknown parameter \"{}\": expected {}", .0.escape_debug(), listed(.1))]
     Parameter(String, &'static [&'static str]),
     /// A parameter given twice.
+    #[error("the parameter \"{}\" is given twice", .0.escape_debug())]
     Repeated(String),
     /// A parameter, its wrong value, and what was expected.
+    #[error("{0}: \"{value}\" is wrong: expected {2}", value = .1.escape_debug())]
     Value(&'static str, String, &'static str),
     /// Not a time span.
+    #[error("expire: {0}")]
     Expire(IntervalError),
     /// The parameter `modify` with a method that says it already.
+    #[error("the parameter \"modify\" goes with GET only")]
     ModifyWithoutGet,
 }
 
-impl From<InterfaceError> for CommandError {
-    fn from(error: InterfaceError) -> CommandError {
-        CommandError::Interface(error)
-    }
+/// The names of parameters as a sentence has them.
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
-
-impl From<NetworkError> for CommandError {
-    fn from(error: NetworkError) -> CommandError {
-        CommandError::Network(error)
-    }
-}
-
-impl From<RuleError> for CommandError {
-    fn from(error: RuleError) -> CommandError {
-        CommandError::Rule(error)
-    }
-}
-
-impl fmt::Display for CommandError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CommandError::Method { allow } => write!(f, "this path takes {allow} only"),
-            CommandError::Path(path) => {
-                write!(f, "the path \"{}\" does not begin with /", path.escape_debug())
-            }
-            CommandError::EmptySegment(path) => {
-                write!(f, "the path \"{}\" has an empty part", path.escape_debug())
-            }
-            CommandError::Encoding(text) => {
-                write!(f, "\"{}\" is not percent-encoded UTF-8", text.escape_debug())
-            }
-            CommandError::Action(text) => write!(
-                f,
-                "\"{}\" is not an action: expected drop, accept, reject or list",
-                text.escape_debug()
-            ),
-            CommandError::Chain(text) => {
-                write!(f, "\"{}\" is not a chain: expected input, output or forward", text.escape_debug())
-            }
-            CommandError::Interface(error) => error.fmt(f),
-            CommandError::Network(error) => error.fmt(f),
-            CommandError::Rule(error) => error.fmt(f),
-            CommandError::Missing(path, what) => {
-                write!(f, "the path \"{}\" ends too early: expected {what}", path.escape_debug())
-            }
-            CommandError::TooMuch(text) => {
-                write!(f, "\"{}\" is too much: expected the end of the path", text.escape_debug())
-            }
-            CommandError::Parameter(name, []) => {
-                write!(f, "unknown parameter \"{}\": expected none", name.escape_debug())
-            }
-            CommandError::Parameter(name, known) => {
-                write!(f, "unknown parameter \"{}\": expected {}", name.escape_debug(), known.join(", "))
-            }
-            CommandError::Repeated(name) => {
-                write!(f, "the parameter \"{}\" is given twice", name.escape_debug())
-            }
-            CommandError::Value(name, value, expected) => {
-                write!(f, "{name}: \"{}\" is wrong: expected {expected}", value.escape_debug())
-            }
-            CommandError::Expire(error) => write!(f, "expire: {error}"),
-            CommandError::ModifyWithoutGet => f.write_str("the parameter \"modify\" goes with GET only"),
-        }
-    }
-}
-
-impl std::error::Error for CommandError {}
 
 #[cfg(test)]
 mod tests {
@@ -494,7 +443,7 @@ mod tests {
         for method in [Method::Patch, Method::Options, Method::Trace, Method::Connect] {
             for (target, non_restful, allow) in golden {
                 let error = parse(&method, target, non_restful).unwrap_err();
-                assert_eq!(error, CommandError::Method { allow }, "{method} {target}");
+                assert_eq!(error, UrlError::Method { allow }, "{method} {target}");
             }
         }
         assert_eq!(read(Method::Delete, "/drop/input/any/1.2.3.4", false), "delete INPUT -s 1.2.3.4 -j DROP");

@@ -352,64 +352,45 @@ impl<'a> Options<'a> {
 }
 
 /// What is wrong with a configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum ConfigError {
+    #[error("\"{}\": expected one section, [config], before all options", .0.escape_debug())]
     Section(String),
+    #[error("unknown option \"{}\"", .0.escape_debug())]
     Unknown(String),
+    #[error("{0}: already set in line {1}")]
     Repeated(&'static str, usize),
+    #[error("{0}: takes no value: expected the bare name for on, or a # before it for off")]
     NotAFlag(&'static str),
+    #[error("{0}: has no value: expected {0} = value")]
     NoValue(&'static str),
+    #[error("{0}: \"{text}\": expected {2}", text = .1.escape_debug())]
     Value(&'static str, String, &'static str),
+    #[error("default.expire: {0}")]
     Expire(IntervalError),
+    #[error("{0}: not set: expected a value, since clients have to log in")]
     Credential(&'static str),
+    #[error("{0}: longer than {CREDENTIAL_MAX} bytes")]
     TooLong(&'static str),
+    #[error(
+        "iptables.path: \"{}\" has no \"iptables\" in its name: expected ip6tables.path to be set too",
+        .0.escape_debug()
+    )]
     NoCompanion(String),
+    #[error(
+        "default.expire: {} seconds are more than a set can hold: expected at most {SET_LONGEST}, or 0",
+        .0.seconds()
+    )]
     TooLongForSets(Interval),
+    #[error("neither outward.server nor local.server is on")]
     NoServer,
+    #[error("local.server.port: taken by outward.server.port: expected another port")]
     SamePort,
 }
 
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ConfigError::Section(line) => {
-                write!(f, "\"{}\": expected one section, [config], before all options", line.escape_debug())
-            }
-            ConfigError::Unknown(name) => write!(f, "unknown option \"{}\"", name.escape_debug()),
-            ConfigError::Repeated(name, line) => write!(f, "{name}: already set in line {line}"),
-            ConfigError::NotAFlag(name) => {
-                write!(f, "{name}: takes no value: expected the bare name for on, or a # before it for off")
-            }
-            ConfigError::NoValue(name) => write!(f, "{name}: has no value: expected {name} = value"),
-            ConfigError::Value(name, text, expected) => {
-                write!(f, "{name}: \"{}\": expected {expected}", text.escape_debug())
-            }
-            ConfigError::Expire(error) => write!(f, "default.expire: {error}"),
-            ConfigError::Credential(name) => {
-                write!(f, "{name}: not set: expected a value, since clients have to log in")
-            }
-            ConfigError::TooLong(name) => write!(f, "{name}: longer than {CREDENTIAL_MAX} bytes"),
-            ConfigError::NoCompanion(name) => write!(
-                f,
-                "iptables.path: \"{}\" has no \"iptables\" in its name: expected ip6tables.path to be set too",
-                name.escape_debug()
-            ),
-            ConfigError::TooLongForSets(interval) => write!(
-                f,
-                "default.expire: {} seconds are more than a set can hold: expected at most {}, or 0",
-                interval.seconds(),
-                SET_LONGEST
-            ),
-            ConfigError::SamePort => {
-                f.write_str("local.server.port: taken by outward.server.port: expected another port")
-            }
-            ConfigError::NoServer => f.write_str("neither outward.server nor local.server is on"),
-        }
-    }
-}
-
 /// An error and the place in a file that it is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}:{}{why}", .file.display(), .line.map(|line| format!("{line}: ")).unwrap_or(" ".to_owned()))]
 pub struct LocatedError {
     /// The file.
     pub file: PathBuf,
@@ -418,17 +399,6 @@ pub struct LocatedError {
     /// What is wrong.
     pub why: String,
 }
-
-impl fmt::Display for LocatedError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "{}:{line}: {}", self.file.display(), self.why),
-            None => write!(f, "{}: {}", self.file.display(), self.why),
-        }
-    }
-}
-
-impl std::error::Error for LocatedError {}
 
 #[cfg(test)]
 mod tests {

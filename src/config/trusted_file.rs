@@ -4,7 +4,6 @@
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::geteuid;
-use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -22,7 +21,7 @@ const LINKS_MAX: u32 = 40;
 /// # Errors
 /// It can't be read, or others could read or replace it.
 pub fn read_secret(path: &Path) -> Result<String, FileError> {
-    read(path, 0o077)
+    read(path, 0o077, FileError::Readable)
 }
 
 /// Reads a file that no stranger may write.
@@ -30,7 +29,7 @@ pub fn read_secret(path: &Path) -> Result<String, FileError> {
 /// # Errors
 /// It can't be read, or others could write or replace it.
 pub fn read_trusted(path: &Path) -> Result<String, FileError> {
-    read(path, 0o022)
+    read(path, 0o022, FileError::Writable)
 }
 
 /// Opens the log to write behind what it has: a file, or a device such as /dev/null.
@@ -57,7 +56,8 @@ fn open(options: &mut OpenOptions, path: &Path) -> Result<File, FileError> {
     Ok(file)
 }
 
-fn read(path: &Path, forbidden: u32) -> Result<String, FileError> {
+/// Reads a file whose mode has none of the bits that are forbidden, which `error` is of.
+fn read(path: &Path, forbidden: u32, error: fn(u32) -> FileError) -> Result<String, FileError> {
     let file = open(OpenOptions::new().read(true), path)?;
     let meta = file.metadata().map_err(FileError::Io)?;
     let mode = meta.permissions().mode() & 0o7777;
@@ -65,7 +65,7 @@ fn read(path: &Path, forbidden: u32) -> Result<String, FileError> {
         () if !meta.is_file() => return Err(FileError::NotAFile),
         () if meta.len() > LARGEST => return Err(FileError::TooLarge(meta.len())),
         () if !is_owned(&meta) => return Err(FileError::Owner(meta.uid())),
-        () if mode & forbidden != 0 => return Err(FileError::Mode { mode, forbidden }),
+        () if mode & forbidden != 0 => return Err(error(mode)),
         () => check_folders(&std::path::absolute(path).map_err(FileError::Io)?, LINKS_MAX)?,
     }
     let mut text = String::new();
@@ -122,54 +122,33 @@ fn is_unmapped(user: u32) -> bool {
 }
 
 /// Why a file is not read.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The system's word.
+    #[error(transparent)]
     Io(io::Error),
     /// A folder, a device or the like.
+    #[error("not a regular file")]
     NotAFile,
     /// A folder above it, and its mode.
+    #[error(
+        "mode {1:04o} of the folder {path} lets others replace it: expected 0755 (chmod go-w {path})",
+        path = .0.display()
+    )]
     Folder(PathBuf, u32),
     /// A folder above it, and the number of the user it belongs to.
+    #[error("the folder {path} belongs to user {1}: expected root (chown root {path})", path = .0.display())]
     FolderOwner(PathBuf, u32),
     /// Its size in bytes.
+    #[error("{0} bytes: expected at most {LARGEST}")]
     TooLarge(u64),
     /// The number of the user it belongs to.
+    #[error("belongs to user {0}: expected root (chown root)")]
     Owner(u32),
-    /// Its mode, and the bits of it that must not be set.
-    Mode {
-        /// What it is.
-        mode: u32,
-        /// What it must not have.
-        forbidden: u32,
-    },
+    /// Its mode, of a file that holds a secret.
+    #[error("mode {0:04o} lets others read it: expected 0600 (chmod 600)")]
+    Readable(u32),
+    /// Its mode.
+    #[error("mode {0:04o} lets others write it: expected 0644 (chmod 644)")]
+    Writable(u32),
 }
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FileError::Io(error) => error.fmt(f),
-            FileError::NotAFile => f.write_str("not a regular file"),
-            FileError::Folder(path, mode) => write!(
-                f,
-                "mode {mode:04o} of the folder {0} lets others replace it: expected 0755 (chmod go-w {0})",
-                path.display()
-            ),
-            FileError::FolderOwner(path, user) => write!(
-                f,
-                "the folder {0} belongs to user {user}: expected root (chown root {0})",
-                path.display()
-            ),
-            FileError::TooLarge(size) => write!(f, "{size} bytes: expected at most {LARGEST}"),
-            FileError::Owner(user) => write!(f, "belongs to user {user}: expected root (chown root)"),
-            FileError::Mode { mode, forbidden: 0o077 } => {
-                write!(f, "mode {mode:04o} lets others read it: expected 0600 (chmod 600)")
-            }
-            FileError::Mode { mode, .. } => {
-                write!(f, "mode {mode:04o} lets others write it: expected 0644 (chmod 644)")
-            }
-        }
-    }
-}
-
-impl std::error::Error for FileError {}

@@ -18,7 +18,6 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use rustls::ServerConfig;
-use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -408,21 +407,12 @@ pub fn load_whitelist(config: &Config) -> Result<WhiteList, LocatedError> {
 }
 
 /// Why the server can't go on.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// An address that can't be taken.
+    #[error("can't listen on {0}: {1}")]
     Bind(SocketAddr, io::Error),
     /// A listener that is broken.
+    #[error("can't accept connections any more: {0}")]
     Listener(io::Error),
 }
-
-impl fmt::Display for ServerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServerError::Bind(address, error) => write!(f, "can't listen on {address}: {error}"),
-            ServerError::Listener(error) => write!(f, "can't accept connections any more: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for ServerError {}

@@ -269,21 +269,28 @@ fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failu
 }
 
 /// Why rfw ends otherwise than it was told to.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// Called wrongly.
+    #[error("{0}")]
     Usage(String),
     /// Configured wrongly.
-    Config(LocatedError),
+    #[error(transparent)]
+    Config(#[from] LocatedError),
     /// The log can't be opened.
+    #[error("the log {path}: {1}", path = .0.display())]
     Log(PathBuf, FileError),
     /// Another rfw is at work; and what to do about it.
+    #[error("another rfw is running: {0}")]
     Running(&'static str),
     /// The firewall can't be changed.
-    Firewall(FirewallError),
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
     /// The server can't serve.
-    Server(ServerError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
     /// The system's word.
+    #[error(transparent)]
     Io(io::Error),
 }
 
@@ -301,37 +308,5 @@ impl Failure {
             | Failure::Server(_)
             | Failure::Io(_) => 1,
         })
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Usage(why) => f.write_str(why),
-            Failure::Config(error) => error.fmt(f),
-            Failure::Log(path, error) => write!(f, "the log {}: {error}", path.display()),
-            Failure::Running(advice) => write!(f, "another rfw is running: {advice}"),
-            Failure::Firewall(error) => error.fmt(f),
-            Failure::Server(error) => error.fmt(f),
-            Failure::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<LocatedError> for Failure {
-    fn from(error: LocatedError) -> Failure {
-        Failure::Config(error)
-    }
-}
-
-impl From<FirewallError> for Failure {
-    fn from(error: FirewallError) -> Failure {
-        Failure::Firewall(error)
-    }
-}
-
-impl From<ServerError> for Failure {
-    fn from(error: ServerError) -> Failure {
-        Failure::Server(error)
     }
 }

@@ -24,7 +24,6 @@ use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
 use crate::rule::{Chain, Rule, Scope};
 use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::fmt;
 use std::time::SystemTime;
 
 /// So many rules of its own make rfw say that sets are the better choice.
@@ -526,25 +525,47 @@ impl Batch {
 }
 
 /// Why the kernel does not hold what was asked for.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
-    /// A tool failed.
-    Program(ProgramError),
+    /// A program failed.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     /// This host has no packet filter for that family.
+    #[error("{0} is not available on this host")]
     NoFamily(Family),
     /// There are entries of sets, and no ipset to read them.
+    #[error("the tables use sets of rfw, but ipset is not installed")]
     NoSets,
     /// A set has its most entries.
+    #[error("no room: a set has at most {0} entries (ipset.maxelem in rfw.conf)")]
     Full(u32),
     /// A time in seconds that a set can't hold.
+    #[error(
+        "{0} seconds are too long: a set holds an address for at most {TIMEOUT_MAX} seconds, \
+         or for ever with expire=0"
+    )]
     TooLong(u64),
     /// As many rules of a family as there may be.
+    #[error(
+        "no room: at most {0} addresses of a family are rules of their own (rules.max in rfw.conf), since \
+         each packet is compared with one after the other; with the option ipset they are kept in sets, \
+         which hold a million"
+    )]
     TooManyRules(usize),
     /// So many entries of sets of a family would be rules, of which there may be so many.
+    #[error(
+        "{1} addresses of {0} that are kept in sets would be rules of their own, but rules.max is {2}: \
+         turn the option ipset on again, or raise rules.max"
+    )]
     TooManyEntries(Family, usize, usize),
     /// A set of that name is there, and rfw has not made it.
+    #[error("there is a set {0} that rfw has not made: destroy or rename it (ipset rename {0} OTHER)")]
     ForeignSet(String),
     /// A request before this one waited in vain for another program.
+    #[error(
+        "another program holds the lock of the tables, or hangs: nothing was changed, \
+         try again in 2 seconds"
+    )]
     Busy,
 }
 
@@ -562,49 +583,6 @@ impl FirewallError {
         }
     }
 }
-
-impl From<ProgramError> for FirewallError {
-    fn from(error: ProgramError) -> FirewallError {
-        FirewallError::Program(error)
-    }
-}
-
-impl fmt::Display for FirewallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            FirewallError::Program(error) => error.fmt(f),
-            FirewallError::NoFamily(family) => write!(f, "{family} is not available on this host"),
-            FirewallError::NoSets => f.write_str("the tables use sets of rfw, but ipset is not installed"),
-            FirewallError::Full(most) => {
-                write!(f, "no room: a set has at most {most} entries (ipset.maxelem in rfw.conf)")
-            }
-            FirewallError::TooManyRules(most) => write!(
-                f,
-                "no room: at most {most} addresses of a family are rules of their own (rules.max in rfw.conf), \
-                 since each packet is compared with one after the other; with the option ipset they are kept in \
-                 sets, which hold a million"
-            ),
-            FirewallError::TooManyEntries(family, count, most) => write!(
-                f,
-                "{count} addresses of {family} that are kept in sets would be rules of their own, but rules.max \
-                 is {most}: turn the option ipset on again, or raise rules.max"
-            ),
-            FirewallError::ForeignSet(name) => write!(
-                f,
-                "there is a set {name} that rfw has not made: destroy or rename it (ipset rename {name} OTHER)"
-            ),
-            FirewallError::Busy => f.write_str(
-                "another program holds the lock of the tables, or hangs: nothing was changed, try again in 2 seconds",
-            ),
-            FirewallError::TooLong(seconds) => write!(
-                f,
-                "{seconds} seconds are too long: a set holds an address for at most {TIMEOUT_MAX} seconds, or for ever with expire=0"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for FirewallError {}
 
 /// The networks of a rule as `iptables -L` prints them: no mask for a host.
 pub fn printed(network: Option<&Network>, family: Family) -> String {

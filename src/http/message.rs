@@ -4,7 +4,6 @@
 //! tiny_http's own server is not used: it sets no time-out, bounds neither headers
 //! nor threads, and its TLS feature pins a rustls with a known hole.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use tiny_http::{HTTPVersion, Header, Method, Response, StatusCode};
 
@@ -203,21 +202,30 @@ impl<'a> Headers<'a> {
 }
 
 /// Why a request can't be read.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// It did not come in time.
+    #[error("the request took too long")]
     Slow,
     /// The request line and headers are more than fits.
+    #[error(
+        "the request line and headers are too large: expected {HEAD_MAX} bytes and {HEADERS_MAX} headers at most"
+    )]
     HeadTooLarge,
     /// Not HTTP, or not as it has to be.
+    #[error("malformed request: {0}")]
     Malformed(String),
     /// Neither HTTP/1.0 nor HTTP/1.1.
+    #[error("unknown version: expected HTTP/1.1 or HTTP/1.0")]
     Version,
     /// A transfer coding other than chunked.
+    #[error("unknown transfer coding \"{}\": expected chunked", .0.escape_debug())]
     Coding(String),
     /// The body is more than so many bytes.
+    #[error("the body is too large: expected at most {0} bytes")]
     BodyTooLarge(u64),
     /// The connection is broken.
+    #[error(transparent)]
     Io(io::Error),
 }
 
@@ -243,29 +251,6 @@ impl HttpError {
         }
     }
 }
-
-impl fmt::Display for HttpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            HttpError::Slow => f.write_str("the request took too long"),
-            HttpError::HeadTooLarge => write!(
-                f,
-                "the request line and headers are too large: expected {HEAD_MAX} bytes and {HEADERS_MAX} headers at most"
-            ),
-            HttpError::Malformed(what) => write!(f, "malformed request: {what}"),
-            HttpError::Version => f.write_str("unknown version: expected HTTP/1.1 or HTTP/1.0"),
-            HttpError::Coding(text) => {
-                write!(f, "unknown transfer coding \"{}\": expected chunked", text.escape_debug())
-            }
-            HttpError::BodyTooLarge(most) => {
-                write!(f, "the body is too large: expected at most {most} bytes")
-            }
-            HttpError::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for HttpError {}
 
 /// An answer: a status, a body of JSON, and at most one header of its own.
 pub struct Answer {

@@ -358,24 +358,32 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// Why a tool did not do what it was told.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
     /// No such program.
+    #[error("no executable program \"{}\"", .0.display())]
     Missing(PathBuf),
     /// It can't be started: the command line, and why.
+    #[error("{0}: {1}")]
     Spawn(String, io::Error),
     /// It failed: the command line, its status if it has ended, and what it said.
+    #[error("{0}: {status}{2}", status = .1.map(|status| format!("{status}: ")).unwrap_or_default())]
     Failed(String, Option<ExitStatus>, String),
     /// It gave no answer in time and was killed: the command line, and the time.
+    #[error("{0}: no answer in {time} s, so it was killed", time = .1.as_secs_f32().round())]
     TimedOut(String, Duration),
     /// What it printed is not the whole of what there is: the command line, what is
     /// wrong, and what to do.
+    #[error("{0}: can't be read whole, so nothing was changed: {1}: {2}")]
     Unreadable(String, String, String),
     /// It ended well, but what it was told to do is not done: the command line.
+    #[error("{0}: ended well, but has not done what it was told")]
     NotDone(String),
     /// Other programs changed the table again and again.
+    #[error("other programs keep changing the table")]
     Contended,
     /// Another program held the lock of the tables for too long.
+    #[error("another program holds the xtables lock: {0}")]
     Locked(String),
 }
 
@@ -393,28 +401,6 @@ impl ProgramError {
         matches!(self, ProgramError::Failed(_, Some(status), _) if status.success() || status.signal().is_some())
     }
 }
-
-impl fmt::Display for ProgramError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ProgramError::Missing(name) => write!(f, "no executable program \"{}\"", name.display()),
-            ProgramError::Spawn(line, error) => write!(f, "{line}: {error}"),
-            ProgramError::Failed(line, Some(status), words) => write!(f, "{line}: {status}: {words}"),
-            ProgramError::Failed(line, None, words) => write!(f, "{line}: {words}"),
-            ProgramError::Contended => f.write_str("other programs keep changing the table"),
-            ProgramError::TimedOut(line, time) => {
-                write!(f, "{line}: no answer in {} s, so it was killed", time.as_secs_f32().round())
-            }
-            ProgramError::Unreadable(line, words, remedy) => {
-                write!(f, "{line}: can't be read whole, so nothing was changed: {words}: {remedy}")
-            }
-            ProgramError::NotDone(line) => write!(f, "{line}: ended well, but has not done what it was told"),
-            ProgramError::Locked(words) => write!(f, "another program holds the xtables lock: {words}"),
-        }
-    }
-}
-
-impl std::error::Error for ProgramError {}
 
 #[cfg(test)]
 mod tests {

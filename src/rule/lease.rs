@@ -72,18 +72,12 @@ impl fmt::Display for Interval {
 }
 
 /// A text that is no interval.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "\"{}\" is not a time span: expected seconds, or a number with s, m, h or d, up to 36500d",
+    .0.escape_debug()
+)]
 pub struct IntervalError(String);
-
-impl fmt::Display for IntervalError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "\"{}\" is not a time span: expected seconds, or a number with s, m, h or d, up to 36500d",
-            self.0.escape_debug()
-        )
-    }
-}
 
 /// A whole second in UTC, counted from 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

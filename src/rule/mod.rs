@@ -92,32 +92,18 @@ impl Interface {
 }
 
 impl FromStr for Interface {
-    type Err = InterfaceError;
+    type Err = RuleError;
 
-    fn from_str(text: &str) -> Result<Interface, InterfaceError> {
+    fn from_str(text: &str) -> Result<Interface, RuleError> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_@:".contains(&b);
         let length = (1..=INTERFACE_MAX).contains(&text.len());
         // An address in the place of an interface is a slip, though it could name one.
         let address = text.parse::<std::net::IpAddr>().is_ok();
         let reserved = text == "." || text == ".." || text.eq_ignore_ascii_case("any") || address;
         if !length || reserved || text.starts_with('-') || !text.bytes().all(allowed) {
-            return Err(InterfaceError(text.to_owned()));
+            return Err(RuleError::Name(text.to_owned()));
         }
         Ok(Interface(text.to_owned()))
-    }
-}
-
-/// A text that can't name an interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InterfaceError(String);
-
-impl fmt::Display for InterfaceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "\"{}\" is not an interface: expected \"any\" or 1 to 15 letters, digits or .-_@: not starting with -",
-            self.0.escape_debug()
-        )
     }
 }
 
@@ -305,46 +291,35 @@ fn check_width(network: &Network) -> Result<(), RuleError> {
 }
 
 /// Why parts make no rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
+    /// Not the name of an interface.
+    #[error(
+        "\"{}\" is not an interface: expected \"any\" or 1 to 15 letters, digits or .-_@: not starting with -",
+        .0.escape_debug()
+    )]
+    Name(String),
     /// The chain has no such interface.
+    #[error("the chain {} has one interface", .0.name())]
     Interface(Chain),
     /// The chain takes an address of the other side.
+    #[error("the chain {} takes one address", .0.name())]
     Side(Chain),
     /// Source and destination of two families.
+    #[error("{0} is {one} and {1} is {other}: expected one family", one = .0.family(), other = .1.family())]
     Families(Network, Network),
     /// A forward rule that matches everything.
+    #[error("any address on both sides matches everything: expected an address on one side")]
     AnyToAny,
     /// `0.0.0.0` or `::` where an address is wanted.
+    #[error("{0} means any address, which only one side of a forward rule may be, without a mask")]
     Unspecified(Network),
     /// A mask that takes in too much.
+    #[error(
+        "the mask of {0} is too wide: expected {least} to {most} for {family}",
+        least = shortest_mask(.0.family()), most = .0.family().bits(), family = .0.family()
+    )]
     Mask(Network),
-}
-
-impl fmt::Display for RuleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RuleError::Interface(chain) => write!(f, "the chain {} has one interface", chain.name()),
-            RuleError::Side(chain) => write!(f, "the chain {} takes one address", chain.name()),
-            RuleError::Families(a, b) => {
-                write!(f, "{a} is {} and {b} is {}: expected one family", a.family(), b.family())
-            }
-            RuleError::AnyToAny => {
-                f.write_str("any address on both sides matches everything: expected an address on one side")
-            }
-            RuleError::Unspecified(network) => write!(
-                f,
-                "{network} means any address, which only one side of a forward rule may be, without a mask"
-            ),
-            RuleError::Mask(network) => write!(
-                f,
-                "the mask of {network} is too wide: expected {} to {} for {}",
-                shortest_mask(network.family()),
-                network.family().bits(),
-                network.family()
-            ),
-        }
-    }
 }
 
 /// The rule that a path such as `/drop/input/eth0/1.2.3.4` stands for, for tests of

@@ -209,41 +209,21 @@ fn parse_prefix(ip: IpAddr, text: &str) -> Result<u8, NetworkError> {
 }
 
 /// Why a text or a pair of values is no network.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
     /// Not an IPv4 or IPv6 address.
+    #[error("\"{}\" is not an IPv4 or IPv6 address", .0.escape_debug())]
     Address(String),
     /// Not a prefix length of that family.
+    #[error("\"{text}\" is not a mask of {0}: expected a number up to {most}", text = .1.escape_debug(), most = .0.bits())]
     Prefix(Family, String),
     /// A prefix length that reaches out of `::ffff:0:0/96`.
+    #[error("mask {0} is too wide for an IPv4-mapped address: expected 96 to 128")]
     Mapped(u8),
     /// Not a range of one family with its ends in order.
+    #[error("\"{0}\" is not a range: expected two addresses of one family, the lower first")]
     Range(String),
 }
-
-impl fmt::Display for NetworkError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NetworkError::Address(text) => {
-                write!(f, "\"{}\" is not an IPv4 or IPv6 address", text.escape_debug())
-            }
-            NetworkError::Prefix(family, text) => write!(
-                f,
-                "\"{}\" is not a mask of {family}: expected a number up to {}",
-                text.escape_debug(),
-                family.bits()
-            ),
-            NetworkError::Mapped(prefix) => {
-                write!(f, "mask {prefix} is too wide for an IPv4-mapped address: expected 96 to 128")
-            }
-            NetworkError::Range(text) => {
-                write!(f, "\"{text}\" is not a range: expected two addresses of one family, the lower first")
-            }
-        }
-    }
-}
-
-impl std::error::Error for NetworkError {}
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,6 @@
 
 use crate::rule::Rule;
 use crate::rule::network::{Network, NetworkError};
-use std::fmt;
 use std::net::IpAddr;
 
 /// The networks of a white list, at least one.
@@ -22,7 +21,7 @@ impl WhiteList {
         for (number, line) in (1..).zip(text.lines()) {
             let entry = line.split('#').next().unwrap_or_default().trim();
             if !entry.is_empty() {
-                networks.extend(parse_entry(entry).map_err(|why| WhiteListError::Entry(number, why))?);
+                networks.extend(parse_entry(entry, number)?);
             }
         }
         match networks.is_empty() {
@@ -54,42 +53,37 @@ impl WhiteList {
     }
 }
 
-fn parse_entry(entry: &str) -> Result<Vec<Network>, EntryError> {
+fn parse_entry(entry: &str, line: usize) -> Result<Vec<Network>, WhiteListError> {
+    let error = |why| WhiteListError::Entry(line, why);
     let networks = match entry.split_once('-') {
-        Some((first, last)) => Network::range(address(first)?, address(last)?)?,
-        None => vec![entry.parse::<Network>()?],
+        Some((first, last)) => range(first, last).map_err(error)?,
+        None => vec![entry.parse::<Network>().map_err(error)?],
     };
     match networks.iter().any(|network| network.prefix() == 0 || network.is_unspecified()) {
-        true => Err(EntryError::Everything(entry.to_owned())),
+        true => Err(WhiteListError::Everything(line, entry.to_owned())),
         false => Ok(networks),
     }
+}
+
+fn range(first: &str, last: &str) -> Result<Vec<Network>, NetworkError> {
+    Network::range(address(first)?, address(last)?)
 }
 
 fn address(text: &str) -> Result<IpAddr, NetworkError> {
     text.trim().parse().map_err(|_| NetworkError::Address(text.trim().to_owned()))
 }
 
-/// Why an entry is none.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EntryError {
-    /// Not an address, network or range.
-    Network(NetworkError),
-    /// It leaves nothing that could be blocked, or names no host.
-    Everything(String),
-}
-
-impl From<NetworkError> for EntryError {
-    fn from(error: NetworkError) -> EntryError {
-        EntryError::Network(error)
-    }
-}
-
 /// Why a text is no white list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WhiteListError {
-    /// The number of a line, counted from 1, and what is wrong with it.
-    Entry(usize, EntryError),
+    /// The number of a line, counted from 1, and why it is no address, network or range.
+    #[error("{1}")]
+    Entry(usize, NetworkError),
+    /// A line that leaves nothing that could be blocked, or names no host.
+    #[error("\"{1}\" means any address: expected the addresses of clients")]
+    Everything(usize, String),
     /// No entry.
+    #[error("no entry: expected at least one address, network or range")]
     Empty,
 }
 
@@ -97,25 +91,11 @@ impl WhiteListError {
     /// The line at fault, if it is one.
     pub fn line(&self) -> Option<usize> {
         match self {
-            WhiteListError::Entry(line, _) => Some(*line),
+            WhiteListError::Entry(line, _) | WhiteListError::Everything(line, _) => Some(*line),
             WhiteListError::Empty => None,
         }
     }
 }
-
-impl fmt::Display for WhiteListError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            WhiteListError::Entry(_, EntryError::Network(error)) => error.fmt(f),
-            WhiteListError::Entry(_, EntryError::Everything(text)) => {
-                write!(f, "\"{text}\" means any address: expected the addresses of clients")
-            }
-            WhiteListError::Empty => f.write_str("no entry: expected at least one address, network or range"),
-        }
-    }
-}
-
-impl std::error::Error for WhiteListError {}
 
 #[cfg(test)]
 mod tests {
