@@ -7,6 +7,9 @@ mod api;
 mod config;
 mod daemon;
 mod firewall;
+#[cfg(test)]
+#[path = "../tests/golden/read.rs"]
+mod golden;
 mod http;
 mod kernel;
 mod log_limit;

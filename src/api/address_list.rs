@@ -124,7 +124,7 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Cursor;
 
-    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/read.rs"));
+    use crate::golden::cases;
 
     fn read(text: &[u8]) -> Result<List, ListError> {
         let mut buffer = Buffer::default();

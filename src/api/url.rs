@@ -385,7 +385,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/read.rs"));
+    use crate::golden::cases;
 
     fn read(method: Method, target: &str, non_restful: bool) -> String {
         match parse(&method, target, non_restful) {

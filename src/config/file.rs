@@ -405,7 +405,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/read.rs"));
+    use crate::golden::cases;
 
     const BASE: &str = "[config]\noutward.server\nauth.username = me\nauth.password = secret\n";
 

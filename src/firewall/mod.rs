@@ -13,8 +13,9 @@ pub mod table;
 
 use crate::firewall::listing::{Filter, Listing};
 use crate::firewall::table::{Commands, Plan, RuleCache, Table};
+use crate::kernel::guard::Guard;
 use crate::kernel::ipset::TIMEOUT_MAX;
-use crate::kernel::iptables::{Guard, Transaction};
+use crate::kernel::iptables::Transaction;
 use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::{self, SetKey, Side};
 pub use crate::kernel::sets::ListResult;

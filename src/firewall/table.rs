@@ -8,8 +8,10 @@
 
 use crate::kernel::coprocess::{Coprocess, Sentinel};
 use crate::kernel::generation;
-use crate::kernel::iptables::{Change, End, Guard, Line, Owner, Reading, Transaction};
+use crate::kernel::guard::Guard;
+use crate::kernel::iptables::{Change, Line, Owner, Transaction};
 use crate::kernel::program::{Lines, Program, ProgramError};
+use crate::kernel::save_reader::{End, Reading};
 use crate::kernel::set_key::SetKey;
 use crate::rule::lease::Lease;
 use crate::rule::network::Family;

@@ -353,7 +353,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/read.rs"));
+    use crate::golden::cases;
 
     fn read(text: &str) -> Result<Option<Request>, HttpError> {
         Buffer::default().read_head(&mut text.as_bytes())

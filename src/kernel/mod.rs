@@ -3,9 +3,11 @@
 
 pub mod coprocess;
 pub mod generation;
+pub mod guard;
 pub mod ipset;
 pub mod iptables;
 pub mod program;
+pub mod save_reader;
 pub mod set_key;
 pub mod sets;
 

@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/read.rs"));
+    use crate::golden::cases;
 
     #[test]
     fn intervals_are_read_as_the_original_reads_them() {

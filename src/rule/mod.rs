@@ -352,7 +352,7 @@ fn next_network(words: &mut std::iter::Peekable<std::str::Split<'_, char>>) -> O
 mod tests {
     use super::*;
 
-    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/read.rs"));
+    use crate::golden::cases;
 
     #[test]
     fn interfaces_are_checked_and_made_patterns() {

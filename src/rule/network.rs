@@ -230,7 +230,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/read.rs"));
+    use crate::golden::cases;
 
     #[test]
     fn networks_are_read_and_made_canonical() {
