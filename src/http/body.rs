@@ -1,31 +1,35 @@
-//! The body of a request (RFC 9112, 6 and 7): read in pieces while the client
-//! sends them, never taken for whole when the connection ends too early.
+//! Incremental reader of a request body, by `Content-Length` or chunked transfer coding
+//! (RFC 9112, 6 and 7). A connection that is closed before the end of the body is an
+//! error (RFC 9112, 8): an incomplete body is never processed as a complete one.
 
 use crate::http::connection::Connection;
 use crate::http::message::{Buffer, Framing, HttpError};
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-/// The largest body in bytes.
+/// Maximum size of a body in bytes, chunk framing excluded.
 const BODY_MAX: u64 = 16 << 20;
 
-/// How long one read or write may take.
+/// Until rewritten: maximum duration of one read or write.
 const STEP_TIME: Duration = Duration::from_secs(5);
 
-/// How long a whole body may take to come, or an answer to be taken.
+/// Until rewritten: maximum duration of receiving a whole body, or of sending a whole
+/// answer.
 const WHOLE_TIME: Duration = Duration::from_secs(60);
 
-/// The longest line before a chunk in bytes, extensions included.
+/// Maximum length in bytes of a chunk-size line, extensions included, and of a trailer
+/// line.
 const CHUNK_LINE_MAX: usize = 1 << 10;
 
-/// A connection on which something long has to keep moving.
+/// A connection with a deadline for each read or write ([`STEP_TIME`]) and one for the
+/// whole transfer ([`WHOLE_TIME`]).
 pub struct Paced<'a> {
     connection: &'a mut Connection,
     until: Instant,
 }
 
 impl Paced<'_> {
-    /// From now on.
+    /// Starts the transfer's [`WHOLE_TIME`] now.
     pub fn new(connection: &mut Connection) -> Paced<'_> {
         Paced { connection, until: Instant::now() + WHOLE_TIME }
     }
@@ -52,67 +56,69 @@ impl Write for Paced<'_> {
     }
 }
 
-/// A body that is being read.
+/// Reader of a request body.
 pub struct Body<'a, S: Read + Write> {
     buffer: &'a mut Buffer,
     stream: S,
     state: State,
     chunked: bool,
-    /// Whether the client waits to hear that the body is wanted.
+    /// Whether `100 Continue` is to be sent before the first read (RFC 9110, 10.1.1).
     expects_continue: bool,
-    /// What may still come before it is too much.
-    room: u64,
+    /// Bytes left of [`BODY_MAX`].
+    quota: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// So many bytes of the body or of a chunk are to come.
-    Left(u64),
-    /// The line before a chunk is to come.
-    Between,
-    /// The end of the line that a chunk ends with is to come.
-    Behind,
-    /// All has come.
+    /// Expects this many bytes of the body or of the current chunk.
+    Data(u64),
+    /// Expects a chunk-size line.
+    ChunkSize,
+    /// Expects the CRLF after the data of a chunk.
+    ChunkEnd,
+    /// The body is complete.
     Ended,
 }
 
 impl<'a, S: Read + Write> Body<'a, S> {
-    /// The body behind a head; what the buffer holds of it comes first.
+    /// A reader for the body that follows a request head, starting with what the buffer
+    /// already holds of it.
     pub fn new(buffer: &'a mut Buffer, stream: S, framing: Framing, expects_continue: bool) -> Body<'a, S> {
         let state = match framing {
             Framing::Length(0) => State::Ended,
-            Framing::Length(length) => State::Left(length),
-            Framing::Chunked => State::Between,
+            Framing::Length(length) => State::Data(length),
+            Framing::Chunked => State::ChunkSize,
         };
         let chunked = framing == Framing::Chunked;
-        Body { buffer, stream, state, chunked, expects_continue, room: BODY_MAX }
+        Body { buffer, stream, state, chunked, expects_continue, quota: BODY_MAX }
     }
 
-    /// Whether all of it has been read.
+    /// Whether the body has been read to its end.
     pub fn is_ended(&self) -> bool {
         self.state == State::Ended
     }
 
-    /// Whether there is none.
+    /// Whether the request has no body; an empty chunked body counts as one.
     pub fn is_empty(&self) -> bool {
         self.state == State::Ended && !self.chunked
     }
 
-    /// Refuses a body that the client says beforehand is too large.
+    /// Checks a declared `Content-Length` against [`BODY_MAX`], before any of the body is read.
     ///
     /// # Errors
-    /// It is.
+    /// [`HttpError::BodyTooLarge`].
     pub fn check_length(&self) -> Result<(), HttpError> {
         match self.state {
-            State::Left(left) if left > self.room => Err(HttpError::BodyTooLarge(BODY_MAX)),
+            State::Data(left) if left > self.quota => Err(HttpError::BodyTooLarge(BODY_MAX)),
             _ => Ok(()),
         }
     }
 
-    /// The next line with its end, at most `most` bytes of it; empty at the end.
+    /// Reads the next line into `line`, its line end included, and stops after `most`
+    /// bytes; `line` is empty at the end of the body.
     ///
     /// # Errors
-    /// It does not come, or is framed wrongly.
+    /// The connection fails or times out, the body is too large, or its framing is malformed.
     pub fn read_line(&mut self, line: &mut Vec<u8>, most: usize) -> Result<(), HttpError> {
         line.clear();
         while line.len() < most && line.last() != Some(&b'\n') {
@@ -125,20 +131,20 @@ impl<'a, S: Read + Write> Body<'a, S> {
         Ok(())
     }
 
-    /// What is there of the body and not taken, at least one byte; `None` at its end.
+    /// Buffered bytes of the body, at least one, received if necessary; `None` at its end.
     fn fill(&mut self) -> Result<Option<&[u8]>, HttpError> {
         loop {
             match self.state {
                 State::Ended => return Ok(None),
-                State::Between => self.begin_chunk()?,
-                State::Behind => {
+                State::ChunkSize => self.begin_chunk()?,
+                State::ChunkEnd => {
                     if self.line()? != b"\r\n" {
                         return Err(malformed("a chunk is longer than it says"));
                     }
-                    self.state = State::Between;
+                    self.state = State::ChunkSize;
                 }
-                State::Left(left) => {
-                    if left > self.room {
+                State::Data(left) => {
+                    if left > self.quota {
                         return Err(HttpError::BodyTooLarge(BODY_MAX));
                     }
                     if self.buffer.bytes().is_empty() {
@@ -152,22 +158,22 @@ impl<'a, S: Read + Write> Body<'a, S> {
         }
     }
 
-    /// Marks bytes that [`Body::fill`] gave as read.
+    /// Consumes bytes returned by [`Body::fill`].
     fn take(&mut self, length: usize) {
         self.buffer.consume(length);
         let length = u64::try_from(length).unwrap_or(u64::MAX);
-        self.room = self.room.saturating_sub(length);
-        if let State::Left(left) = self.state {
+        self.quota = self.quota.saturating_sub(length);
+        if let State::Data(left) = self.state {
             self.state = match left.saturating_sub(length) {
-                0 if self.chunked => State::Behind,
+                0 if self.chunked => State::ChunkEnd,
                 0 => State::Ended,
-                left => State::Left(left),
+                left => State::Data(left),
             };
         }
     }
 
-    /// Reads the size of the next chunk; behind the last, an empty one, there may be
-    /// trailers, which mean nothing here.
+    /// Reads a chunk-size line. After the last chunk, of size 0, reads and discards the
+    /// trailer section (RFC 9112, 7.1.2), of at most 15 fields.
     fn begin_chunk(&mut self) -> Result<(), HttpError> {
         let line = self.line()?;
         match httparse::parse_chunk_size(&line) {
@@ -181,14 +187,14 @@ impl<'a, S: Read + Write> Body<'a, S> {
                 Err(malformed("too many trailers"))
             }
             Ok(httparse::Status::Complete((_, size))) => {
-                self.state = State::Left(size);
+                self.state = State::Data(size);
                 Ok(())
             }
             _ => Err(malformed("no size of a chunk")),
         }
     }
 
-    /// A line of the framing, its end included.
+    /// Reads a line of the chunk framing, its line end included.
     fn line(&mut self) -> Result<Vec<u8>, HttpError> {
         loop {
             let bytes = self.buffer.bytes();
@@ -204,11 +210,12 @@ impl<'a, S: Read + Write> Body<'a, S> {
         }
     }
 
-    /// Waits for more; its end is too early whenever it is asked for more.
+    /// Receives at least one byte, after sending a due `100 Continue`. It is called only
+    /// where more input is required, so the end of the stream is an error.
     fn receive(&mut self) -> Result<(), HttpError> {
         if std::mem::take(&mut self.expects_continue) && self.buffer.bytes().is_empty() {
-            let told = self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
-            told.and_then(|()| self.stream.flush()).map_err(HttpError::from_io)?;
+            let sent = self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+            sent.and_then(|()| self.stream.flush()).map_err(HttpError::from_io)?;
         }
         match self.buffer.receive(&mut self.stream, 16 << 10)? {
             0 => Err(HttpError::Io(io::ErrorKind::UnexpectedEof.into())),
@@ -226,10 +233,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What a client sends, a few bytes at a time, and what it is told.
+    /// A stream that gives `sends` in reads of at most 3 bytes and records what is written.
     struct Client<'a> {
         sends: &'a [u8],
-        told: Vec<u8>,
+        received: Vec<u8>,
     }
 
     impl Read for Client<'_> {
@@ -241,7 +248,7 @@ mod tests {
 
     impl Write for Client<'_> {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.told.write(bytes)
+            self.received.write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -251,15 +258,16 @@ mod tests {
 
     fn read(framing: Framing, sent: &str) -> Result<String, HttpError> {
         let mut buffer = Buffer::default();
-        let client = Client { sends: sent.as_bytes(), told: Vec::new() };
+        let client = Client { sends: sent.as_bytes(), received: Vec::new() };
         let mut body = Body::new(&mut buffer, client, framing, true);
         let (mut text, mut line) = (String::new(), Vec::new());
         loop {
             body.read_line(&mut line, 1000)?;
             if line.is_empty() {
                 assert!(body.is_ended());
-                let told = if framing == Framing::Length(0) { "" } else { "HTTP/1.1 100 Continue\r\n\r\n" };
-                assert_eq!(String::from_utf8_lossy(&body.stream.told), told);
+                let expected =
+                    if framing == Framing::Length(0) { "" } else { "HTTP/1.1 100 Continue\r\n\r\n" };
+                assert_eq!(String::from_utf8_lossy(&body.stream.received), expected);
                 return Ok(text);
             }
             text += &String::from_utf8_lossy(&line);
@@ -306,7 +314,7 @@ mod tests {
     #[test]
     fn a_line_is_given_in_parts_where_it_is_too_long() {
         let mut buffer = Buffer::default();
-        let client = Client { sends: b"0123456789", told: Vec::new() };
+        let client = Client { sends: b"0123456789", received: Vec::new() };
         let mut body = Body::new(&mut buffer, client, Framing::Length(10), false);
         let mut line = Vec::new();
         body.read_line(&mut line, 7).unwrap();

@@ -1,6 +1,6 @@
-//! One client's connection, plain or TLS, on which every read and write has a
-//! deadline: a client that is slow or silent costs a bounded time, and a short one when
-//! rfw has been told to end.
+//! A client connection, plain or TLS, on which every read and write has a deadline, so
+//! that a slow or silent client occupies the server for a bounded time. After SIGTERM or
+//! SIGINT the deadline is shortened by [`StopSignal::limit`].
 
 use crate::stop_signal::StopSignal;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -10,15 +10,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a client may go on sending after it has been refused, so that it gets
-/// to read why.
+/// Time for which unread input is drained after the last answer (lingering close,
+/// RFC 9112, 9.6).
 const LINGER: Duration = Duration::from_millis(500);
 
-/// The most bytes that a refused client may still send: the rest of a whole body,
-/// since few clients look for an answer before they have sent it.
+/// Maximum number of bytes drained in a lingering close. It exceeds the largest accepted
+/// body, since most clients read the answer only after sending the whole body.
 const LINGER_MAX: usize = 20 << 20;
 
-/// A connection, ready for requests.
+/// An established connection; with TLS, the handshake is complete.
 pub enum Connection {
     /// HTTP.
     Plain(DeadlineStream),
@@ -26,7 +26,7 @@ pub enum Connection {
     Tls(Box<StreamOwned<ServerConnection, DeadlineStream>>),
 }
 
-/// A socket with a deadline.
+/// A blocking TCP socket whose reads and writes fail with `TimedOut` after a deadline.
 pub struct DeadlineStream {
     socket: TcpStream,
     deadline: Instant,
@@ -34,18 +34,18 @@ pub struct DeadlineStream {
 }
 
 impl Connection {
-    /// A connection without TLS.
+    /// Wraps an accepted socket without TLS.
     ///
     /// # Errors
-    /// The socket's.
+    /// A socket option can't be set.
     pub fn plain(socket: TcpStream, deadline: Instant, stop: &StopSignal) -> io::Result<Connection> {
         Ok(Connection::Plain(DeadlineStream::new(socket, deadline, stop)?))
     }
 
-    /// A connection on which the TLS handshake is done before the deadline.
+    /// Wraps an accepted socket and completes the TLS handshake before the deadline.
     ///
     /// # Errors
-    /// The handshake's, or its deadline.
+    /// The handshake fails or exceeds the deadline, or a socket option can't be set.
     pub fn tls(
         socket: TcpStream,
         deadline: Instant,
@@ -60,12 +60,13 @@ impl Connection {
         Ok(Connection::Tls(Box::new(StreamOwned::new(tls, socket))))
     }
 
-    /// Gives what follows until that moment.
+    /// Sets the deadline of all subsequent reads and writes.
     pub fn set_deadline(&mut self, deadline: Instant) {
-        self.timed().deadline = deadline;
+        self.stream().deadline = deadline;
     }
 
-    /// Whether something has been received that a poll of the socket won't show.
+    /// Whether decrypted bytes are buffered in the TLS session, which poll(2) of the
+    /// socket does not report.
     pub fn has_pending(&mut self) -> bool {
         match self {
             Connection::Plain(_) => false,
@@ -75,29 +76,29 @@ impl Connection {
         }
     }
 
-    /// Ends the connection in order: says that no more comes, and where the client
-    /// is still sending, hears it out for a moment, since a socket closed on unread
-    /// bytes would take the answer back.
+    /// Sends close_notify (TLS) and FIN. If the client is still sending, drains its input
+    /// for at most [`LINGER`] and [`LINGER_MAX`]: closing a socket with unread input sends
+    /// RST, which may discard the answer before the client reads it (RFC 9112, 9.6).
     pub fn close(mut self, client_is_sending: bool) {
         if let Connection::Tls(tls) = &mut self {
             tls.conn.send_close_notify();
             let _ = tls.flush();
         }
-        let timed = self.timed();
-        let _ = timed.socket.shutdown(Shutdown::Write);
-        timed.deadline = Instant::now() + LINGER;
-        let mut heard = 0;
-        while client_is_sending && heard < LINGER_MAX {
-            match timed.read(&mut [0; 16 << 10]) {
+        let stream = self.stream();
+        let _ = stream.socket.shutdown(Shutdown::Write);
+        stream.deadline = Instant::now() + LINGER;
+        let mut received = 0;
+        while client_is_sending && received < LINGER_MAX {
+            match stream.read(&mut [0; 16 << 10]) {
                 Ok(0) | Err(_) => return,
-                Ok(length) => heard += length,
+                Ok(length) => received += length,
             }
         }
     }
 
-    fn timed(&mut self) -> &mut DeadlineStream {
+    fn stream(&mut self) -> &mut DeadlineStream {
         match self {
-            Connection::Plain(timed) => timed,
+            Connection::Plain(stream) => stream,
             Connection::Tls(tls) => &mut tls.sock,
         }
     }
@@ -106,7 +107,7 @@ impl Connection {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Connection::Plain(timed) => timed.socket.as_fd(),
+            Connection::Plain(stream) => stream.socket.as_fd(),
             Connection::Tls(tls) => tls.sock.socket.as_fd(),
         }
     }
@@ -115,7 +116,7 @@ impl AsFd for Connection {
 impl Read for Connection {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
-            Connection::Plain(timed) => timed.read(bytes),
+            Connection::Plain(stream) => stream.read(bytes),
             Connection::Tls(tls) => tls.read(bytes),
         }
     }
@@ -124,14 +125,14 @@ impl Read for Connection {
 impl Write for Connection {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Connection::Plain(timed) => timed.write(bytes),
+            Connection::Plain(stream) => stream.write(bytes),
             Connection::Tls(tls) => tls.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Connection::Plain(timed) => timed.flush(),
+            Connection::Plain(stream) => stream.flush(),
             Connection::Tls(tls) => tls.flush(),
         }
     }
@@ -144,7 +145,8 @@ impl DeadlineStream {
         Ok(DeadlineStream { socket, deadline, stop: stop.clone() })
     }
 
-    /// The time left, which a socket takes for ever if it is zero.
+    /// The time until the deadline, as a socket time-out. It is never zero, which stands for
+    /// no time-out in SO_RCVTIMEO and SO_SNDTIMEO (socket(7)).
     fn left(&self) -> io::Result<Option<Duration>> {
         match self.stop.limit(self.deadline).checked_duration_since(Instant::now()) {
             None | Some(Duration::ZERO) => Err(io::ErrorKind::TimedOut.into()),
@@ -153,7 +155,8 @@ impl DeadlineStream {
     }
 }
 
-/// A socket's time-out is called `WouldBlock`.
+/// Maps `WouldBlock`, which SO_RCVTIMEO and SO_SNDTIMEO give (EAGAIN, socket(7)), to
+/// `TimedOut`.
 fn timed_out(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),

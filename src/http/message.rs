@@ -1,67 +1,69 @@
-//! HTTP/1.1 (RFC 9112) within fixed bounds: one request is read, one answer is
-//! written. Requests are parsed by httparse, answers printed by tiny_http.
+//! HTTP/1.1 messages (RFC 9112) within fixed bounds: the request head, parsed by
+//! httparse, and the answer, serialized by tiny_http.
 //!
-//! tiny_http's own server is not used: it sets no time-out, bounds neither headers
-//! nor threads, and its TLS feature pins a rustls with a known hole.
+//! The server of tiny_http is not used: it sets no time-outs, bounds neither headers
+//! nor threads, and its TLS feature pins a rustls version with a known vulnerability.
 
 use std::io::{self, Read, Write};
 use tiny_http::{HTTPVersion, Header, Method, Response, StatusCode};
 
-/// The largest request line and headers together, in bytes.
+/// Maximum size of the request line and headers together, in bytes.
 const HEAD_MAX: usize = 8 << 10;
 
-/// The most headers of a request.
+/// Maximum number of headers of a request.
 const HEADERS_MAX: usize = 64;
 
-/// A request without its body.
+/// The head of a request: request line and headers.
 #[derive(Debug)]
 pub struct Request {
-    /// The method.
+    /// The request method.
     pub method: Method,
-    /// The request target as it was sent.
+    /// The request target as received, not decoded (RFC 9112, 3.2).
     pub target: String,
-    /// The host that the client means, with its port: of the target if it names one,
-    /// else the value of `Host` (RFC 9112, 3.3); HTTP/1.0 needs none.
+    /// Host and optional port: those of a target in absolute form, else the value of `Host`
+    /// (RFC 9112, 3.3). `None` only with HTTP/1.0, which does not require `Host`.
     pub host: Option<String>,
-    /// The value of `Authorization`.
+    /// The value of `Authorization` (RFC 9110, 11.6.2).
     pub authorization: Option<String>,
     /// How the body is framed.
     pub body: Framing,
-    /// Whether the client keeps the connection for further requests.
+    /// Whether the connection persists after this request (RFC 9112, 9.3); always `false` with
+    /// HTTP/1.0.
     pub keep_alive: bool,
-    /// Whether a web page has a browser send it (Fetch standard, `Origin` and
-    /// `Sec-Fetch-Site`).
+    /// Whether a browser sends it on behalf of a web page: it has `Origin` (Fetch standard), or
+    /// `Sec-Fetch-Site` other than `none` (Fetch Metadata Request Headers).
     pub from_web_page: bool,
-    /// Whether the client waits to hear that its body is wanted (RFC 9110, 10.1.1).
+    /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1).
     pub expects_continue: bool,
+    /// The minor version: 0 or 1.
     minor: u8,
 }
 
 /// How the body of a request is framed (RFC 9112, 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// So many bytes.
+    /// `Content-Length` in bytes; 0 if there is neither header.
     Length(u64),
-    /// Chunks up to an empty one.
+    /// `Transfer-Encoding: chunked`.
     Chunked,
 }
 
-/// What has been received and not yet used.
+/// Received bytes, and how many of them at the start are consumed.
 #[derive(Debug, Default)]
 pub struct Buffer(Vec<u8>, usize);
 
 impl Buffer {
-    /// Whether nothing is left over.
+    /// Whether all received bytes are consumed.
     pub fn is_empty(&self) -> bool {
         self.bytes().is_empty()
     }
 
-    /// What has been received.
+    /// The received bytes that are not consumed.
     pub fn bytes(&self) -> &[u8] {
         self.0.get(self.1..).unwrap_or_default()
     }
 
-    /// Marks the first bytes as used.
+    /// Consumes the first `length` bytes.
     pub fn consume(&mut self, length: usize) {
         self.1 = self.1.saturating_add(length).min(self.0.len());
         if self.1 == self.0.len() {
@@ -70,22 +72,24 @@ impl Buffer {
         }
     }
 
-    /// Receives at most `most` bytes and gives their number, 0 at the end.
+    /// Reads once, at most `most` bytes and at most 16 KiB, and returns their number; 0 is
+    /// the end of the stream.
     ///
     /// # Errors
-    /// The connection's.
+    /// The read fails or times out.
     pub fn receive(&mut self, stream: &mut impl Read, most: usize) -> Result<usize, HttpError> {
         let mut part = [0; 16 << 10];
         let part = part.get_mut(..most.min(16 << 10)).unwrap_or_default();
         let length = stream.read(part).map_err(HttpError::from_io)?;
-        // A client may never leave a moment without a byte that is not used.
+        // A client that pipelines can keep the buffer from ever being empty: without this,
+        // consumed bytes accumulate.
         self.0.drain(..self.1);
         self.1 = 0;
         self.0.extend_from_slice(part.get(..length).unwrap_or_default());
         Ok(length)
     }
 
-    /// Reads the head of the next request; `None` is an end before its first byte.
+    /// Reads the head of the next request; `None` if the stream ends before its first byte.
     ///
     /// # Errors
     /// See [`HttpError`].
@@ -95,11 +99,11 @@ impl Buffer {
                 self.consume(length);
                 return Ok(Some(request));
             }
-            let room = HEAD_MAX.saturating_sub(self.bytes().len());
-            if room == 0 {
+            let left = HEAD_MAX.saturating_sub(self.bytes().len());
+            if left == 0 {
                 return Err(HttpError::HeadTooLarge);
             }
-            match self.receive(stream, room)? {
+            match self.receive(stream, left)? {
                 0 if self.is_empty() => return Ok(None),
                 0 => return Err(HttpError::Io(io::ErrorKind::UnexpectedEof.into())),
                 _ => {}
@@ -108,7 +112,7 @@ impl Buffer {
     }
 }
 
-/// Parses a head; `None` if it is not complete.
+/// Parses a head and returns it with its length in bytes; `None` if it is incomplete.
 fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
@@ -145,7 +149,7 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
     Ok(Some((request, length)))
 }
 
-/// The host and port in a target of the absolute form (RFC 9112, 3.2.2).
+/// The authority of a target in absolute form (RFC 9112, 3.2.2).
 fn authority(target: &str) -> Option<&str> {
     let (scheme, rest) = target.split_once("://")?;
     let rest = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)).then_some(rest)?;
@@ -159,7 +163,7 @@ impl<'a> Headers<'a> {
         self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 
-    /// The value of a header that may be there once.
+    /// The value of a header that may occur at most once.
     fn text(&self, name: &'a str) -> Result<Option<String>, HttpError> {
         let mut values = self.all(name).map(|value| String::from_utf8_lossy(value).trim().to_owned());
         let value = values.next();
@@ -169,13 +173,14 @@ impl<'a> Headers<'a> {
         }
     }
 
-    /// The words of a header whose value is a list.
+    /// The elements of a header whose value is a comma-separated list (RFC 9110, 5.6.1).
     fn list(&self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let texts = self.all(name).filter_map(|value| str::from_utf8(value).ok());
         texts.flat_map(|text| text.split(',').map(str::trim))
     }
 
-    /// Both framings at once, or two lengths, are how requests are smuggled (RFC 9112, 6.3).
+    /// Rejects a request with both framing headers or a repeated one, which allow request
+    /// smuggling (RFC 9112, 6.3 and 11.2).
     fn framing(&self) -> Result<Framing, HttpError> {
         let length = self.text("Content-Length")?;
         let encoding = self.text("Transfer-Encoding")?;
@@ -183,7 +188,7 @@ impl<'a> Headers<'a> {
             (None, None) => Ok(Framing::Length(0)),
             (Some(text), None) => {
                 let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-                // What no u64 holds is too large all the same.
+                // A number that overflows u64 exceeds any bound on the body too.
                 let length = digits.then(|| text.parse().unwrap_or(u64::MAX));
                 length.map(Framing::Length).ok_or_else(|| {
                     HttpError::Malformed(format!(
@@ -201,36 +206,37 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// Why a request can't be read.
+/// Error in reading a request.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    /// It did not come in time.
+    /// The deadline is exceeded.
     #[error("the request took too long")]
     Slow,
-    /// The request line and headers are more than fits.
+    /// The request line and headers exceed [`HEAD_MAX`] or [`HEADERS_MAX`].
     #[error(
         "the request line and headers are too large: expected {HEAD_MAX} bytes and {HEADERS_MAX} headers at most"
     )]
     HeadTooLarge,
-    /// Not HTTP, or not as it has to be.
+    /// Not a valid HTTP request, with the reason.
     #[error("malformed request: {0}")]
     Malformed(String),
     /// Neither HTTP/1.0 nor HTTP/1.1.
     #[error("unknown version: expected HTTP/1.1 or HTTP/1.0")]
     Version,
-    /// A transfer coding other than chunked.
+    /// A transfer coding other than `chunked`.
     #[error("unknown transfer coding \"{}\": expected chunked", .0.escape_debug())]
     Coding(String),
-    /// The body is more than so many bytes.
+    /// The body exceeds this many bytes.
     #[error("the body is too large: expected at most {0} bytes")]
     BodyTooLarge(u64),
-    /// The connection is broken.
+    /// The connection is broken or closed before the end of the request.
     #[error(transparent)]
     Io(io::Error),
 }
 
 impl HttpError {
-    /// A time-out is worth an answer; any other trouble ends the connection.
+    /// Separates a time-out, which is answered with 408, from other errors, after which no
+    /// answer can be delivered.
     pub fn from_io(error: io::Error) -> HttpError {
         match error.kind() {
             io::ErrorKind::TimedOut => HttpError::Slow,
@@ -238,7 +244,7 @@ impl HttpError {
         }
     }
 
-    /// The status to answer with; `None` where nobody is left to answer to.
+    /// The status code (RFC 9110, 15; RFC 6585 for 431); `None` if the connection is broken.
     pub fn status(&self) -> Option<u16> {
         match self {
             HttpError::Slow => Some(408),
@@ -252,25 +258,26 @@ impl HttpError {
     }
 }
 
-/// An answer: a status, a body of JSON, and at most one header of its own.
+/// A response: status code, JSON body, and at most one header in addition to the fixed ones.
 pub struct Answer {
-    /// The status code.
+    /// The status code (RFC 9110, 15).
     pub status: u16,
-    /// The body, JSON with a newline at its end.
+    /// The body: JSON that ends with a newline.
     pub body: Content,
-    /// A header that goes with the status, such as `Allow`.
+    /// A header that the status code calls for, such as `Allow` with 405.
     pub header: Option<(&'static str, String)>,
 }
 
-/// What an answer says.
+/// The body of an answer.
 pub enum Content {
-    /// This text.
+    /// A text, sent with `Content-Length`.
     Text(String),
-    /// What is read from there, of a length that nobody knows beforehand.
+    /// A stream of unknown length, sent with chunked transfer coding; for HTTP/1.0, which
+    /// has none, tiny_http reads it whole into memory first.
     Stream(Box<dyn Read>),
 }
 
-/// How an answer goes out.
+/// How an answer is serialized: HTTP version, without a body for HEAD, `Connection: close`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery {
     minor: u8,
@@ -279,22 +286,22 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// In the form that the request wants; `close` tells that none follows.
+    /// For the answer to a request; `close` adds `Connection: close`.
     pub fn to(request: &Request, close: bool) -> Delivery {
         Delivery { minor: request.minor, head_only: request.method == Method::Head, close }
     }
 
-    /// The last words to somebody whose request could not be read.
+    /// For the answer to a request that can't be parsed: HTTP/1.1 with `Connection: close`.
     pub fn last() -> Delivery {
         Delivery { minor: 1, head_only: false, close: true }
     }
 }
 
 impl Answer {
-    /// Writes it out.
+    /// Serializes the answer to a stream and flushes it.
     ///
     /// # Errors
-    /// The connection's.
+    /// The write, or the read of a [`Content::Stream`], fails or times out.
     pub fn write(self, stream: &mut impl Write, delivery: Delivery) -> io::Result<()> {
         let own = self.header.iter().map(|(name, value)| (*name, value.as_str()));
         let all = [
@@ -315,21 +322,21 @@ impl Answer {
             .with_chunked_threshold(usize::MAX);
         let connection = if delivery.close { "Connection: close\r\n" } else { "" };
         let mut stream =
-            Connection { stream: io::BufWriter::with_capacity(16 << 10, stream), header: connection };
+            HeaderInserter { stream: io::BufWriter::with_capacity(16 << 10, stream), header: connection };
         let version = HTTPVersion(1, delivery.minor);
         response.raw_print(&mut stream, version, &[], delivery.head_only, None)?;
         stream.flush()
     }
 }
 
-/// Puts the header `Connection`, which tiny_http refuses to print, behind the
-/// status line.
-struct Connection<'a, W: Write> {
+/// A writer that inserts a header field after the status line. tiny_http does not print
+/// `Connection` headers that are set on a response.
+struct HeaderInserter<'a, W: Write> {
     stream: W,
     header: &'a str,
 }
 
-impl<W: Write> Write for Connection<'_, W> {
+impl<W: Write> Write for HeaderInserter<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let line_end = bytes.iter().position(|byte| *byte == b'\n').map(|at| at.saturating_add(1));
         match line_end {

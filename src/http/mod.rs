@@ -1,4 +1,4 @@
-//! Bytes: connections with deadlines, TLS, requests and answers of HTTP/1.1.
+//! The transport: connections with deadlines, TLS, and HTTP/1.1 message framing.
 
 pub mod body;
 pub mod connection;

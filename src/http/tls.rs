@@ -1,4 +1,5 @@
-//! The TLS side of the HTTPS server: certificate, key and protocol versions.
+//! TLS configuration of the HTTPS server: certificate chain, private key, protocol
+//! versions and ALPN.
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{Error, ServerConfig};
@@ -7,25 +8,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-/// A certificate that ends sooner than this is worth a warning.
+/// A certificate whose remaining validity is shorter than this causes a warning.
 pub const ENDS_SOON: Duration = Duration::from_secs(30 * 86_400);
 
-/// Certificate and key of the server, found to fit each other.
+/// The server's certificate chain and private key, checked to match.
 pub struct Identity {
-    /// TLS 1.2 and 1.3 with that certificate.
+    /// The rustls configuration: TLS 1.2 and 1.3, no client authentication.
     pub tls: Arc<ServerConfig>,
-    /// The first moment at which a certificate of the chain is not valid any more.
+    /// The earliest expiry (`notAfter`) of the chain.
     pub ends: SystemTime,
 }
 
-/// Why certificate and key are of no use, in words.
+/// Why a certificate chain and private key are rejected, with the reason as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TlsError {
-    /// The certificate.
+    /// The certificate chain can't be parsed or used.
     Certificate(String),
-    /// The key.
+    /// The private key can't be parsed or used.
     Key(String),
-    /// The key is not that of the certificate.
+    /// The private key does not match the public key of the certificate.
     Mismatch,
 }
 
@@ -34,7 +35,7 @@ impl Identity {
     /// PEM (RFC 7468).
     ///
     /// # Errors
-    /// A text that is not PEM, or a key of another certificate.
+    /// The text is not PEM, a certificate is not X.509, or the key does not match.
     pub fn parse(certificates: &str, key: &str) -> Result<Identity, TlsError> {
         let certificate_error = |why: &str| TlsError::Certificate(why.to_owned());
         let chain =
