@@ -1,7 +1,8 @@
-//! The mark of a running rfw: no second one may work on the same tables.
+//! The single-instance lock: at most one rfw changes the tables of a network namespace.
 //!
-//! It is a listening Unix socket with an abstract name (unix(7)), which belongs to the
-//! network namespace, as the tables do, and goes with the process, however that ends.
+//! The lock is a listening Unix socket with an abstract name (unix(7)). Abstract names,
+//! like netfilter tables, belong to a network namespace, and the kernel releases the name
+//! when the process ends, SIGKILL included.
 
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
@@ -11,23 +12,24 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
-/// The abstract name, without the NUL before it.
+/// The abstract name, without its leading NUL byte.
 const NAME: &str = "rfw";
 
-/// The mark, as long as it is held; nothing where somebody without the rights of rfw
-/// has taken its name, which anybody may.
+/// The lock, held until it is dropped.
 pub struct Instance {
-    _mark: Option<UnixListener>,
+    /// `None` if a process of another, unprivileged user has bound the name: an abstract
+    /// name has no access permissions.
+    _lock: Option<UnixListener>,
 }
 
 impl Instance {
-    /// Takes the mark; nothing if another rfw has it.
+    /// Acquires the lock; `None` if another rfw holds it.
     ///
     /// # Errors
-    /// The system's.
+    /// A socket call fails.
     pub fn claim() -> io::Result<Option<Instance>> {
         match UnixListener::bind_addr(&SocketAddr::from_abstract_name(NAME)?) {
-            Ok(mark) => Ok(Some(Instance { _mark: Some(mark) })),
+            Ok(lock) => Ok(Some(Instance { _lock: Some(lock) })),
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => Err(error),
             Err(_) if is_held_by_rfw()? => Ok(None),
             Err(_) => {
@@ -35,23 +37,24 @@ impl Instance {
                     "a program without the rights of root has taken the abstract socket @{NAME}: \
                      a second rfw would not be noticed"
                 );
-                Ok(Some(Instance { _mark: None }))
+                Ok(Some(Instance { _lock: None }))
             }
         }
     }
 }
 
-/// Whether the socket of that name is one of root, or of the user of this process.
+/// Whether the socket of that name belongs to root or to the effective user of this process.
 fn is_held_by_rfw() -> Result<bool, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match connect(&socket, &SocketAddrUnix::new_abstract_name(NAME.as_bytes())?) {
         Ok(()) => {}
-        // It does not listen, or not to streams, or is gone; or its backlog is full,
-        // which those who connect to it can do.
+        // Not listening, not a stream socket, closed meanwhile, or its backlog is full, which
+        // any local user can bring about by connecting.
         Err(_) => return Ok(false),
     }
-    // The number of the process can't be read across namespaces of processes.
-    let holder = socket_peercred(&socket).map(|holder| holder.uid);
-    Ok(holder.map_or(true, |user| user.is_root() || user == geteuid()))
+    // The user decides, not the process: SO_PEERCRED gives PID 0 for a process of another PID
+    // namespace (pid_namespaces(7)).
+    let credentials = socket_peercred(&socket).map(|credentials| credentials.uid);
+    Ok(credentials.map_or(true, |user| user.is_root() || user == geteuid()))
 }

@@ -1,4 +1,4 @@
-//! The process: from its start to its end, and the loop that accepts connections.
+//! The process: startup, signals, the single-instance lock and the accept loop.
 
 mod instance;
 mod server;

@@ -1,8 +1,8 @@
 //! The accept loop: one thread, one client at a time.
 //!
-//! A single poll waits for the listeners, the open connection and the signals. A
-//! connection is kept for the client's next request only as long as nobody else
-//! waits. Somebody who is not in the white list is let go before a byte is read.
+//! A single poll(2) waits for the listeners, the idle connection and the signals. A
+//! persistent connection is closed as soon as another client is pending. A peer of the HTTPS
+//! listener that is not in the white list is closed after accept(2), before a byte is read.
 
 use crate::api::{self, Peer, Service};
 use crate::config::file::{Config, LocatedError};
@@ -25,34 +25,36 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The handshake and the head of a request have to be there by then.
+/// Maximum duration of the TLS handshake and the first request head together, and of each
+/// further request head.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 
-/// How long a new client may say nothing at all while somebody else waits.
+/// Until rewritten: time allowed before the first byte while another client is pending.
 const SILENT_TIME: Duration = Duration::from_secs(1);
 
-/// How long a connection may be idle though nobody else waits.
+/// Maximum idle time of a persistent connection while no other client is pending.
 const IDLE_TIME: Duration = Duration::from_secs(300);
 
-/// How many strangers are turned away before a signal or a client gets a turn.
+/// Until rewritten: maximum number of accept(2) calls in a row before signals and the open
+/// connection are looked at again.
 const STRANGERS_MAX: usize = 64;
 
-/// Connections that the kernel holds for us while we are busy.
+/// Maximum length of the queue of connections not yet accepted (listen(2)).
 const BACKLOG: i32 = 128;
 
-/// A socket that has its address and does not listen yet.
+/// A socket that is bound to its address and does not listen yet.
 pub struct Bound {
     socket: OwnedFd,
     address: SocketAddr,
 }
 
 impl Bound {
-    /// Takes an address; `::` serves IPv4 as well.
+    /// Binds a TCP socket to an address; `::` accepts IPv4 as well (`IPV6_V6ONLY` off, ipv6(7)).
     ///
     /// # Errors
-    /// The address is in use or not of this host.
+    /// The address is in use or is not an address of this host.
     pub fn new(address: SocketAddr) -> Result<Bound, ServerError> {
-        let take = || -> Result<OwnedFd, Errno> {
+        let bind_socket = || -> Result<OwnedFd, Errno> {
             let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
             let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
             sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -62,7 +64,7 @@ impl Bound {
             bind(&socket, &address)?;
             Ok(socket)
         };
-        let socket = take().map_err(|error| ServerError::Bind(address, error.into()))?;
+        let socket = bind_socket().map_err(|error| ServerError::Bind(address, error.into()))?;
         Ok(Bound { socket, address })
     }
 
@@ -75,21 +77,22 @@ impl Bound {
     }
 }
 
-/// A listener and what it speaks.
+/// A listening socket, its TLS configuration (`None` is plain HTTP) and whether its clients
+/// authenticate.
 struct Listener {
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     authentication: bool,
 }
 
-/// Somebody who is at a door.
+/// A client whose connection is accepted and not yet served.
 struct Visitor {
     socket: TcpStream,
     tls: Option<Arc<ServerConfig>>,
     peer: Peer,
 }
 
-/// The server.
+/// The listeners, what they serve, and the client that is served next.
 pub struct Server {
     listeners: Vec<Listener>,
     signals: Signals,
@@ -99,7 +102,7 @@ pub struct Server {
     failures: LogLimit,
 }
 
-/// A connection between two requests.
+/// A connection, its unparsed input, and its deadline while it is idle.
 struct Session {
     connection: Connection,
     buffer: Buffer,
@@ -108,7 +111,7 @@ struct Session {
 }
 
 impl Server {
-    /// A server that nobody can reach yet.
+    /// A server without listeners.
     pub fn new(service: Service, signals: Signals) -> Server {
         Server {
             listeners: Vec::new(),
@@ -120,20 +123,20 @@ impl Server {
         }
     }
 
-    /// Begins to listen for HTTPS.
+    /// Starts to listen for HTTPS, with authentication.
     ///
     /// # Errors
-    /// The port has been taken meanwhile.
+    /// listen(2) fails, as where another socket listens on the port since it was bound.
     pub fn open_outward(&mut self, bound: Bound, tls: Arc<ServerConfig>) -> Result<(), ServerError> {
         let listener = bound.listen()?;
         self.listeners.push(Listener { listener, tls: Some(tls), authentication: true });
         Ok(())
     }
 
-    /// Begins to listen for HTTP.
+    /// Starts to listen for HTTP.
     ///
     /// # Errors
-    /// The port has been taken meanwhile.
+    /// As with [`Server::open_outward`].
     pub fn open_local(&mut self, bound: Bound, authentication: bool) -> Result<(), ServerError> {
         let listener = bound.listen()?;
         self.listeners.push(Listener { listener, tls: None, authentication });
@@ -143,7 +146,7 @@ impl Server {
     /// Serves until SIGTERM or SIGINT.
     ///
     /// # Errors
-    /// A listener is broken.
+    /// poll(2), or accept(2) for a reason that does not pass.
     pub fn run(&mut self) -> Result<(), ServerError> {
         let mut open: Option<Session> = None;
         loop {
@@ -158,7 +161,7 @@ impl Server {
             }
             self.look_out()?;
             open = match (self.waiting.take(), open) {
-                // A request that has come already is answered before its connection goes.
+                // A request that is already received is answered before its connection closes.
                 (Some(visitor), Some(session)) if is_ready(&session.connection) => {
                     self.waiting = Some(visitor);
                     self.serve(session)?
@@ -177,16 +180,16 @@ impl Server {
         }
     }
 
-    /// Sleeps until there is something to do.
+    /// Waits for a new connection, a signal, input on the idle connection or its deadline.
     fn wait(&self, open: Option<&Session>) -> Result<(), ServerError> {
         let mut fds: Vec<PollFd<'_>> =
             self.listeners.iter().map(|listener| PollFd::new(&listener.listener, PollFlags::IN)).collect();
         fds.push(PollFd::new(&self.signals, PollFlags::IN));
         fds.extend(open.map(|session| PollFd::new(&session.connection, PollFlags::IN)));
-        sleep_on(&mut fds, open.map(|session| session.idle_until.saturating_duration_since(Instant::now())))
+        poll_for(&mut fds, open.map(|session| session.idle_until.saturating_duration_since(Instant::now())))
     }
 
-    /// Looks who is at the doors: strangers are turned away, the first client waits.
+    /// Accepts connections without blocking until one client is pending; closes unlisted peers.
     fn look_out(&mut self) -> Result<(), ServerError> {
         for turn in 0..STRANGERS_MAX {
             if self.waiting.is_some() {
@@ -202,7 +205,7 @@ impl Server {
                         authentication: listener.authentication,
                         local: listener.tls.is_none(),
                     };
-                    // A door without TLS is one of this host alone.
+                    // The listener without TLS is bound to a loopback address.
                     if listener.tls.is_none() || self.service.knows(peer.address) {
                         self.waiting = Some(Visitor { socket, tls: listener.tls.clone(), peer });
                     } else {
@@ -221,8 +224,9 @@ impl Server {
         Ok(())
     }
 
-    /// A connection that broke on the way in is nobody's fault; want of descriptors
-    /// or memory passes; anything else is the end of the listener.
+    /// Sorts the errors of accept(2). Lack of descriptors or memory is logged and retried
+    /// after 100 ms. An error of the listening socket itself ends the server. Any other is one
+    /// of the incoming connection, such as ECONNABORTED, and is ignored.
     fn accept_failed(&mut self, error: io::Error) -> Result<(), ServerError> {
         match Errno::from_io_error(&error) {
             Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP | Errno::FAULT) | None => {
@@ -238,13 +242,13 @@ impl Server {
         }
     }
 
-    /// Shakes hands with a new client and serves its first request.
+    /// Performs the TLS handshake with a new client and serves its first requests.
     fn receive(&mut self, visitor: Visitor) -> Result<Option<Session>, ServerError> {
         let Visitor { socket, tls, peer } = visitor;
         let start = Instant::now();
-        // Who is to make room has had all the time there is for him.
-        let heard = self.hears_from(&socket, start)?;
-        let deadline = if heard { start + REQUEST_TIME } else { Instant::now() };
+        // A client that sends nothing while another is pending is closed at once.
+        let received = self.hears_from(&socket, start)?;
+        let deadline = if received { start + REQUEST_TIME } else { Instant::now() };
         let connection = match tls {
             Some(tls) => Connection::tls(socket, deadline, self.signals.stop_signal(), &tls),
             None => Connection::plain(socket, deadline, self.signals.stop_signal()),
@@ -262,9 +266,9 @@ impl Server {
         }
     }
 
-    /// Waits for the first byte of a new client, as long as it has for its request;
-    /// `false` is one that was silent for a second while somebody else waits, or rfw is
-    /// told to end.
+    /// Waits for the first byte of a new client, at most [`REQUEST_TIME`]. `false` means that
+    /// the connection is to be closed: nothing is received within [`SILENT_TIME`] and another
+    /// client is pending, or a signal is.
     fn hears_from(&mut self, socket: &TcpStream, start: Instant) -> Result<bool, ServerError> {
         while !is_ready(socket) {
             let silent = start.elapsed();
@@ -283,8 +287,8 @@ impl Server {
         Ok(true)
     }
 
-    /// Sleeps until something can be read from a socket, a signal comes, or, where
-    /// `doors` are to be heard as well, somebody is at one.
+    /// Waits until the socket is readable, a signal is pending or, with `listeners`, a
+    /// connection can be accepted.
     fn wait_for(&self, socket: &TcpStream, limit: Duration, listeners: bool) -> Result<(), ServerError> {
         let mut fds = vec![PollFd::new(socket, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
         fds.extend(
@@ -293,26 +297,26 @@ impl Server {
                 .filter(|_| listeners)
                 .map(|listener| PollFd::new(&listener.listener, PollFlags::IN)),
         );
-        sleep_on(&mut fds, Some(limit))
+        poll_for(&mut fds, Some(limit))
     }
 
-    /// Serves the next request of a client that has been idle.
+    /// Serves the next requests on an idle connection.
     fn serve(&mut self, mut session: Session) -> Result<Option<Session>, ServerError> {
         session.connection.set_deadline(Instant::now() + REQUEST_TIME);
         self.converse(session)
     }
 
-    /// Serves requests as long as they are there; gives the connection back if more
-    /// may come.
+    /// Serves requests while input is buffered; returns the connection if it stays open for
+    /// more.
     fn converse(&mut self, mut session: Session) -> Result<Option<Session>, ServerError> {
         loop {
             match self.exchange(&mut session)? {
-                Exchange::RuleCache if session.buffer.is_empty() && !session.connection.has_pending() => {
+                Exchange::KeepAlive if session.buffer.is_empty() && !session.connection.has_pending() => {
                     session.idle_until = Instant::now() + IDLE_TIME;
                     return Ok(Some(session));
                 }
-                Exchange::RuleCache => session.connection.set_deadline(Instant::now() + REQUEST_TIME),
-                Exchange::Last { client_is_sending } => {
+                Exchange::KeepAlive => session.connection.set_deadline(Instant::now() + REQUEST_TIME),
+                Exchange::Close { client_is_sending } => {
                     session.connection.close(client_is_sending);
                     return Ok(None);
                 }
@@ -320,12 +324,12 @@ impl Server {
         }
     }
 
-    /// Reads one request and answers it.
+    /// Reads one request and sends its answer.
     fn exchange(&mut self, session: &mut Session) -> Result<Exchange, ServerError> {
         let Session { connection, buffer, peer, .. } = session;
         let request = match buffer.read_head(connection) {
             Ok(Some(request)) => request,
-            Ok(None) => return Ok(Exchange::Last { client_is_sending: false }),
+            Ok(None) => return Ok(Exchange::Close { client_is_sending: false }),
             Err(error) => return Ok(self.refuse(&error, connection, peer)),
         };
         let mut body = Body::new(buffer, Paced::new(connection), request.body, request.expects_continue);
@@ -334,23 +338,25 @@ impl Server {
         self.look_out()?;
         let close = !request.keep_alive || unread || self.waiting.is_some() || self.signals.is_pending();
         match answer.write(&mut Paced::new(connection), Delivery::to(&request, close)) {
-            Ok(()) if !close => Ok(Exchange::RuleCache),
-            Ok(()) => Ok(Exchange::Last { client_is_sending: unread }),
-            Err(_) => Ok(Exchange::Last { client_is_sending: false }),
+            Ok(()) if !close => Ok(Exchange::KeepAlive),
+            Ok(()) => Ok(Exchange::Close { client_is_sending: unread }),
+            Err(_) => Ok(Exchange::Close { client_is_sending: false }),
         }
     }
 
-    /// Tells a client why its request can't be read, if it is there to hear.
+    /// Logs why a request can't be read and answers with it, unless the connection is broken.
     fn refuse(&mut self, error: &HttpError, connection: &mut Connection, peer: &Peer) -> Exchange {
         let line = format_args!("{}: {error}", peer.address);
         self.failures.log(Instant::now(), log::Level::Info, line);
-        let Some(answer) = api::unreadable(error) else { return Exchange::Last { client_is_sending: false } };
+        let Some(answer) = api::unreadable(error) else {
+            return Exchange::Close { client_is_sending: false };
+        };
         connection.set_deadline(Instant::now() + Duration::from_secs(1));
         let written = answer.write(connection, Delivery::last());
-        Exchange::Last { client_is_sending: written.is_ok() }
+        Exchange::Close { client_is_sending: written.is_ok() }
     }
 
-    /// Reads the white list again; a bad one is refused and the old one stays.
+    /// Reloads the white list; if that fails the old one stays in force.
     fn reload(&mut self) {
         let loaded = load_whitelist(self.service.config());
         match loaded.map_err(|error| error.to_string()).and_then(|list| {
@@ -364,25 +370,25 @@ impl Server {
     }
 }
 
-/// What became of a connection.
+/// State of a connection after a request.
 enum Exchange {
-    /// It stays open for the next request.
-    RuleCache,
-    /// That was all.
-    Last {
-        /// Whether bytes may come that nobody has read.
+    /// It persists for the next request.
+    KeepAlive,
+    /// It is to be closed.
+    Close {
+        /// Whether part of the request may still be unread.
         client_is_sending: bool,
     },
 }
 
-/// Whether something can be read from it now.
+/// Whether a read would not block: input or the end of the stream.
 fn is_ready(stream: &impl AsFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
-/// Sleeps until one of them is ready, at most that long.
-fn sleep_on(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> Result<(), ServerError> {
+/// Waits until one of the descriptors is ready, at most `limit`; `None` has no limit.
+fn poll_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> Result<(), ServerError> {
     let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     match poll(fds, limit.as_ref()) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
@@ -393,7 +399,7 @@ fn sleep_on(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> Result<(), Serve
 /// Reads the white list that a configuration names.
 ///
 /// # Errors
-/// It can't be read, is open to others, or has a wrong line.
+/// The file can't be read, is writable by others, or has an invalid line.
 pub fn load_whitelist(config: &Config) -> Result<WhiteList, LocatedError> {
     let setting = &config.whitelist_file;
     let file = &setting.value;
@@ -406,13 +412,13 @@ pub fn load_whitelist(config: &Config) -> Result<WhiteList, LocatedError> {
     })
 }
 
-/// Why the server can't go on.
+/// Error that ends the server.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// An address that can't be taken.
+    /// bind(2) or listen(2) fails for this address.
     #[error("can't listen on {0}: {1}")]
     Bind(SocketAddr, io::Error),
-    /// A listener that is broken.
+    /// poll(2) or accept(2) fails for good.
     #[error("can't accept connections any more: {0}")]
     Listener(io::Error),
 }

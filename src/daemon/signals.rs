@@ -1,5 +1,5 @@
-//! SIGTERM, SIGINT and SIGHUP as something to poll: each writes a byte to a socket
-//! and sets a flag.
+//! SIGTERM, SIGINT and SIGHUP as a descriptor for poll(2): each handler sets a flag and
+//! writes a byte to a socket pair (the self-pipe trick, signal-safety(7)).
 
 use crate::stop_signal::StopSignal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -9,16 +9,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a signal asks for.
+/// The request that a signal stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// End.
+    /// Terminate (SIGTERM, SIGINT).
     Stop,
-    /// Read the white list again.
+    /// Reload the white list (SIGHUP).
     Reload,
 }
 
-/// The signals that have come.
+/// The caught signals; as a descriptor, readable while one is pending.
 pub struct Signals {
     wake: UnixStream,
     stop: Arc<AtomicBool>,
@@ -27,38 +27,39 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches the signals from now on.
+    /// Installs the signal handlers.
     ///
     /// # Errors
-    /// The system's.
+    /// A socket pair or a handler can't be set up.
     pub fn catch() -> io::Result<Signals> {
         let (wake, write) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
-        let (told, tell) = UnixStream::pair()?;
-        let stop_signal = StopSignal::new(told.into());
+        let (stopped, stop_write) = UnixStream::pair()?;
+        let stop_signal = StopSignal::new(stopped.into());
         let signals = Signals { wake, stop: Arc::default(), reload: Arc::default(), stop_signal };
         for (signal, flag) in [(SIGTERM, &signals.stop), (SIGINT, &signals.stop), (SIGHUP, &signals.reload)] {
-            // The flag first: who is woken finds it set.
+            // Handlers run in the order of registration: the flag is set before the byte wakes
+            // the poll.
             signal_hook::flag::register(signal, Arc::clone(flag))?;
             signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
             if signal != SIGHUP {
-                signal_hook::low_level::pipe::register(signal, tell.try_clone()?)?;
+                signal_hook::low_level::pipe::register(signal, stop_write.try_clone()?)?;
             }
         }
         Ok(signals)
     }
 
-    /// What is told when the signal to end has come, for those who wait elsewhere.
+    /// The stop signal for waits outside of the accept loop, set by SIGTERM and SIGINT.
     pub fn stop_signal(&self) -> &StopSignal {
         &self.stop_signal
     }
 
-    /// Whether one has come that has not been taken.
+    /// Whether a signal is pending.
     pub fn is_pending(&self) -> bool {
         self.stop.load(Ordering::SeqCst) || self.reload.load(Ordering::SeqCst)
     }
 
-    /// The next signal that has come and not been taken.
+    /// Takes the next pending signal, stop before reload. Stop stays pending.
     pub fn take(&mut self) -> Option<Signal> {
         while matches!(self.wake.read(&mut [0; 64]), Ok(length) if length > 0) {}
         if self.stop.load(Ordering::SeqCst) {

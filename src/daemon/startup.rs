@@ -1,5 +1,6 @@
-//! From the command line to a running server: everything is read and checked
-//! before anything is touched, then the port is taken, then guarded, then opened.
+//! From the command line to a running server. Everything is read and checked before
+//! anything is changed; then the ports are bound, the guard rules are installed, and only
+//! then do the sockets listen, so that no unlisted peer can connect in between.
 
 use crate::api::Service;
 use crate::config::cli::Arguments;
@@ -28,18 +29,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-/// Prints a text to standard output.
+/// Writes a text to standard output.
 ///
 /// # Errors
-/// Nobody reads it.
+/// The write fails.
 pub fn print(text: &str) -> Result<(), Failure> {
     io::stdout().write_all(text.as_bytes()).map_err(Failure::Io)
 }
 
-/// Checks everything that a start depends on, and touches nothing.
+/// Checks everything that a start depends on, without a change to the kernel (`--check`).
 ///
 /// # Errors
-/// What would end the start.
+/// The first that would fail the start.
 pub fn check(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, None)?;
     let checked = Checked::load(&arguments.config, &StopSignal::default())?;
@@ -52,10 +53,10 @@ pub fn check(arguments: &Arguments) -> Result<(), Failure> {
     print(&format!("{}: ok, {count} {networks} in the white list\n", arguments.config.display()))
 }
 
-/// Removes everything that rfw made in the kernel.
+/// Removes every rule, chain and set of rfw from the kernel (`--flush`).
 ///
 /// # Errors
-/// The configuration names no working tools, or they fail.
+/// The configuration is invalid, rfw is running, or a program that it names fails.
 pub fn flush(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, None)?;
     let config = load_config(&arguments.config)?;
@@ -64,18 +65,18 @@ pub fn flush(arguments: &Arguments) -> Result<(), Failure> {
     print(&format!("{count} rules removed\n"))
 }
 
-/// Serves until it is told to end.
+/// Starts the server and runs it until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What ends the start, or the server later.
+/// The start fails, or the server later.
 pub fn serve(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, Some(&arguments.log_file))?;
-    let served = load_and_run(arguments);
-    match &served {
+    let result = load_and_run(arguments);
+    match &result {
         Ok(()) => log::info!("rfw ends, its rules stay"),
         Err(failure) => log::error!("rfw ends: {failure}"),
     }
-    served
+    result
 }
 
 fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
@@ -99,32 +100,32 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
         server.open_local(bound, local_authentication)?;
     }
     log::info!("rfw {} is ready", env!("CARGO_PKG_VERSION"));
-    tell_systemd();
-    let served = server.run();
-    // Programs that are at work end before rfw does.
+    notify_systemd();
+    let result = server.run();
+    // Held to the end: no transaction is under way, and none begins, when the process exits.
     let _closed = shared.close();
-    Ok(served?)
+    Ok(result?)
 }
 
-/// Sees that no other rfw works on the same tables; `advice` is what to do about it.
+/// Acquires the single-instance lock; `advice` completes the message if it is held.
 fn claim(advice: &'static str) -> Result<Instance, Failure> {
     Instance::claim().map_err(Failure::Io)?.ok_or(Failure::Running(advice))
 }
 
-/// Tells the service manager, if there is one, that rfw is ready (sd_notify(3)).
-fn tell_systemd() {
+/// Sends `READY=1` to the service manager if `NOTIFY_SOCKET` is set (sd_notify(3)).
+fn notify_systemd() {
     let Some(path) = env::var_os("NOTIFY_SOCKET") else { return };
     let address = match path.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(&path),
     };
-    let told = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address));
-    if let Err(error) = told {
+    let sent = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address));
+    if let Err(error) = sent {
         log::warn!("the service manager can't be told that rfw is ready: {error}");
     }
 }
 
-/// All that a start depends on, read and found right.
+/// All that a start depends on, read and validated.
 struct Checked {
     config: Config,
     whitelist: WhiteList,
@@ -151,7 +152,7 @@ fn load_config(file: &Path) -> Result<Config, LocatedError> {
     Config::parse(file, &text)
 }
 
-/// Loads the certificate chain and the private key that the file `config` names.
+/// Loads the certificate chain and the private key; `config` is the file that names them.
 fn load_identity(config: &Path, outward: &Outward) -> Result<Identity, LocatedError> {
     let Outward { certfile, keyfile, .. } = outward;
     let error = |setting: &Setting<PathBuf>, why: &dyn fmt::Display| {
@@ -168,14 +169,15 @@ fn load_identity(config: &Path, outward: &Outward) -> Result<Identity, LocatedEr
     })
 }
 
-/// Finds the tools and sees that they read the whole of the kernel's tables.
+/// Resolves the programs and checks that they read the kernel's tables. IPv6 and sets are
+/// optional unless the configuration asks for them.
 fn open_firewall(file: &Path, config: &Config, stop: &StopSignal) -> Result<Firewall, Failure> {
     let find = |command: &Setting<PathBuf>, family| Commands::find(&command.value, family, stop);
     let v4 =
         find(&config.iptables, Family::V4).map_err(|error| misconfigured(file, &config.iptables, error))?;
     let v6 = match find(&config.ip6tables, Family::V6) {
         Ok(commands) => Some(commands),
-        Err(error) if config.ip6tables.line.is_some() || !is_want_of_ipv6(&error) => {
+        Err(error) if config.ip6tables.line.is_some() || !may_lack_ipv6(&error) => {
             return Err(misconfigured(file, &config.ip6tables, error));
         }
         Err(error) if config.outward.as_ref().is_some_and(|outward| outward.address.is_ipv6()) => {
@@ -194,37 +196,38 @@ fn open_firewall(file: &Path, config: &Config, stop: &StopSignal) -> Result<Fire
         Err(error @ ProgramError::Missing(_)) if use_sets && config.ipset.line.is_none() => {
             Err(config.use_sets.error(file, format!("{error}: install the package ipset")).into())
         }
-        Err(error) if use_sets || config.ipset.line.is_some() || !is_want_of(&error) => {
+        Err(error) if use_sets || config.ipset.line.is_some() || !may_lack_feature(&error) => {
             Err(misconfigured(file, &config.ipset, error))
         }
         sets => Ok(Firewall::new(v4, v6, sets.ok(), use_sets, rules_max)),
     }
 }
 
-/// The sets of this host. They are needed without the option too, to take along
-/// what was kept in them before.
+/// Opens the sets of this host. Without the option `ipset` they serve to migrate entries that
+/// an earlier run with the option left in them.
 fn open_sets(config: &Config, stop: &StopSignal) -> Result<Sets, ProgramError> {
     Sets::new(Program::find(&config.ipset.value, stop)?, config.maxelem)
 }
 
-/// Whether an error may mean that the host does not have what the tool is for. One
-/// that hangs, or tells only half of what there is, is there.
-fn is_want_of(error: &ProgramError) -> bool {
+/// Whether an error may mean that the host lacks the feature that a program controls. A
+/// program that times out or prints an incomplete table shows that the feature exists.
+fn may_lack_feature(error: &ProgramError) -> bool {
     matches!(error, ProgramError::Missing(_) | ProgramError::Spawn(..) | ProgramError::Failed(..))
 }
 
-/// Whether an error may mean that the host has no IPv6, or no filter for it. Where the
-/// kernel has IPv6, a tool that fails for another reason is a reason not to start.
-fn is_want_of_ipv6(error: &ProgramError) -> bool {
+/// Whether an error may mean that the host has no IPv6 or no ip6tables filter table. Where
+/// the kernel has both, a failure of ip6tables prevents the start: without rules for IPv6 the
+/// host would be reachable over it.
+fn may_lack_ipv6(error: &ProgramError) -> bool {
     let no_module = error.says("do you need to insmod") || error.says("Table does not exist");
     matches!(error, ProgramError::Missing(_))
-        || is_want_of(error) && (no_module || !Path::new("/proc/net/if_inet6").exists())
+        || may_lack_feature(error) && (no_module || !Path::new("/proc/net/if_inet6").exists())
 }
 
-/// An error of a tool that an option names. What another program has done to the table
-/// is no mistake in the file, and may have gone at the next start.
+/// An error of a program that an option names: a configuration error (exit status 78) only if
+/// the program can't be used. What others did to a table is not, and may pass.
 fn misconfigured(file: &Path, command: &Setting<PathBuf>, error: ProgramError) -> Failure {
-    match is_want_of(&error) {
+    match may_lack_feature(&error) {
         true => command.error(file, error).into(),
         false => FirewallError::from(error).into(),
     }
@@ -241,8 +244,8 @@ fn warn_if_ending(identity: &Identity) {
     }
 }
 
-/// Logs to a file, and with `-v` to the terminal; warnings go there if there is no
-/// file.
+/// Logs to the file, if any, and to the terminal: with `-v` everything, without a file
+/// warnings and errors, else nothing.
 fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failure> {
     let format = simplelog::ConfigBuilder::new()
         .set_time_format_rfc3339()
@@ -254,7 +257,7 @@ fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failu
     let mut loggers: Vec<Box<dyn SharedLogger>> = Vec::new();
     if let Some(path) = file {
         let file = trusted_file::open_log(path).map_err(|error| Failure::Log(path.to_owned(), error))?;
-        // One write a line, so that two never mix.
+        // One write(2) a line, so that lines of concurrent writers do not interleave.
         loggers.push(WriteLogger::new(arguments.log_level, format.clone(), io::LineWriter::new(file)));
     }
     let level = match file {
@@ -263,41 +266,42 @@ fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failu
         None => LevelFilter::Warn,
     };
     loggers.push(SimpleLogger::new(level, format));
-    // A second logger would be a mistake in this file; it changes nothing.
+    // It fails only if a logger is already set, which happens nowhere else.
     let _ = CombinedLogger::init(loggers);
     Ok(())
 }
 
-/// Why rfw ends otherwise than it was told to.
+/// Error that ends the process with a non-zero exit status.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Called wrongly.
+    /// The command line is invalid.
     #[error("{0}")]
     Usage(String),
-    /// Configured wrongly.
+    /// The configuration, or a file that it names, is invalid.
     #[error(transparent)]
     Config(#[from] LocatedError),
     /// The log can't be opened.
     #[error("the log {path}: {1}", path = .0.display())]
     Log(PathBuf, FileError),
-    /// Another rfw is at work; and what to do about it.
+    /// Another rfw holds the single-instance lock; the text says what to do.
     #[error("another rfw is running: {0}")]
     Running(&'static str),
     /// The firewall can't be changed.
     #[error(transparent)]
     Firewall(#[from] FirewallError),
-    /// The server can't serve.
+    /// The server can't listen or accept.
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// The system's word.
+    /// A system call fails.
     #[error(transparent)]
     Io(io::Error),
 }
 
 impl Failure {
-    /// Tells a person, on one line, and gives the exit status (sysexits.h has 78).
+    /// Writes one line to standard error and returns the exit status: 2 for usage, 78
+    /// (`EX_CONFIG`, sysexits.h) for configuration, else 1.
     pub fn report(&self) -> ExitCode {
-        // Without a terminal the log has it.
+        // If standard error is closed, the log has the message.
         let _ = writeln!(io::stderr(), "rfw: {self}");
         ExitCode::from(match self {
             Failure::Usage(_) => 2,
