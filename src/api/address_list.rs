@@ -1,5 +1,5 @@
-//! A list of addresses in a request: the formats in which block lists are
-//! published, one address or network a line.
+//! An address list in a request body, in the formats in which block lists are published:
+//! one address or network a line, with comments.
 
 use crate::http::body::Body;
 use crate::http::message::HttpError;
@@ -7,39 +7,40 @@ use crate::rule::network::{Network, NetworkError};
 use std::collections::HashSet;
 use std::io::{Read, Write};
 
-/// The longest line in bytes.
+/// Maximum length of a line in bytes, line end included.
 const LINE_MAX: usize = 1 << 10;
 
-/// The most lines that are told one by one why they were passed over.
+/// Maximum number of skipped lines that an answer lists; further ones are only counted.
 const SKIPPED_MAX: usize = 100;
 
-/// The addresses of a list, each once.
+/// The addresses of a list, without duplicates.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct List {
-    /// Those to work on.
+    /// The networks to insert or delete.
     pub networks: Vec<Network>,
-    /// The first hundred that policy forbids.
+    /// The first [`SKIPPED_MAX`] that may not be changed.
     pub skipped: Vec<Skipped>,
-    /// How many are forbidden in all.
+    /// The number of all that may not be changed.
     pub skipped_total: usize,
 }
 
-/// A line that holds an address which policy forbids.
+/// A line whose address may not be changed: white-listed, or not valid in the scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Its number, from 1.
+    /// The line number, counted from 1.
     pub line: usize,
     /// The address.
     pub address: Network,
-    /// Why not.
+    /// The reason, as the answer gives it.
     pub reason: String,
 }
 
 impl List {
-    /// Reads a list; `forbidden` says why an address can't be worked on.
+    /// Reads a list to its end; `forbidden` returns why an address is to be skipped.
     ///
     /// # Errors
-    /// A line that is no address, or no address at all: then none of it counts.
+    /// The first line that is not an address, a list without any address, or a body that
+    /// can't be read. The list is then rejected as a whole.
     pub fn read<S: Read + Write>(
         body: &mut Body<'_, S>,
         forbidden: impl Fn(&Network) -> Option<String>,
@@ -53,7 +54,7 @@ impl List {
             let whole = line.len() < LINE_MAX || line.ends_with(b"\n");
             let text = str::from_utf8(&line).ok().filter(|_| whole);
             let address = text.ok_or(NOT_AN_ADDRESS).and_then(parse_line);
-            let address = address.map_err(|what| ListError::Line(number, shown(&line), what))?;
+            let address = address.map_err(|what| ListError::Line(number, quoted(&line), what))?;
             if let Some(address) = address.filter(|address| seen.insert(*address)) {
                 list.take(number, address, forbidden(&address));
             }
@@ -74,11 +75,12 @@ impl List {
     }
 }
 
-/// What most lines at fault are not.
+/// The common reason to reject a line.
 const NOT_AN_ADDRESS: &str = "is not an address or network";
 
-/// Reads a line: an address or network, perhaps a number behind it, perhaps a
-/// comment from `#` or `;`, or nothing. The error is what the line is not.
+/// Parses a line: an address or network, an optional number (ipsum lists have a count there),
+/// and an optional comment from `#` or `;`; `None` if it is empty. The error is a predicate
+/// for [`ListError::Line`].
 fn parse_line(line: &str) -> Result<Option<Network>, &'static str> {
     let text = line.split(['#', ';']).next().unwrap_or_default();
     let mut words = text.split_whitespace();
@@ -95,21 +97,21 @@ fn parse_line(line: &str) -> Result<Option<Network>, &'static str> {
     }
 }
 
-/// A line as an error quotes it.
-fn shown(line: &[u8]) -> String {
+/// A line as an error quotes it: at most 80 characters, `…` if shortened.
+fn quoted(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_end_matches(['\r', '\n']);
     let start: String = text.chars().take(80).collect();
     if start.len() < text.len() { start + "…" } else { start }
 }
 
-/// Why a body is no list.
+/// Error in reading an address list.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// The number of a line, its text, and what it is not.
+    /// An invalid line: its number, its text, and why it is rejected.
     #[error("line {0}: \"{text}\" {2}; nothing was changed", text = .1.escape_debug())]
     Line(usize, String, &'static str),
-    /// No address.
+    /// The list has no address.
     #[error("no address: expected one in the path, or a body with one address or network a line")]
     Empty,
     /// The body can't be read.
@@ -159,7 +161,7 @@ mod tests {
         for (at, [text, message]) in cases("list-refused.txt") {
             assert_eq!(read(text.as_bytes()).unwrap_err().to_string(), message, "{at}");
         }
-        // What no table can hold.
+        // Not UTF-8, or longer than a line of the golden table.
         let no_text = b"1.2.3.4\n\xff\xfe\n".as_slice();
         for (text, shown) in
             [(no_text, "\u{fffd}\u{fffd}".to_owned()), (long.as_bytes(), "x".repeat(80) + "…")]

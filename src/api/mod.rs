@@ -1,5 +1,5 @@
-//! From a request to its answer: who asks, what is asked, what the firewall says
-//! to it, and the one place where errors become HTTP statuses.
+//! From a request to its answer: authentication, parsing, execution, and the one place
+//! where errors become HTTP status codes.
 
 pub mod address_list;
 pub mod url;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 use subtle::ConstantTimeEq;
 
-/// What a client talks to.
+/// The REST API: executes requests on the firewall.
 pub struct Service {
     config: Config,
     shared: Arc<SharedFirewall>,
@@ -34,61 +34,63 @@ pub struct Service {
     unlisted: LogLimit,
 }
 
-/// Who asks, and whether he has to log in.
+/// The client of a connection, and what its listener requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// Where he is.
+    /// The source address; IPv4-mapped IPv6 is converted to IPv4.
     pub address: IpAddr,
-    /// Whether credentials are asked for.
+    /// Whether the listener requires HTTP Basic authentication.
     pub authentication: bool,
-    /// Whether he talks to the local server, which is reached by names of this host only.
+    /// Whether the listener is the local one, which accepts only host names of this host.
     pub local: bool,
 }
 
 impl Service {
-    /// A service on a firewall, which is brought into line with the white list.
+    /// A service on a firewall, to which the white list is applied.
     ///
     /// # Errors
-    /// The kernel could not be changed.
+    /// The rules can't be changed.
     pub fn new(
         config: Config,
         shared: Arc<SharedFirewall>,
         whitelist: WhiteList,
     ) -> Result<Service, FirewallError> {
         let service = Service { config, shared, whitelist, unlisted: LogLimit::default() };
-        service.bring_into_line(&service.whitelist)?;
+        service.apply_whitelist(&service.whitelist)?;
         Ok(service)
     }
 
-    /// Whether somebody at that address may talk to rfw at all.
-    pub fn knows(&self, address: IpAddr) -> bool {
+    /// Whether the white list admits a client with that address to the HTTPS listener.
+    pub fn admits(&self, address: IpAddr) -> bool {
         self.whitelist.contains(address)
     }
 
-    /// Takes a new white list and brings the firewall into line with it; where
-    /// that fails the old one stays.
+    /// Applies a new white list to the firewall and replaces the old one; on failure the old
+    /// one stays.
     ///
     /// # Errors
-    /// The kernel could not be changed.
+    /// The rules can't be changed.
     pub fn replace_whitelist(&mut self, list: WhiteList) -> Result<(), FirewallError> {
-        self.bring_into_line(&list)?;
+        self.apply_whitelist(&list)?;
         self.whitelist = list;
         Ok(())
     }
 
-    fn bring_into_line(&self, list: &WhiteList) -> Result<(), FirewallError> {
+    /// Updates the guard of the HTTPS port and removes rules that affect white-listed
+    /// addresses.
+    fn apply_whitelist(&self, list: &WhiteList) -> Result<(), FirewallError> {
         let port = self.config.outward.as_ref().map(|outward| outward.address.port());
         let removed = self.shared.with(|firewall| firewall.guard(port, list))?;
         removed.iter().for_each(|rule| log::warn!("removed, since it touches the white list: {rule}"));
         Ok(())
     }
 
-    /// What the administrator wants.
+    /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Does what a request asks for and tells what came of it.
+    /// Authenticates and executes a request, logs the outcome and returns the answer.
     pub fn answer<S: Read + Write>(
         &mut self,
         peer: Peer,
@@ -119,7 +121,7 @@ impl Service {
         }
     }
 
-    /// The name of the user, `-` where nobody has to log in.
+    /// The authenticated user name, or `-` where no authentication is required.
     fn user(&self, peer: Peer, request: &Request) -> Result<String, ApiError> {
         match &self.config.credentials {
             Some(expected) if peer.authentication => {
@@ -276,7 +278,7 @@ fn succeeded(body: &Value) -> Answer {
     Answer { status: 200, body: Content::Text(format!("{body}\n")), header: None }
 }
 
-/// The answer to a list: what came of it, and what was passed over.
+/// The answer to an address list: `body` with the skipped lines added.
 fn listed(list: &List, mut body: Value) -> Answer {
     let skipped = list.skipped.iter().map(|skipped| {
         json!({ "line": skipped.line, "address": skipped.address.to_string(), "reason": skipped.reason })
@@ -288,7 +290,7 @@ fn listed(list: &List, mut body: Value) -> Answer {
     succeeded(&body)
 }
 
-/// A rule by the names that iptables gives its parts.
+/// A rule as a JSON object with the names that iptables uses.
 fn described(rule: &Rule) -> Value {
     let scope = rule.scope();
     let interface = |interface: Option<&Interface>| interface.map_or("*".to_owned(), Interface::pattern);
@@ -302,7 +304,7 @@ fn described(rule: &Rule) -> Value {
     })
 }
 
-/// A row of a list, with the keys of the original, as `iptables -nvxL` prints it.
+/// A row of a listing: the columns of `iptables -nvxL`, under the keys of the original rfw.
 fn row(row: &Row) -> Value {
     let mut value = described(&row.rule);
     let note =
@@ -327,15 +329,15 @@ fn row(row: &Row) -> Value {
     value
 }
 
-/// A list as JSON, one row a line, made while it is read.
+/// A listing as a JSON array, one row a line, generated on demand so that memory is bounded.
 struct Rows {
     listing: Option<Listing>,
-    /// What is made and not yet read.
+    /// Generated text that is not yet read.
     text: io::Cursor<Vec<u8>>,
 }
 
 impl Rows {
-    /// Begins with the first row: an error before that can still be told properly.
+    /// Generates the first row, so that an error up to there still gets its own status code.
     fn begin(mut listing: Listing) -> Result<Rows, FirewallError> {
         let first = listing.next_row()?;
         let (text, listing) = match first {
@@ -345,8 +347,9 @@ impl Rows {
         Ok(Rows { listing, text: io::Cursor::new(text.into_bytes()) })
     }
 
-    /// Makes the next part. A failure in the middle leaves JSON that is not whole.
-    fn make(&mut self) -> Option<String> {
+    /// Generates the next row. After an error the array stays unclosed, so that the JSON is
+    /// invalid: the status code is already sent.
+    fn generate(&mut self) -> Option<String> {
         let next = self.listing.as_mut()?.next_row();
         if !matches!(next, Ok(Some(_))) {
             self.listing = None;
@@ -369,7 +372,7 @@ impl Read for Rows {
             if length > 0 || bytes.is_empty() {
                 return Ok(length);
             }
-            match self.make() {
+            match self.generate() {
                 Some(text) => self.text = io::Cursor::new(text.into_bytes()),
                 None => return Ok(0),
             }
@@ -377,8 +380,8 @@ impl Read for Rows {
     }
 }
 
-/// Whether a host, perhaps with a port, is a name of this one. A page of a web site that
-/// gives its own name the address 127.0.0.1 gives another.
+/// Whether a host, with an optional port, is a loopback name. This prevents DNS rebinding,
+/// where a web site resolves its own name to 127.0.0.1.
 fn is_local(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, port),
@@ -389,7 +392,7 @@ fn is_local(host: &str) -> bool {
         && names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Reads `Basic` credentials (RFC 7617).
+/// Parses a header value of the scheme `Basic` (RFC 7617).
 fn basic_credentials(header: &str) -> Option<Credentials> {
     let (scheme, encoded) = header.split_once(' ')?;
     let decoded =
@@ -399,14 +402,15 @@ fn basic_credentials(header: &str) -> Option<Credentials> {
     Some(Credentials { username: username.to_owned(), password: password.to_owned() })
 }
 
-/// Compares in a time that depends on neither what is right nor how much of it.
+/// Compares in constant time: it depends neither on the expected credentials nor on the length
+/// of a common prefix.
 fn same_credentials(given: &Credentials, expected: &Credentials) -> bool {
     let same = |a: &str, b: &str| padded(a).ct_eq(&padded(b));
     (same(&given.username, &expected.username) & same(&given.password, &expected.password)).into()
 }
 
-/// A text with its length in front, all at one size. What is too long, which no
-/// credential of ours is, has a length that fits none.
+/// A text with its length in front, zero-padded to a fixed size. A text longer than
+/// [`CREDENTIAL_MAX`] is truncated, and its length differs from that of any valid credential.
 fn padded(text: &str) -> [u8; CREDENTIAL_MAX + 3] {
     let mut padded = [0; CREDENTIAL_MAX + 3];
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes();
@@ -414,14 +418,14 @@ fn padded(text: &str) -> [u8; CREDENTIAL_MAX + 3] {
     padded
 }
 
-/// Why a request is not done.
+/// Error of a request.
 #[derive(Debug, thiserror::Error)]
 enum ApiError {
     #[error("log in with HTTP Basic authentication")]
     NotLoggedIn,
     #[error("wrong user name or password")]
     WrongCredentials,
-    /// The host that was meant.
+    /// A host that is not a loopback name, on the local listener.
     #[error(
         "the local server is not \"{}\": expected the host localhost, 127.0.0.1 or [::1]",
         .0.escape_debug()
@@ -429,17 +433,17 @@ enum ApiError {
     Misdirected(String),
     #[error(transparent)]
     Url(#[from] UrlError),
-    /// A browser remembers credentials, and any page can make it send a request.
+    /// Cross-site request forgery: a browser adds stored credentials to requests of any page.
     #[error("a web page may not change rules: expected no header Origin")]
     WebPage,
     #[error("this path takes no body: expected the address in the path")]
     Body,
     #[error(transparent)]
     List(#[from] ListError),
-    /// An address that is in the white list.
+    /// The address is white-listed.
     #[error("{0} is white-listed")]
     WhiteListed(Network),
-    /// A network, and what it has of the white list.
+    /// A network, and the white-listed network that it overlaps.
     #[error("{0} has addresses of {1}, which is white-listed")]
     Overlaps(Network, Network),
     #[error(transparent)]
@@ -456,7 +460,7 @@ impl ApiError {
             ApiError::NotLoggedIn | ApiError::WrongCredentials => 401,
             ApiError::Misdirected(_) => 421,
             ApiError::Url(UrlError::Method { .. }) => 405,
-            // A body that breaks off has nobody left to hear of it.
+            // A broken connection has no status code; the log level follows from 400.
             ApiError::List(ListError::Http(error)) => error.status().unwrap_or(400),
             ApiError::Url(_)
             | ApiError::WebPage
@@ -489,7 +493,7 @@ impl ApiError {
         }
     }
 
-    /// What is the client's fault is no trouble of ours.
+    /// Client errors (4xx) are logged as info, server errors (5xx) as errors.
     fn level(&self) -> log::Level {
         match self.status() {
             500.. => log::Level::Error,
@@ -502,7 +506,7 @@ impl ApiError {
     }
 }
 
-/// The answer to a request that could not be read, if somebody is left to hear it.
+/// The answer to a request that can't be read; `None` if the connection is broken.
 pub fn unreadable(error: &HttpError) -> Option<Answer> {
     error.status().map(|status| failed(status, error))
 }

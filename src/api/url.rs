@@ -1,16 +1,16 @@
-//! The URL grammar: the target of a request becomes a typed command, or an error
-//! that quotes the part at fault and says what was expected.
+//! The URL grammar: parses a method and a request target into a [`Command`]. An error quotes
+//! the invalid part and names what is expected.
 //!
 //! ```text
 //! /target/chain/interface/address[/mask]                               input, output
 //! /target/forward/interface/address[/mask][/interface[/address[/mask]]]
-//! /target/chain/interface                                              a list as body
+//! /target/chain/interface                                              address list as body
 //! /list[/chain[/interface]]
 //! /
 //! ```
 //!
-//! Every segment is percent-decoded (RFC 3986, 2.1) by itself, every parameter
-//! has to be known, and the whole text has to be used up.
+//! Each segment is percent-decoded (RFC 3986, 2.1) after the path is split. Unknown and
+//! repeated parameters and surplus segments are errors.
 
 use crate::firewall::listing::Filter;
 use crate::rule::lease::{Interval, IntervalError};
@@ -18,35 +18,35 @@ use crate::rule::network::{self, Network, NetworkError};
 use crate::rule::{Chain, Interface, Rule, RuleError, Scope, Target};
 use tiny_http::Method;
 
-/// What a client may ask for.
+/// A parsed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Tell how rfw is used.
+    /// Describe the API.
     Help,
-    /// Tell the rules that rfw keeps.
+    /// List the rules that match a filter.
     List(Filter),
-    /// Put a rule in, or renew it.
+    /// Insert a rule, or renew the lease of an existing one.
     Insert {
         /// The rule.
         rule: Rule,
-        /// How long it is to stay, if the client says so.
+        /// The lifetime; `None` is the configured default.
         expire: Option<Interval>,
     },
-    /// Take a rule out.
+    /// Delete a rule.
     Delete(Rule),
-    /// Put in or renew a rule for every address of the body.
+    /// Insert or renew a rule for each address of the body.
     InsertAll {
-        /// Where the rules look and what they do.
+        /// Target, chain and interfaces of the rules.
         scope: Scope,
-        /// How long they are to stay, if the client says so.
+        /// The lifetime; `None` is the configured default.
         expire: Option<Interval>,
     },
-    /// Take out the rule of every address of the body.
+    /// Delete the rule of each address of the body.
     DeleteAll(Scope),
 }
 
-/// Reads a request: its method and its target in origin or absolute form (RFC
-/// 9112, 3.2). `non_restful` lets a GET change rules by the parameter `modify`.
+/// Parses a method and a request target in origin or absolute form (RFC 9112, 3.2).
+/// `non_restful` permits a GET to change rules with the parameter `modify`.
 ///
 /// # Errors
 /// See [`UrlError`].
@@ -57,7 +57,7 @@ pub fn parse(method: &Method, target: &str, non_restful: bool) -> Result<Command
     };
     let verb = Verb::of(method);
     let mut segments = match Segments::of(path) {
-        // `OPTIONS *` and `CONNECT host:port` have no path at all.
+        // `OPTIONS *` and `CONNECT host:port` have no path (RFC 9112, 3.2.3 and 3.2.4).
         Err(UrlError::Path(_)) if verb == Verb::Unknown => {
             return Err(UrlError::Method { allow: "GET, HEAD, PUT, POST, DELETE" });
         }
@@ -122,7 +122,7 @@ fn change(
     })
 }
 
-/// The place of a rule that names one interface.
+/// The scope of a rule that names one interface, which is the input interface in forward.
 fn scope(target: Target, chain: Chain, near: Option<Interface>) -> Scope {
     match chain {
         Chain::Input => Scope::input(target, near),
@@ -131,7 +131,7 @@ fn scope(target: Target, chain: Chain, near: Option<Interface>) -> Scope {
     }
 }
 
-/// Reads what follows the source of a forward rule.
+/// Parses what follows the source of a forward rule: output interface and destination.
 fn forward(
     target: Target,
     near: Option<Interface>,
@@ -152,7 +152,7 @@ fn chain(text: &str) -> Result<Chain, UrlError> {
     Chain::parse(text).ok_or_else(|| UrlError::Chain(text.to_owned()))
 }
 
-/// An interface, or `None` for `any`.
+/// Parses an interface; `None` is `any`.
 fn interface(text: &str) -> Result<Option<Interface>, UrlError> {
     match text {
         "any" => Ok(None),
@@ -160,12 +160,12 @@ fn interface(text: &str) -> Result<Option<Interface>, UrlError> {
     }
 }
 
-/// An address and the mask that may follow it.
+/// Parses an address and the mask in the segment after it, if that is a number.
 fn network(address: &str, segments: &mut Segments) -> Result<Network, UrlError> {
     Ok(network::parse(address, segments.next_number().as_deref())?)
 }
 
-/// What a method means here. GET and HEAD are one, and so are PUT and POST.
+/// A method by its effect: GET and HEAD read, PUT and POST write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verb {
     Read,
@@ -191,7 +191,7 @@ impl Verb {
         }
     }
 
-    /// A GET of a rule is what its parameter `modify` says, where that is allowed.
+    /// The verb of a request for a rule: with `non_restful`, `modify` decides that of a GET.
     fn or_modify(self, parameters: &Parameters, non_restful: bool) -> Result<Verb, UrlError> {
         match (self, parameters.value("modify")) {
             (Verb::Unknown, _) if non_restful => {
@@ -211,7 +211,7 @@ impl Verb {
     }
 }
 
-/// The path and query of a target that may name the server as well.
+/// Path and query of a target; strips scheme and authority of the absolute form.
 fn origin_form(target: &str) -> &str {
     let after = |scheme: &str| {
         let (start, rest) = target.split_at_checked(scheme.len())?;
@@ -224,14 +224,14 @@ fn origin_form(target: &str) -> &str {
     }
 }
 
-/// The decoded segments of a path, first to last.
+/// The remaining percent-decoded segments of a path.
 struct Segments {
     path: String,
     rest: std::iter::Peekable<std::vec::IntoIter<String>>,
 }
 
 impl Segments {
-    /// Splits a path; one slash at its end is passed over.
+    /// Splits a path; one trailing slash is ignored.
     fn of(path: &str) -> Result<Segments, UrlError> {
         let inner = path.strip_prefix('/').or(path.is_empty().then_some(""));
         let inner = inner.ok_or_else(|| UrlError::Path(path.to_owned()))?;
@@ -250,7 +250,7 @@ impl Segments {
         self.rest.next()
     }
 
-    /// The next segment if it is a number.
+    /// The next segment if it consists of digits.
     fn next_number(&mut self) -> Option<String> {
         self.rest.next_if(|text| text.bytes().all(|b| b.is_ascii_digit()))
     }
@@ -264,7 +264,7 @@ impl Segments {
     }
 }
 
-/// The decoded parameters of a query, each at most once.
+/// The percent-decoded parameters of a query, each at most once.
 struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
@@ -294,7 +294,7 @@ impl Parameters {
         self.value("expire").map(Interval::parse).transpose().map_err(UrlError::Expire)
     }
 
-    /// Every request waits, so the only thing to ask for is that.
+    /// Accepts `wait=true` only: a request is answered after the kernel has the change.
     fn wait(&self) -> Result<(), UrlError> {
         match self.value("wait") {
             None => Ok(()),
@@ -304,7 +304,7 @@ impl Parameters {
     }
 }
 
-/// Decodes percent-encoded octets, which together have to be UTF-8.
+/// Decodes percent-encoded octets (RFC 3986, 2.1); the result has to be UTF-8.
 fn percent_decode(text: &str) -> Result<String, UrlError> {
     let error = || UrlError::Encoding(text.to_owned());
     let mut decoded = Vec::with_capacity(text.len());
@@ -322,25 +322,25 @@ fn percent_decode(text: &str) -> Result<String, UrlError> {
     String::from_utf8(decoded).map_err(|_| error())
 }
 
-/// Why a method and a target are no command.
+/// Error in a method or a request target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// The method does not go with this path.
+    /// The method is not allowed for this path.
     #[error("this path takes {allow} only")]
     Method {
-        /// The methods that do, as the header `Allow` lists them.
+        /// The allowed methods, as a value of `Allow` (RFC 9110, 10.2.1).
         allow: &'static str,
     },
     /// A path that does not begin with a slash.
     #[error("the path \"{}\" does not begin with /", .0.escape_debug())]
     Path(String),
-    /// Two slashes in a row.
+    /// The path has an empty segment.
     #[error("the path \"{}\" has an empty part", .0.escape_debug())]
     EmptySegment(String),
-    /// Percent signs that stand for no text.
+    /// Invalid percent-encoding, or octets that are not UTF-8.
     #[error("\"{}\" is not percent-encoded UTF-8", .0.escape_debug())]
     Encoding(String),
-    /// The first segment is no action.
+    /// The first segment is neither a target nor `list`.
     #[error("\"{}\" is not an action: expected drop, accept, reject or list", .0.escape_debug())]
     Action(String),
     /// Not a chain.
@@ -349,33 +349,33 @@ pub enum UrlError {
     /// Not an address or a mask.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// An interface or an address that no rule may have.
+    /// An interface or an address that is not valid in a rule.
     #[error(transparent)]
     Rule(#[from] RuleError),
-    /// The path ends too early: the path, and what was expected.
+    /// A segment is missing: the path, and what is expected.
     #[error("the path \"{path}\" ends too early: expected {1}", path = .0.escape_debug())]
     Missing(String, &'static str),
-    /// The path goes on where it should end.
+    /// A surplus segment.
     #[error("\"{}\" is too much: expected the end of the path", .0.escape_debug())]
     TooMuch(String),
-    /// A parameter that has no meaning here, and those that have.
+    /// An unknown parameter, and the known ones.
     #[error("unknown parameter \"{}\": expected {}", .0.escape_debug(), listed(.1))]
     Parameter(String, &'static [&'static str]),
-    /// A parameter given twice.
+    /// A repeated parameter.
     #[error("the parameter \"{}\" is given twice", .0.escape_debug())]
     Repeated(String),
-    /// A parameter, its wrong value, and what was expected.
+    /// A parameter, its invalid value, and what is expected.
     #[error("{0}: \"{value}\" is wrong: expected {2}", value = .1.escape_debug())]
     Value(&'static str, String, &'static str),
-    /// Not a time span.
+    /// An invalid `expire`.
     #[error("expire: {0}")]
     Expire(IntervalError),
-    /// The parameter `modify` with a method that says it already.
+    /// The parameter `modify` with a method other than GET or HEAD.
     #[error("the parameter \"modify\" goes with GET only")]
     ModifyWithoutGet,
 }
 
-/// The names of parameters as a sentence has them.
+/// Parameter names for an error message.
 fn listed(names: &[&str]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

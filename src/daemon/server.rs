@@ -206,7 +206,7 @@ impl Server {
                         local: listener.tls.is_none(),
                     };
                     // The listener without TLS is bound to a loopback address.
-                    if listener.tls.is_none() || self.service.knows(peer.address) {
+                    if listener.tls.is_none() || self.service.admits(peer.address) {
                         self.waiting = Some(Visitor { socket, tls: listener.tls.clone(), peer });
                     } else {
                         let line = format_args!("{}: not in the white list, turned away", peer.address);
