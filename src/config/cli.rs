@@ -1,39 +1,39 @@
-//! The command line.
+//! Command-line options.
 
 use getopts::Options;
 use log::LevelFilter;
 use std::path::PathBuf;
 
-/// What rfw was called for.
+/// The action that the command line selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
-    /// To print this text and end.
+    /// Print this text (`--help`, `--version`).
     Print(String),
-    /// To check the configuration and end.
+    /// Check the configuration (`--check`).
     Check(Arguments),
-    /// To remove every rule of rfw and end.
+    /// Remove every rule of rfw (`--flush`).
     Flush(Arguments),
-    /// To serve.
+    /// Run the server.
     Serve(Arguments),
 }
 
-/// How rfw was called.
+/// Option values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arguments {
-    /// The configuration.
+    /// The configuration file (`-f`).
     pub config: PathBuf,
-    /// The log.
+    /// The log file (`--logfile`).
     pub log_file: PathBuf,
-    /// What goes into the log.
+    /// The least severe level that is written to the log file (`--loglevel`).
     pub log_level: LevelFilter,
-    /// Whether everything is logged to the terminal as well.
+    /// Whether all levels are logged to the terminal too (`-v`).
     pub verbose: bool,
 }
 
 const DEFAULT_CONFIG: &str = "/etc/rfw/rfw.conf";
 const DEFAULT_LOG: &str = "/var/log/rfw.log";
 
-/// The levels of the original, which are Python's.
+/// Level names of the original rfw, which are those of Python's module `logging`.
 const LEVELS: [(&str, LevelFilter); 5] = [
     ("DEBUG", LevelFilter::Debug),
     ("INFO", LevelFilter::Info),
@@ -42,10 +42,10 @@ const LEVELS: [(&str, LevelFilter); 5] = [
     ("CRITICAL", LevelFilter::Error),
 ];
 
-/// Reads the arguments behind the program's name.
+/// Parses the arguments after the program name.
 ///
 /// # Errors
-/// A line that says what is wrong and names `--help`.
+/// A one-line message that refers to `--help`.
 pub fn parse(arguments: &[String]) -> Result<Call, String> {
     let options = options();
     let fail = |why: String| format!("{why} (see rfw --help)");

@@ -1,18 +1,18 @@
-//! `rfw.conf`: from text with line numbers to a [`Config`] of checked values.
+//! Parser of `rfw.conf`: text with line numbers becomes a [`Config`] of validated values.
 //!
-//! The file has one section, `[config]`, with one `option = value` or bare flag a
-//! line, as Python's ConfigParser reads it, so that a file of the original rfw
-//! works as it is. No I/O here; files that are named are opened by those who need
-//! them.
+//! The file has one section, `[config]`, with one `option = value` or bare flag a line. The
+//! syntax is that of Python's ConfigParser, so that a file of the original rfw is valid. This
+//! module does no I/O: it does not open the files that options name.
 
 use crate::rule::lease::{Interval, IntervalError, SET_LONGEST};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-/// All options, flags first; anything else is an error.
+/// Options without a value.
 const FLAGS: [&str; 5] =
     ["outward.server", "local.server", "local.server.authentication", "non.restful", "ipset"];
+/// Options with a value.
 const VALUES: [&str; 14] = [
     "outward.server.port",
     "outward.server.ip",
@@ -30,37 +30,37 @@ const VALUES: [&str; 14] = [
     "rules.max",
 ];
 
-/// The longest user name and password in bytes.
+/// Maximum length of a user name and of a password, in bytes.
 pub const CREDENTIAL_MAX: usize = 255;
 
-/// What an administrator wants of rfw.
+/// A validated configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Its file.
+    /// The file that it comes from.
     pub file: PathBuf,
-    /// The HTTPS server for clients elsewhere.
+    /// The HTTPS server for remote clients (`outward.server`).
     pub outward: Option<Outward>,
-    /// The HTTP server for clients on this host.
+    /// The HTTP server for clients on this host (`local.server`).
     pub local: Option<Local>,
-    /// Whether a GET may change rules.
+    /// Whether a GET may change rules (`non.restful`).
     pub non_restful: bool,
-    /// Who may give orders; there if a server asks for it.
+    /// User name and password; `Some` if a server requires authentication.
     pub credentials: Option<Credentials>,
-    /// How long a rule stays if a client does not say.
+    /// Lifetime of a rule whose request has no `expire`.
     pub default_expire: Interval,
-    /// The white list.
+    /// The white list file.
     pub whitelist_file: Setting<PathBuf>,
-    /// The iptables command, by whose name its companions are found.
+    /// The iptables command; the names of iptables-save and iptables-restore derive from it.
     pub iptables: Setting<PathBuf>,
-    /// The ip6tables command; not set, it is derived from the name of iptables.
+    /// The ip6tables command; by default its name derives from that of iptables.
     pub ip6tables: Setting<PathBuf>,
-    /// Whether addresses are kept in sets, and the line that says so.
+    /// Whether addresses are kept in sets (`ipset`).
     pub use_sets: Setting<bool>,
     /// The ipset command.
     pub ipset: Setting<PathBuf>,
-    /// The most entries of a set.
+    /// Maximum number of entries of a set.
     pub maxelem: u32,
-    /// The most addresses of a family that are rules of their own.
+    /// Maximum number of rules per address family, entries of sets excluded.
     pub rules_max: u32,
 }
 
@@ -69,9 +69,9 @@ pub struct Config {
 pub struct Outward {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Its certificate and the chain up to its authority, in PEM.
+    /// The certificate and its chain, in PEM (RFC 7468).
     pub certfile: Setting<PathBuf>,
-    /// The private key, in PEM.
+    /// The private key, in PEM (RFC 7468).
     pub keyfile: Setting<PathBuf>,
 }
 
@@ -80,31 +80,32 @@ pub struct Outward {
 pub struct Local {
     /// Where it listens.
     pub address: SocketAddr,
-    /// Whether it asks for credentials.
+    /// Whether it requires authentication.
     pub authentication: bool,
 }
 
-/// A user name and password, of at most 255 bytes each and never empty.
+/// A user name and a password, of 1 to [`CREDENTIAL_MAX`] bytes each when configured.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// The user.
+    /// The user name; without a colon when configured (RFC 7617, 2).
     pub username: String,
     /// The password.
     pub password: String,
 }
 
+/// Omits the password, so that it never reaches a log.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Credentials({:?}, …)", self.username)
     }
 }
 
-/// A value and where it stands, for those who find it wrong later.
+/// A value and its line, for errors that are found after parsing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting<T> {
-    /// The option.
+    /// The option name.
     pub option: &'static str,
-    /// The line, counted from 1; `None` is the default.
+    /// The line, counted from 1; `None` if the value is the default.
     pub line: Option<usize>,
     /// The value.
     pub value: T,
@@ -119,17 +120,17 @@ impl<T> Setting<T> {
 }
 
 impl Config {
-    /// Reads and checks a whole configuration; `file` is its name in errors.
+    /// Parses and validates a configuration; `file` is its name in errors.
     ///
     /// # Errors
-    /// The first line that is wrong, or an option that is missing.
+    /// The first invalid line, or a missing option.
     pub fn parse(file: &Path, text: &str) -> Result<Config, LocatedError> {
         let config = read_options(text).and_then(|options| check(file, &options));
         config.map_err(|(line, error)| LocatedError { file: file.to_owned(), line, why: error.to_string() })
     }
 }
 
-/// An option as it stands in the file.
+/// An option of the file, its value not validated.
 #[derive(Debug)]
 struct Entry {
     line: usize,
@@ -139,7 +140,7 @@ struct Entry {
 
 type Located<T> = Result<T, (Option<usize>, ConfigError)>;
 
-/// The first stage: the lines of the file, without looking at their values.
+/// The first stage: syntax, option names and repetitions.
 fn read_options(text: &str) -> Located<Vec<Entry>> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut in_section = false;
@@ -167,8 +168,8 @@ fn read_options(text: &str) -> Located<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Splits a line as ConfigParser does: at the first `=` or `:`, and a `;` after a
-/// space begins a comment.
+/// Splits a line as Python's ConfigParser does: at the first `=` or `:`. A `;` after a space
+/// starts a comment.
 fn split_option(line: &str) -> (&str, Option<String>) {
     let line = line.find(" ;").and_then(|at| line.get(..at)).unwrap_or(line).trim_end();
     match line.split_once(['=', ':']) {
@@ -177,10 +178,10 @@ fn split_option(line: &str) -> (&str, Option<String>) {
     }
 }
 
-/// The second stage: values and what they need of each other.
+/// The second stage: values and the constraints between them.
 fn check(file: &Path, entries: &[Entry]) -> Located<Config> {
     let options = Options(entries);
-    options.forms()?;
+    options.check_forms()?;
     let outward = Outward {
         address: SocketAddr::new(options.ip()?, options.port("outward.server.port", 7393)?),
         certfile: options.path("outward.server.certfile", "/etc/rfw/ssl/server.crt")?,
@@ -192,14 +193,14 @@ fn check(file: &Path, entries: &[Entry]) -> Located<Config> {
     };
     let outward = Some(outward).filter(|_| options.flag("outward.server"));
     let local = Some(local).filter(|_| options.flag("local.server"));
-    let asks = outward.is_some() || local.as_ref().is_some_and(|local| local.authentication);
+    let authenticates = outward.is_some() || local.as_ref().is_some_and(|local| local.authentication);
     if outward.is_none() && local.is_none() {
         return Err((None, ConfigError::NoServer));
     }
     if let (Some(outward), Some(local)) = (&outward, &local) {
         let ip = outward.address.ip();
-        let same_place = ip.is_unspecified() || ip == local.address.ip();
-        if same_place && outward.address.port() == local.address.port() {
+        let same_address = ip.is_unspecified() || ip == local.address.ip();
+        if same_address && outward.address.port() == local.address.port() {
             let line = options.value("local.server.port").or(options.value("outward.server.port"));
             return Err((line.map(|(line, _)| line), ConfigError::SamePort));
         }
@@ -210,7 +211,7 @@ fn check(file: &Path, entries: &[Entry]) -> Located<Config> {
         outward,
         local,
         non_restful: options.flag("non.restful"),
-        credentials: if asks { Some(options.credentials()?) } else { None },
+        credentials: if authenticates { Some(options.credentials()?) } else { None },
         default_expire: options.expire()?,
         whitelist_file: options.path("whitelist.file", "/etc/rfw/white.list")?,
         ip6tables: options.ip6tables(&iptables)?,
@@ -225,8 +226,8 @@ fn check(file: &Path, entries: &[Entry]) -> Located<Config> {
 struct Options<'a>(&'a [Entry]);
 
 impl<'a> Options<'a> {
-    /// Flags have no value; everything else has one.
-    fn forms(&self) -> Located<()> {
+    /// Checks that flags have no value and other options have one.
+    fn check_forms(&self) -> Located<()> {
         for entry in self.0 {
             match (FLAGS.contains(&entry.name), &entry.value) {
                 (true, Some(_)) => return Err((Some(entry.line), ConfigError::NotAFlag(entry.name))),
@@ -250,29 +251,29 @@ impl<'a> Options<'a> {
         self.entry(name).and_then(|entry| Some((entry.line, entry.value.as_deref()?)))
     }
 
-    /// The value of an option, read by `read`, or its default.
-    fn read<T>(
+    /// The value of an option, parsed by `parse`, or its default.
+    fn parse<T>(
         &self,
         name: &'static str,
         default: T,
-        read: impl Fn(&str) -> Result<T, ConfigError>,
+        parse: impl Fn(&str) -> Result<T, ConfigError>,
     ) -> Located<Setting<T>> {
         let Some((line, text)) = self.value(name) else {
             return Ok(Setting { option: name, line: None, value: default });
         };
-        let value = read(text).map_err(|error| (Some(line), error))?;
+        let value = parse(text).map_err(|error| (Some(line), error))?;
         Ok(Setting { option: name, line: Some(line), value })
     }
 
     fn path(&self, name: &'static str, default: &str) -> Located<Setting<PathBuf>> {
-        self.read(name, PathBuf::from(default), |text| match text {
+        self.parse(name, PathBuf::from(default), |text| match text {
             "" => Err(ConfigError::NoValue(name)),
             _ => Ok(PathBuf::from(text)),
         })
     }
 
     fn port(&self, name: &'static str, default: u16) -> Located<u16> {
-        let port = self.read(name, default, |text| {
+        let port = self.parse(name, default, |text| {
             let port = text.parse().ok().filter(|port| *port > 0 && !text.starts_with('+'));
             port.ok_or_else(|| ConfigError::Value(name, text.to_owned(), "a port from 1 to 65535"))
         });
@@ -281,7 +282,7 @@ impl<'a> Options<'a> {
 
     fn ip(&self) -> Located<IpAddr> {
         let name = "outward.server.ip";
-        let ip = self.read(name, Ipv4Addr::UNSPECIFIED.into(), |text| {
+        let ip = self.parse(name, Ipv4Addr::UNSPECIFIED.into(), |text| {
             let ip: Option<IpAddr> = text.parse().ok();
             ip.map(|ip| ip.to_canonical())
                 .ok_or_else(|| ConfigError::Value(name, text.to_owned(), "an IPv4 or IPv6 address"))
@@ -291,10 +292,13 @@ impl<'a> Options<'a> {
 
     fn expire(&self) -> Located<Interval> {
         let day = Interval::parse("24h").map_err(|error| (None, ConfigError::Expire(error)))?;
-        Ok(self.read("default.expire", day, |text| Interval::parse(text).map_err(ConfigError::Expire))?.value)
+        Ok(self
+            .parse("default.expire", day, |text| Interval::parse(text).map_err(ConfigError::Expire))?
+            .value)
     }
 
-    /// A default that the kernel would not keep is an error, not a surprise later.
+    /// The option `ipset`. It requires a `default.expire` within the longest timeout of a set
+    /// entry (ipset(8), `timeout`).
     fn sets(&self) -> Located<Setting<bool>> {
         let line = self.entry("ipset").map(|entry| entry.line);
         let expire = self.expire()?;
@@ -306,7 +310,7 @@ impl<'a> Options<'a> {
     }
 
     fn number(&self, name: &'static str, default: u32) -> Located<u32> {
-        let number = self.read(name, default, |text| {
+        let number = self.parse(name, default, |text| {
             let number = text.parse().ok().filter(|number| *number > 0 && !text.starts_with('+'));
             number.ok_or_else(|| ConfigError::Value(name, text.to_owned(), "a number from 1 to 4294967295"))
         });
@@ -335,7 +339,8 @@ impl<'a> Options<'a> {
         }
     }
 
-    /// `iptables-legacy` has its `ip6tables-legacy`, in the same folder.
+    /// The option `ip6tables.path`, or the name derived from iptables in the same directory:
+    /// `ip6tables-legacy` for `iptables-legacy`.
     fn ip6tables(&self, iptables: &Setting<PathBuf>) -> Located<Setting<PathBuf>> {
         if self.flag("ip6tables.path") {
             return self.path("ip6tables.path", "");
@@ -351,7 +356,7 @@ impl<'a> Options<'a> {
     }
 }
 
-/// What is wrong with a configuration.
+/// Error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum ConfigError {
     #[error("\"{}\": expected one section, [config], before all options", .0.escape_debug())]
@@ -388,15 +393,15 @@ enum ConfigError {
     SamePort,
 }
 
-/// An error and the place in a file that it is about.
+/// An error with its file and line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}:{}{why}", .file.display(), .line.map(|line| format!("{line}: ")).unwrap_or(" ".to_owned()))]
 pub struct LocatedError {
     /// The file.
     pub file: PathBuf,
-    /// The line, counted from 1, if there is one.
+    /// The line, counted from 1; `None` if the error is about no single line.
     pub line: Option<usize>,
-    /// What is wrong.
+    /// The message.
     pub why: String,
 }
 

@@ -1,5 +1,5 @@
-//! What an administrator says: `rfw.conf`, the command line, and which files may be
-//! trusted.
+//! Configuration: `rfw.conf`, the command line, and the checks of owner and mode on the
+//! files that they name.
 
 pub mod cli;
 pub mod file;

@@ -1,6 +1,7 @@
-//! Files that rfw has to be able to trust: they are looked at through the open
-//! handle, so what is checked is what is read. Nobody but root and the user of rfw may
-//! be able to put another file in their place, so the folders above are looked at too.
+//! Files whose owner and mode are checked before they are read. The check uses fstat(2) on the
+//! open descriptor, so the file that is checked is the one that is read (no TOCTOU race). The
+//! directories above are checked too: only root and the user of rfw may be able to replace
+//! the file.
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::geteuid;
@@ -9,33 +10,34 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
-/// The largest file in bytes that is taken for a configuration, a list or a key.
+/// Maximum size in bytes of a configuration, a white list, a certificate or a key.
 const LARGEST: u64 = 4 << 20;
 
-/// The most symbolic links on the way to a file, as the kernel has it (path_resolution(7)).
+/// Maximum number of symbolic links in a path, as in the kernel (path_resolution(7)).
 const LINKS_MAX: u32 = 40;
 
-/// Reads a file that holds a secret: owned by root or the user that rfw runs as,
-/// and closed to everybody else.
+/// Reads a file that holds a secret: owned by root or the effective user, and without any
+/// access for group and others.
 ///
 /// # Errors
-/// It can't be read, or others could read or replace it.
+/// The file can't be read, or other users can read or replace it.
 pub fn read_secret(path: &Path) -> Result<String, FileError> {
     read(path, 0o077, FileError::Readable)
 }
 
-/// Reads a file that no stranger may write.
+/// Reads a file owned by root or the effective user, and not writable by group and others.
 ///
 /// # Errors
-/// It can't be read, or others could write or replace it.
+/// The file can't be read, or other users can write or replace it.
 pub fn read_trusted(path: &Path) -> Result<String, FileError> {
     read(path, 0o022, FileError::Writable)
 }
 
-/// Opens the log to write behind what it has: a file, or a device such as /dev/null.
+/// Opens the log for appending, and creates it with mode 0640: a regular file, or a character
+/// device such as /dev/null.
 ///
 /// # Errors
-/// It can't be opened, or is something that may make a writer wait.
+/// It can't be opened, or is of another type, such as a FIFO, to which a write may block.
 pub fn open_log(path: &Path) -> Result<File, FileError> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o640);
@@ -47,16 +49,18 @@ pub fn open_log(path: &Path) -> Result<File, FileError> {
     Ok(file)
 }
 
-/// Opens a file without waiting: opening a FIFO would wait for its other end.
+/// Opens a file with `O_NONBLOCK`, and clears that flag afterwards: open(2) of a FIFO would
+/// otherwise block until its other end is opened (fifo(7)).
 fn open(options: &mut OpenOptions, path: &Path) -> Result<File, FileError> {
-    let waits_not = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();
-    let file = options.custom_flags(waits_not).open(path).map_err(FileError::Io)?;
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();
+    let file = options.custom_flags(flags).open(path).map_err(FileError::Io)?;
     let flags = fcntl_getfl(&file).map_err(|errno| FileError::Io(errno.into()))?;
     fcntl_setfl(&file, flags - OFlags::NONBLOCK).map_err(|errno| FileError::Io(errno.into()))?;
     Ok(file)
 }
 
-/// Reads a file whose mode has none of the bits that are forbidden, which `error` is of.
+/// Reads a file whose mode has none of the bits `forbidden`; `error` makes the error from the
+/// mode otherwise.
 fn read(path: &Path, forbidden: u32, error: fn(u32) -> FileError) -> Result<String, FileError> {
     let file = open(OpenOptions::new().read(true), path)?;
     let meta = file.metadata().map_err(FileError::Io)?;
@@ -73,29 +77,30 @@ fn read(path: &Path, forbidden: u32, error: fn(u32) -> FileError) -> Result<Stri
     Ok(text)
 }
 
-/// Whether it belongs to root or the user that rfw runs as.
+/// Whether the owner is root or the effective user.
 fn is_owned(meta: &Metadata) -> bool {
     meta.uid() == 0 || meta.uid() == geteuid().as_raw()
 }
 
-/// Sees that nobody else may change a folder on the way to a file, links followed. In
-/// one with the sticky bit, such as /tmp, only the owner of a file may replace it.
+/// Checks each directory of an absolute path, symbolic links followed. A directory with the
+/// sticky bit, such as /tmp, may be writable: only the owner of a file in it can replace that
+/// file (inode(7)).
 fn check_folders(path: &Path, links_left: u32) -> Result<(), FileError> {
-    let mut way = PathBuf::new();
+    let mut resolved = PathBuf::new();
     for component in path.components() {
         match component {
-            Component::ParentDir => drop(way.pop()),
-            _ => way.push(component),
+            Component::ParentDir => drop(resolved.pop()),
+            _ => resolved.push(component),
         }
-        let meta = fs::symlink_metadata(&way).map_err(FileError::Io)?;
+        let meta = fs::symlink_metadata(&resolved).map_err(FileError::Io)?;
         if meta.is_symlink() {
             let left = links_left.checked_sub(1).ok_or(FileError::NotAFile)?;
-            let target = fs::read_link(&way).map_err(FileError::Io)?;
-            let target = way.parent().unwrap_or(Path::new("/")).join(target);
+            let target = fs::read_link(&resolved).map_err(FileError::Io)?;
+            let target = resolved.parent().unwrap_or(Path::new("/")).join(target);
             check_folders(&target, left)?;
-            way = fs::canonicalize(&target).map_err(FileError::Io)?;
+            resolved = fs::canonicalize(&target).map_err(FileError::Io)?;
         } else if meta.is_dir() {
-            check_folder(&way, &meta)?;
+            check_folder(&resolved, &meta)?;
         }
     }
     Ok(())
@@ -112,8 +117,9 @@ fn check_folder(path: &Path, meta: &Metadata) -> Result<(), FileError> {
     }
 }
 
-/// Whether a user is one that this user namespace does not know (user_namespaces(7)):
-/// nobody in it can become that user. In the first namespace there is none.
+/// Whether a user ID is the overflow ID of a user without a mapping in this user namespace
+/// (user_namespaces(7)); no process in the namespace can have that user's ID. The initial
+/// namespace maps all IDs, so there the overflow ID is an ordinary user.
 fn is_unmapped(user: u32) -> bool {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let overflow = read("/proc/sys/kernel/overflowuid").trim().parse() == Ok(user);
@@ -121,34 +127,34 @@ fn is_unmapped(user: u32) -> bool {
     overflow && !map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// Why a file is not read.
+/// Error in opening or reading a file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// The system's word.
+    /// A system call fails.
     #[error(transparent)]
     Io(io::Error),
-    /// A folder, a device or the like.
+    /// A directory, a FIFO or another type, or too many symbolic links.
     #[error("not a regular file")]
     NotAFile,
-    /// A folder above it, and its mode.
+    /// The mode of a directory above the file.
     #[error(
         "mode {1:04o} of the folder {path} lets others replace it: expected 0755 (chmod go-w {path})",
         path = .0.display()
     )]
     Folder(PathBuf, u32),
-    /// A folder above it, and the number of the user it belongs to.
+    /// The owner (user ID) of a directory above the file.
     #[error("the folder {path} belongs to user {1}: expected root (chown root {path})", path = .0.display())]
     FolderOwner(PathBuf, u32),
-    /// Its size in bytes.
+    /// The size in bytes exceeds the maximum.
     #[error("{0} bytes: expected at most {LARGEST}")]
     TooLarge(u64),
-    /// The number of the user it belongs to.
+    /// The owner (user ID) of the file.
     #[error("belongs to user {0}: expected root (chown root)")]
     Owner(u32),
-    /// Its mode, of a file that holds a secret.
+    /// The mode of a file that holds a secret.
     #[error("mode {0:04o} lets others read it: expected 0600 (chmod 600)")]
     Readable(u32),
-    /// Its mode.
+    /// The mode of a file that others must not write.
     #[error("mode {0:04o} lets others write it: expected 0644 (chmod 644)")]
     Writable(u32),
 }
