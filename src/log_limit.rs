@@ -1,37 +1,40 @@
-//! A limit for log lines that strangers cause: one a minute, and how many more
-//! there were, so that nobody can fill the log.
+//! A rate limit for log lines that unauthenticated peers can cause: one a minute, with the
+//! number of suppressed lines, so that a peer can't fill the log.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// The time in which one line is logged.
-const SPAN: Duration = Duration::from_secs(60);
+/// Minimum time between two logged lines.
+const INTERVAL: Duration = Duration::from_secs(60);
 
-/// When the last line was logged, and what has been left out since.
+/// The rate limit of one kind of line.
 #[derive(Debug, Default)]
 pub struct LogLimit {
+    /// The time of the last logged line.
     last: Option<Instant>,
-    left_out: u64,
+    /// The number of lines suppressed since.
+    suppressed: u64,
 }
 
 impl LogLimit {
-    /// Logs a line unless there was one in the last minute.
+    /// Logs a line, with the number suppressed before it, unless one was logged in the last
+    /// minute.
     pub fn log(&mut self, now: Instant, level: log::Level, line: fmt::Arguments<'_>) {
         match self.admit(now) {
             None => {}
             Some(0) => log::log!(level, "{line}"),
-            Some(left_out) => log::log!(level, "{line} (and {left_out} more lines like this)"),
+            Some(suppressed) => log::log!(level, "{line} (and {suppressed} more lines like this)"),
         }
     }
 
-    /// How many lines were left out before this one; `None` leaves this one out too.
+    /// The number of lines suppressed before this one; `None` if this one is suppressed too.
     fn admit(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now.duration_since(last) < SPAN) {
-            self.left_out = self.left_out.saturating_add(1);
+        if self.last.is_some_and(|last| now.duration_since(last) < INTERVAL) {
+            self.suppressed = self.suppressed.saturating_add(1);
             return None;
         }
         self.last = Some(now);
-        Some(std::mem::take(&mut self.left_out))
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 

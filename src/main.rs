@@ -1,7 +1,8 @@
 //! rfw - remote firewall: blocks and allows addresses on request over HTTPS.
 //!
-//! One way through the code: bytes ([`http`]), request and command ([`api`]), rule
-//! ([`rule`]), firewall ([`firewall`]), kernel ([`kernel`]).
+//! A request passes through the layers [`daemon`] (accept), [`http`] (message), [`api`]
+//! (command), [`firewall`] (transaction) and [`kernel`] (iptables, ipset); [`rule`] has the
+//! values that they share, and [`config`] the options.
 
 mod api;
 mod config;
@@ -23,14 +24,14 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
-    let done = match cli::parse(&arguments) {
+    let result = match cli::parse(&arguments) {
         Ok(Call::Print(text)) => startup::print(&text),
         Ok(Call::Check(arguments)) => startup::check(&arguments),
         Ok(Call::Flush(arguments)) => startup::flush(&arguments),
         Ok(Call::Serve(arguments)) => startup::serve(&arguments),
         Err(why) => Err(Failure::Usage(why)),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

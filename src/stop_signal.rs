@@ -1,4 +1,5 @@
-//! Whether rfw has been told to end, for all who wait for something: programs, clients.
+//! The stop signal: SIGTERM or SIGINT shortens every deadline, so that waits for programs and
+//! clients end in time for an orderly exit.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -7,30 +8,30 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// How long after SIGTERM or SIGINT something may still be waited for.
+/// Maximum duration of a wait after SIGTERM or SIGINT, counted from when it is first seen.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
-/// Whether rfw has been told to end: from then on every deadline is a near one.
+/// A shared stop flag; the default one is never set.
 #[derive(Debug, Clone, Default)]
-pub struct StopSignal(Option<Arc<Told>>);
+pub struct StopSignal(Option<Arc<State>>);
 
 #[derive(Debug)]
-struct Told {
-    /// Becomes readable with the first signal, and stays so.
+struct State {
+    /// Readable from the first signal on.
     signal: OwnedFd,
-    /// When the signal was first seen.
+    /// The time at which the signal is first seen.
     since: OnceLock<Instant>,
 }
 
 impl StopSignal {
-    /// What is told by a descriptor that becomes readable and stays so.
+    /// A stop signal that is set once the descriptor is readable. Nothing may read from it.
     pub fn new(signal: OwnedFd) -> StopSignal {
-        StopSignal(Some(Arc::new(Told { signal, since: OnceLock::new() })))
+        StopSignal(Some(Arc::new(State { signal, since: OnceLock::new() })))
     }
 
-    /// The deadline, or the near one if rfw has been told to end.
+    /// The deadline; after the stop signal, [`STOP_TIME`] from it if that is earlier.
     pub fn limit(&self, deadline: Instant) -> Instant {
-        // A poll that fails has not seen a signal; the next one may.
+        // An error only delays that the signal is seen until the next poll.
         let _ = self.poll(Vec::new(), Instant::now());
         match self.since() {
             Some(since) => deadline.min(since + STOP_TIME),
@@ -38,11 +39,11 @@ impl StopSignal {
         }
     }
 
-    /// Sleeps until one of the descriptors is ready; `false` when the deadline has
-    /// come, or the near one.
+    /// Waits until one of the descriptors is ready; `false` if the deadline, as of
+    /// [`StopSignal::limit`], passes first.
     ///
     /// # Errors
-    /// The system's.
+    /// poll(2) fails.
     pub fn wait(&self, fds: &[PollFd<'_>], deadline: Instant) -> io::Result<bool> {
         loop {
             let limit = self.since().map_or(deadline, |since| deadline.min(since + STOP_TIME));
@@ -56,22 +57,23 @@ impl StopSignal {
     }
 
     fn since(&self) -> Option<Instant> {
-        self.0.as_ref().and_then(|told| told.since.get().copied())
+        self.0.as_ref().and_then(|state| state.since.get().copied())
     }
 
-    /// Whether one of the descriptors is ready; returns too early when told to end.
+    /// Polls once, at most until `limit`, and returns whether one of the descriptors is ready. It
+    /// returns early when a signal arrives.
     fn poll<'a>(&'a self, mut fds: Vec<PollFd<'a>>, limit: Instant) -> io::Result<bool> {
         let watched = fds.len();
-        let told = self.0.as_deref().filter(|told| told.since.get().is_none());
-        fds.extend(told.map(|told| PollFd::new(&told.signal, PollFlags::IN)));
+        let state = self.0.as_deref().filter(|state| state.since.get().is_none());
+        fds.extend(state.map(|state| PollFd::new(&state.signal, PollFlags::IN)));
         let left = limit.saturating_duration_since(Instant::now());
         match poll(&mut fds, Some(&Timespec::try_from(left).map_err(io::Error::other)?)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        if let Some(told) = told.filter(|_| fds.get(watched).is_some_and(is_ready)) {
-            told.since.get_or_init(Instant::now);
+        if let Some(state) = state.filter(|_| fds.get(watched).is_some_and(is_ready)) {
+            state.since.get_or_init(Instant::now);
         }
         Ok(fds.iter().take(watched).any(is_ready))
     }
@@ -83,11 +85,11 @@ mod tests {
 
     #[test]
     fn nothing_is_waited_for_long_after_a_signal() {
-        let (told, mut tell) = std::os::unix::net::UnixStream::pair().unwrap();
-        let stop = StopSignal::new(told.into());
+        let (read, mut write) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stop = StopSignal::new(read.into());
         let late = Instant::now() + Duration::from_secs(1_000);
         assert_eq!(stop.limit(late), late);
-        io::Write::write_all(&mut tell, b"x").unwrap();
+        io::Write::write_all(&mut write, b"x").unwrap();
         let limit = stop.limit(late);
         assert!(limit <= Instant::now() + STOP_TIME);
         assert_eq!(stop.limit(late), limit);
