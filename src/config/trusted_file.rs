@@ -43,7 +43,9 @@ pub fn open_log(path: &Path) -> Result<File, FileError> {
     options.append(true).create(true).mode(0o640);
     let file = open(&mut options, path)?;
     let kind = file.metadata().map_err(FileError::Io)?.file_type();
-    if !kind.is_file() && !kind.is_char_device() {
+    // The standard streams are what their owner has made them, a pipe in a container.
+    let stream = [Path::new("/dev/stdout"), Path::new("/dev/stderr")].contains(&path);
+    if !kind.is_file() && !kind.is_char_device() && !stream {
         return Err(FileError::NotAFile);
     }
     Ok(file)
@@ -94,7 +96,11 @@ fn check_folders(path: &Path, links_left: u32) -> Result<(), FileError> {
         }
         let meta = fs::symlink_metadata(&resolved).map_err(FileError::Io)?;
         if meta.is_symlink() {
-            let left = links_left.checked_sub(1).ok_or(FileError::NotAFile)?;
+            // In a folder with the sticky bit its owner may replace it at any time.
+            if !is_owned(&meta) && !is_unmapped(meta.uid()) {
+                return Err(FileError::LinkOwner(resolved, meta.uid()));
+            }
+            let left = links_left.checked_sub(1).ok_or(FileError::Links)?;
             let target = fs::read_link(&resolved).map_err(FileError::Io)?;
             let target = resolved.parent().unwrap_or(Path::new("/")).join(target);
             check_folders(&target, left)?;
@@ -123,8 +129,17 @@ fn check_folder(path: &Path, meta: &Metadata) -> Result<(), FileError> {
 fn is_unmapped(user: u32) -> bool {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let overflow = read("/proc/sys/kernel/overflowuid").trim().parse() == Ok(user);
-    let map = read("/proc/self/uid_map");
-    overflow && !map.split_whitespace().eq(["0", "0", "4294967295"])
+    overflow && !is_mapped(&read("/proc/self/uid_map"), user)
+}
+
+/// Whether a user ID is in a map of lines "first ID inside, first outside, count".
+fn is_mapped(map: &str, user: u32) -> bool {
+    let ranges = map.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().ok());
+        let (first, _, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        Some(first..first.saturating_add(count))
+    });
+    ranges.into_iter().any(|range| range.contains(&u64::from(user)))
 }
 
 /// Error in opening or reading a file.
@@ -133,7 +148,7 @@ pub enum FileError {
     /// A system call fails.
     #[error(transparent)]
     Io(io::Error),
-    /// A directory, a FIFO or another type, or too many symbolic links.
+    /// A directory, a FIFO or another type.
     #[error("not a regular file")]
     NotAFile,
     /// The mode of a directory above the file.
@@ -145,6 +160,12 @@ pub enum FileError {
     /// The owner (user ID) of a directory above the file.
     #[error("the folder {path} belongs to user {1}: expected root (chown root {path})", path = .0.display())]
     FolderOwner(PathBuf, u32),
+    /// A symbolic link on the way, and the number of the user it belongs to.
+    #[error("the link {path} belongs to user {1}: expected root (chown -h root {path})", path = .0.display())]
+    LinkOwner(PathBuf, u32),
+    /// More symbolic links than the kernel follows.
+    #[error("too many levels of symbolic links")]
+    Links,
     /// The size in bytes exceeds the maximum.
     #[error("{0} bytes: expected at most {LARGEST}")]
     TooLarge(u64),
@@ -157,4 +178,24 @@ pub enum FileError {
     /// The mode of a file that others must not write.
     #[error("mode {0:04o} lets others write it: expected 0644 (chmod 644)")]
     Writable(u32),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_in_a_map_or_not() {
+        let golden = [
+            ("         0          0 4294967295\n", 65_534, true),
+            ("         0       1000          1\n", 65_534, false),
+            ("0 1000 1\n1 100000 65536\n", 65_534, true),
+            ("0 1000 1\n1 100000 65536\n", 65_537, false),
+            ("", 0, false),
+            ("x\n", 0, false),
+        ];
+        for (map, user, expected) in golden {
+            assert_eq!(is_mapped(map, user), expected, "{map} {user}");
+        }
+    }
 }
