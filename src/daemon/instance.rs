@@ -4,6 +4,7 @@
 //! like netfilter tables, belong to a network namespace, and the kernel releases the name
 //! when the process ends, SIGKILL included.
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -15,11 +16,14 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 /// The abstract name, without its leading NUL byte.
 const NAME: &str = "rfw";
 
+/// The most connections that are closed before others get their turn.
+const DRAIN_MAX: usize = 64;
+
 /// The lock, held until it is dropped.
 pub struct Instance {
     /// `None` if a process of another, unprivileged user has bound the name: an abstract
     /// name has no access permissions.
-    _lock: Option<UnixListener>,
+    lock: Option<UnixListener>,
 }
 
 impl Instance {
@@ -29,17 +33,37 @@ impl Instance {
     /// A socket call fails.
     pub fn claim() -> io::Result<Option<Instance>> {
         match UnixListener::bind_addr(&SocketAddr::from_abstract_name(NAME)?) {
-            Ok(lock) => Ok(Some(Instance { _lock: Some(lock) })),
+            Ok(lock) => {
+                lock.set_nonblocking(true)?;
+                Ok(Some(Instance { lock: Some(lock) }))
+            }
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => Err(error),
             Err(_) if is_held_by_rfw()? => Ok(None),
             Err(_) => {
                 log::warn!(
-                    "a program without the rights of root has taken the abstract socket @{NAME}: \
+                    "the abstract socket @{NAME} is taken by a process that is not known to be one of root: \
                      a second rfw would not be noticed"
                 );
-                Ok(Some(Instance { _lock: None }))
+                Ok(Some(Instance { lock: None }))
             }
         }
+    }
+}
+
+impl Instance {
+    /// Closes the connections of those who asked whether the lock is held, so that the
+    /// backlog never fills: nobody could ask any more.
+    pub fn drain(&self) {
+        for _ in 0..DRAIN_MAX {
+            if self.lock.as_ref().is_none_or(|lock| lock.accept().is_err()) {
+                return;
+            }
+        }
+    }
+
+    /// What is readable when somebody has asked.
+    pub fn poll_fd(&self) -> Option<PollFd<'_>> {
+        self.lock.as_ref().map(|lock| PollFd::new(lock, PollFlags::IN))
     }
 }
 

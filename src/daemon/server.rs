@@ -7,6 +7,7 @@
 use crate::api::{self, Peer, Service};
 use crate::config::file::{Config, LocatedError};
 use crate::config::trusted_file;
+use crate::daemon::instance::Instance;
 use crate::daemon::signals::{Signal, Signals};
 use crate::http::body::{Body, Paced};
 use crate::http::connection::Connection;
@@ -96,6 +97,7 @@ struct Visitor {
 pub struct Server {
     listeners: Vec<Listener>,
     signals: Signals,
+    instance: Instance,
     service: Service,
     waiting: Option<Visitor>,
     unlisted: LogLimit,
@@ -112,10 +114,11 @@ struct Session {
 
 impl Server {
     /// A server without listeners.
-    pub fn new(service: Service, signals: Signals) -> Server {
+    pub fn new(service: Service, signals: Signals, instance: Instance) -> Server {
         Server {
             listeners: Vec::new(),
             signals,
+            instance,
             service,
             waiting: None,
             unlisted: LogLimit::default(),
@@ -159,6 +162,7 @@ impl Server {
                     Signal::Reload => self.reload(),
                 }
             }
+            self.instance.drain();
             self.look_out()?;
             open = match (self.waiting.take(), open) {
                 // A request that is already received is answered before its connection closes.
@@ -185,6 +189,7 @@ impl Server {
         let mut fds: Vec<PollFd<'_>> =
             self.listeners.iter().map(|listener| PollFd::new(&listener.listener, PollFlags::IN)).collect();
         fds.push(PollFd::new(&self.signals, PollFlags::IN));
+        fds.extend(self.instance.poll_fd());
         fds.extend(open.map(|session| PollFd::new(&session.connection, PollFlags::IN)));
         poll_for(&mut fds, open.map(|session| session.idle_until.saturating_duration_since(Instant::now())))
     }

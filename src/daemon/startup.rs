@@ -83,7 +83,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let signals = Signals::catch().map_err(Failure::Io)?;
     let Checked { config, whitelist, identity, firewall } =
         Checked::load(&arguments.config, signals.stop_signal())?;
-    let _instance = claim("it has to end before another one starts")?;
+    let instance = claim("stop it first")?;
     let outward = config.outward.as_ref().map(|outward| Bound::new(outward.address)).transpose()?;
     let local = config.local.as_ref().map(|local| Bound::new(local.address)).transpose()?;
     let local_authentication = config.local.as_ref().is_some_and(|local| local.authentication);
@@ -91,7 +91,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     shared.with(|firewall| firewall.migrate(SystemTime::now()))?;
     let service = Service::new(config, shared.clone(), whitelist)?;
     shared.start_sweeper().map_err(Failure::Io)?;
-    let mut server = Server::new(service, signals);
+    let mut server = Server::new(service, signals, instance);
     if let (Some(bound), Some(identity)) = (outward, identity) {
         warn_if_ending(&identity);
         server.open_outward(bound, identity.tls)?;
