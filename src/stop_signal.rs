@@ -39,19 +39,21 @@ impl StopSignal {
         }
     }
 
-    /// Waits until one of the descriptors is ready; `false` if the deadline, as of
-    /// [`StopSignal::limit`], passes first.
+    /// Waits until one of the descriptors is ready; `false` once the deadline, as of
+    /// [`StopSignal::limit`], has passed, also if one is ready: a peer that never pauses has
+    /// a deadline too.
     ///
     /// # Errors
     /// poll(2) fails.
     pub fn wait(&self, fds: &[PollFd<'_>], deadline: Instant) -> io::Result<bool> {
         loop {
             let limit = self.since().map_or(deadline, |since| deadline.min(since + STOP_TIME));
-            if self.poll(fds.to_vec(), limit)? {
-                return Ok(true);
-            }
+            let ready = self.poll(fds.to_vec(), limit)?;
             if Instant::now() >= limit {
                 return Ok(false);
+            }
+            if ready {
+                return Ok(true);
             }
         }
     }

@@ -89,8 +89,8 @@ impl Coprocess {
         let error = |error: io::Error| ProgramError::Spawn(self.program.line(self.arguments), error);
         let (leader, follower) = pseudo_terminal().map_err(|errno| error(errno.into()))?;
         let mut child =
-            KillOnDrop(self.program.start(self.arguments, Stdio::piped(), Stdio::from(follower))?);
-        let (Some(stdin), Some(stderr)) = (child.0.stdin.take(), child.0.stderr.take()) else {
+            KillOnDrop::new(self.program.start(self.arguments, Stdio::piped(), Stdio::from(follower))?);
+        let (Some(stdin), Some(stderr)) = (child.child.stdin.take(), child.child.stderr.take()) else {
             return Err(error(io::ErrorKind::BrokenPipe.into()));
         };
         ioctl_fionbio(&stdin, true).map_err(|errno| error(errno.into()))?;
@@ -246,7 +246,7 @@ mod tests {
     }
 
     fn pid(resident: &Coprocess) -> Option<u32> {
-        resident.process.as_ref().map(|process| process.child.0.id())
+        resident.process.as_ref().map(|process| process.child.child.id())
     }
 
     #[test]

@@ -42,6 +42,15 @@ const END_TIME: Duration = Duration::from_secs(1);
 /// most some hundred.
 const LINE_MAX: usize = 64 << 10;
 
+/// The most that is read of standard error at a time, in parts of 4 KiB.
+const READS_MAX: usize = 16;
+
+/// The most lines that are taken from a program whose output is wanted as a whole.
+const LINES_MAX: usize = 1_000;
+
+/// The number of lines after which the stop signal is looked at.
+const STOP_INTERVAL: usize = 256;
+
 /// What is kept of standard error, in bytes.
 const COMPLAINT_MAX: usize = 4 << 10;
 
@@ -89,6 +98,9 @@ impl Program {
         let mut lines = self.lines(arguments)?;
         let mut all = Vec::new();
         while let Some(line) = lines.next_line()? {
+            if all.len() >= LINES_MAX {
+                return Err(ProgramError::Spawn(self.line(arguments), io::Error::other("endless output")));
+            }
             all.push(line.into_owned());
         }
         Ok(all)
@@ -114,8 +126,8 @@ impl Program {
 
     fn lines_on(&self, arguments: &[&str], stdin: Stdio, time: Duration) -> Result<Lines, ProgramError> {
         let error = |error| ProgramError::Spawn(self.line(arguments), error);
-        let mut child = KillOnDrop(self.start(arguments, stdin, Stdio::piped())?);
-        let (Some(stdout), Some(stderr)) = (child.0.stdout.take(), child.0.stderr.take()) else {
+        let mut child = KillOnDrop::new(self.start(arguments, stdin, Stdio::piped())?);
+        let (Some(stdout), Some(stderr)) = (child.child.stdout.take(), child.child.stderr.take()) else {
             return Err(error(io::ErrorKind::BrokenPipe.into()));
         };
         ioctl_fionbio(&stdout, true).map_err(|errno| error(errno.into()))?;
@@ -127,6 +139,7 @@ impl Program {
             output: Some(BufReader::with_capacity(64 << 10, stdout)),
             complaint,
             line: Vec::new(),
+            count: 0,
             left: time,
             time,
         })
@@ -170,14 +183,27 @@ impl Program {
 }
 
 /// A child that is killed, with its process group, when nobody holds it any more.
-pub struct KillOnDrop(pub Child);
+pub struct KillOnDrop {
+    /// The child, which leads its process group.
+    pub child: Child,
+    /// Whether it has been waited for: then its number may be another's.
+    reaped: bool,
+}
 
 impl KillOnDrop {
+    /// Takes a child that leads its process group.
+    pub fn new(child: Child) -> KillOnDrop {
+        KillOnDrop { child, reaped: false }
+    }
+
     /// Its exit status, if it ends before the deadline.
     pub fn status_by(&mut self, deadline: Instant) -> Option<ExitStatus> {
         loop {
-            match self.0.try_wait() {
-                Ok(Some(status)) => return Some(status),
+            match self.child.try_wait() {
+                Ok(Some(status)) => {
+                    self.reaped = true;
+                    return Some(status);
+                }
                 Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
                 Ok(None) | Err(_) => return None,
             }
@@ -187,14 +213,14 @@ impl KillOnDrop {
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        if matches!(self.0.try_wait(), Ok(Some(_))) {
+        if self.reaped {
             return;
         }
         // It leads its group, which has its number until it is waited for.
-        let group = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let _ = group.map(|group| kill_process_group(group, Signal::KILL));
         if self.status_by(Instant::now() + END_TIME).is_none() {
-            log::warn!("the process {} does not end though it was killed", self.0.id());
+            log::warn!("the process {} does not end though it was killed", self.child.id());
         }
     }
 }
@@ -227,7 +253,11 @@ impl Complaint {
     /// The system's.
     pub fn hear(&mut self) -> io::Result<()> {
         let mut part = [0; 4 << 10];
-        while !self.ended {
+        // Bounded, for a program that writes faster than is read.
+        for _ in 0..READS_MAX {
+            if self.ended {
+                break;
+            }
             match self.pipe.read(&mut part) {
                 Ok(0) => self.ended = true,
                 Ok(length) => {
@@ -256,6 +286,8 @@ pub struct Lines {
     output: Option<BufReader<ChildStdout>>,
     complaint: Complaint,
     line: Vec<u8>,
+    /// The number of lines that were asked for.
+    count: usize,
     /// How long it may still be waited for, of how much.
     left: Duration,
     time: Duration,
@@ -269,6 +301,10 @@ impl Lines {
     /// The tool failed or hangs.
     pub fn next_line(&mut self) -> Result<Option<Cow<'_, str>>, ProgramError> {
         self.line.clear();
+        self.count = self.count.wrapping_add(1);
+        if self.count.is_multiple_of(STOP_INTERVAL) {
+            self.check_stop()?;
+        }
         loop {
             let Some(output) = &mut self.output else { return Ok(None) };
             let room = LINE_MAX.saturating_sub(self.line.len());
@@ -309,6 +345,15 @@ impl Lines {
         self.program.line(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
+    /// Gives up on a program that never pauses when rfw has been told to end.
+    fn check_stop(&self) -> Result<(), ProgramError> {
+        let now = Instant::now();
+        match self.program.stop.limit(now + END_TIME) > now {
+            true => Ok(()),
+            false => Err(ProgramError::TimedOut(self.command_line(), END_TIME)),
+        }
+    }
+
     /// Waits for more output.
     fn wait(&mut self) -> Result<(), ProgramError> {
         let start = Instant::now();
@@ -328,7 +373,7 @@ impl Lines {
 
     /// Hears it out and sees how it ends.
     fn end(&mut self) -> Result<(), ProgramError> {
-        let deadline = Instant::now() + END_TIME;
+        let deadline = self.program.stop.limit(Instant::now() + END_TIME.max(self.left));
         let Some(status) = self.child.status_by(deadline) else {
             return Err(ProgramError::TimedOut(self.command_line(), END_TIME));
         };
@@ -440,7 +485,45 @@ mod tests {
     #[test]
     fn much_on_both_outputs_does_not_jam() {
         let script = "i=0; while [ $i -lt 20000 ]; do echo 0123456789 >&2; echo $i; i=$((i + 1)); done";
-        assert_eq!(program("/bin/sh").run(&["-c", script]).unwrap().len(), 20_000);
+        let mut lines = program("/bin/sh").lines(&["-c", script]).unwrap();
+        let mut count = 0;
+        while lines.next_line().unwrap().is_some() {
+            count += 1;
+        }
+        assert_eq!(count, 20_000);
+    }
+
+    #[test]
+    fn output_without_end_is_not_collected() {
+        let error = program("yes").run(&[]).unwrap_err().to_string();
+        assert!(error.ends_with("endless output"), "{error}");
+    }
+
+    #[test]
+    fn a_group_is_killed_also_where_its_leader_has_ended() {
+        let mut lines = program("/bin/sh")
+            .lines_on(&["-c", "sleep 1000 & echo $!"], Stdio::null(), Duration::from_millis(300))
+            .unwrap();
+        let child: u32 = lines.next_line().unwrap().unwrap().parse().unwrap();
+        assert!(matches!(lines.next_line(), Err(ProgramError::TimedOut(..))));
+        drop(lines);
+        let start = Instant::now();
+        while std::fs::read(format!("/proc/{child}/cmdline")).is_ok_and(|line| !line.is_empty()) {
+            assert!(start.elapsed() < Duration::from_secs(5), "{child} runs");
+        }
+    }
+
+    #[test]
+    fn a_program_that_never_pauses_is_given_up_after_a_signal() {
+        let (read, mut write) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stop = StopSignal::new(read.into());
+        let mut lines = Program::find(Path::new("yes"), &stop).unwrap().lines(&[]).unwrap();
+        assert!(lines.next_line().unwrap().is_some());
+        io::Write::write_all(&mut write, b"x").unwrap();
+        let start = Instant::now();
+        while lines.next_line().is_ok() {
+            assert!(start.elapsed() < Duration::from_secs(10));
+        }
     }
 
     #[test]
@@ -460,8 +543,8 @@ mod tests {
         let lines = lines.as_mut().unwrap();
         let child: u32 = lines.next_line().unwrap().unwrap().parse().unwrap();
         assert!(matches!(lines.next_line(), Err(ProgramError::TimedOut(..))));
-        let (own, start) = (lines.child.0.id(), Instant::now());
-        drop(std::mem::replace(&mut lines.child, KillOnDrop(Command::new("true").spawn().unwrap())));
+        let (own, start) = (lines.child.child.id(), Instant::now());
+        drop(std::mem::replace(&mut lines.child, KillOnDrop::new(Command::new("true").spawn().unwrap())));
         for process in [own, child] {
             // A child of ours is reaped by us, one of its own by init; until then it
             // has no memory any more.
