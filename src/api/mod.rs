@@ -165,9 +165,12 @@ impl Service {
             return Err(ApiError::white_listed(*side, *listed));
         }
         let interval = expire.unwrap_or(self.config.default_expire);
-        let now = SystemTime::now();
-        let lease = interval.from(now);
-        let outcome = self.shared.change(|firewall| firewall.insert(rule, lease, now))?;
+        // The time begins when it is this request's turn.
+        let (outcome, lease) = self.shared.change(|firewall| {
+            let now = SystemTime::now();
+            let lease = interval.from(now);
+            Ok((firewall.insert(rule, lease, now)?, lease))
+        })?;
         log::info!("{who}: {}: {rule}, {lease}", outcome.name());
         Ok(changed(outcome, rule, lease))
     }
@@ -192,9 +195,12 @@ impl Service {
                 Some(ApiError::white_listed(*network, *listed).to_string())
             })
         })?;
-        let now = SystemTime::now();
-        let lease = expire.unwrap_or(self.config.default_expire).from(now);
-        let count = self.shared.change(|firewall| firewall.insert_all(scope, &list.networks, lease, now))?;
+        let interval = expire.unwrap_or(self.config.default_expire);
+        let (count, lease) = self.shared.change(|firewall| {
+            let now = SystemTime::now();
+            let lease = interval.from(now);
+            Ok((firewall.insert_all(scope, &list.networks, lease, now)?, lease))
+        })?;
         let ListResult { present, absent } = count;
         log::info!(
             "{who}: list: {absent} inserted, {present} refreshed, {} skipped: {scope}, {lease}",
@@ -222,7 +228,7 @@ impl Service {
     }
 
     fn list(&self, filter: &Filter) -> Result<Answer, ApiError> {
-        let listing = self.shared.with(|firewall| firewall.list(filter, SystemTime::now()))?;
+        let listing = self.shared.read(|firewall| firewall.list(filter, SystemTime::now()))?;
         let rows = Rows::begin(listing)?;
         Ok(Answer { status: 200, body: Content::Stream(Box::new(rows)), header: None })
     }
@@ -474,6 +480,8 @@ impl ApiError {
                 error if error.is_temporary() => 503,
                 FirewallError::Full(_) | FirewallError::TooManyRules(_) => 507,
                 FirewallError::Program(_)
+                | FirewallError::Ipset(_)
+                | FirewallError::Set(..)
                 | FirewallError::Busy
                 | FirewallError::NoSets
                 | FirewallError::TooManyEntries(..)

@@ -10,11 +10,11 @@ use crate::daemon::instance::Instance;
 use crate::daemon::server::{self, Bound, Server, ServerError};
 use crate::daemon::signals::Signals;
 use crate::firewall::expiry::SharedFirewall;
+use crate::firewall::sets::Sets;
 use crate::firewall::table::Commands;
 use crate::firewall::{Firewall, FirewallError};
 use crate::http::tls::{self, Identity, TlsError};
-use crate::kernel::program::{Program, ProgramError};
-use crate::kernel::sets::Sets;
+use crate::kernel::program::ProgramError;
 use crate::rule::network::Family;
 use crate::rule::whitelist::WhiteList;
 use crate::stop_signal::StopSignal;
@@ -189,30 +189,29 @@ fn open_firewall(file: &Path, config: &Config, stop: &StopSignal) -> Result<Fire
             None
         }
     };
-    let sets = open_sets(config, stop);
+    if let Some(line) = config.ipset.line {
+        log::warn!(
+            "{}:{line}: ipset.path is not used any more: rfw needs no program for sets",
+            file.display()
+        );
+    }
     let use_sets = config.use_sets.value;
     let rules_max = usize::try_from(config.rules_max).unwrap_or(usize::MAX);
-    match sets {
-        Err(error @ ProgramError::Missing(_)) if use_sets && config.ipset.line.is_none() => {
-            Err(config.use_sets.error(file, format!("{error}: install the package ipset")).into())
-        }
-        Err(error) if use_sets || config.ipset.line.is_some() || !may_lack_feature(&error) => {
-            Err(misconfigured(file, &config.ipset, error))
-        }
+    // Sets are needed without the option too, to take along what was kept in them before.
+    match Sets::open(config.maxelem) {
+        Err(error) if use_sets => Err(config.use_sets.error(file, error).into()),
         sets => Ok(Firewall::new(v4, v6, sets.ok(), use_sets, rules_max)),
     }
 }
 
-/// Opens the sets of this host. Without the option `ipset` they serve to migrate entries that
-/// an earlier run with the option left in them.
-fn open_sets(config: &Config, stop: &StopSignal) -> Result<Sets, ProgramError> {
-    Sets::new(Program::find(&config.ipset.value, stop)?, config.maxelem)
-}
-
 /// Whether an error may mean that the host lacks the feature that a program controls. A
-/// program that times out or prints an incomplete table shows that the feature exists.
+/// program that times out, dies, or prints an incomplete table shows that the feature exists.
 fn may_lack_feature(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::Missing(_) | ProgramError::Spawn(..) | ProgramError::Failed(..))
+    match error {
+        ProgramError::Missing(_) => true,
+        ProgramError::Failed(..) => !error.is_cut_short(),
+        _ => false,
+    }
 }
 
 /// Whether an error may mean that the host has no IPv6 or no ip6tables filter table. Where

@@ -1,17 +1,17 @@
 //! Addresses as entries of sets, where the option `ipset` is on.
 
+use super::sets::{EntryResult, ListOp, ListResult, Made};
 use super::{Batch, Firewall, FirewallError, Outcome};
 use crate::firewall::table::Plan;
-use crate::kernel::ipset::{TIMEOUT_MAX, Timeout};
 use crate::kernel::program::ProgramError;
-use crate::kernel::set_key::{self, SetKey, Side};
-use crate::kernel::sets::{EntryResult, ListOp, ListResult, Made};
+use crate::kernel::set_key::{SetKey, Side};
+use crate::kernel::timeout::{TIMEOUT_MAX, Timeout};
 use crate::rule::Rule;
 use crate::rule::lease::Lease;
 use crate::rule::network::Network;
 use crate::rule::whitelist::WhiteList;
 use std::collections::HashSet;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// How often a set is tried whose rule somebody else keeps removing.
 const ATTEMPTS: usize = 3;
@@ -21,7 +21,7 @@ impl Firewall {
     /// sets of pairs, a pair is a rule of its own.
     pub(super) fn is_for_sets(&mut self, set: &SetKey) -> Result<bool, FirewallError> {
         match &mut self.sets {
-            Some(sets) if self.use_sets => Ok(set.side() != Side::Both || sets.has_pairs(set)?),
+            Some(sets) if self.use_sets => Ok(set.side() != Side::Both || sets.has_pairs()?),
             _ => Ok(false),
         }
     }
@@ -33,13 +33,15 @@ impl Firewall {
         lease: Lease,
         now: SystemTime,
     ) -> Result<Outcome, FirewallError> {
-        let (name, element, timeout) = (set.name(), set_key::element(rule), timeout(lease, now)?);
+        let start = Instant::now();
+        timeout(lease, now)?;
         for _ in 0..ATTEMPTS {
             self.link(set)?;
+            // It may have waited for the lock of the tables.
+            let timeout = timeout(lease, now + start.elapsed())?;
             let sets = self.sets()?;
-            let outcome = match sets.add(&name, &element, timeout)? {
+            let outcome = match sets.add(set, rule, timeout)? {
                 EntryResult::Done => Outcome::Inserted,
-                EntryResult::Full => return Err(FirewallError::Full(sets.maxelem())),
                 EntryResult::NoSet => {
                     self.table(set.family())?.forget();
                     continue;
@@ -49,16 +51,11 @@ impl Firewall {
                 {
                     Outcome::Unchanged
                 }
-                EntryResult::Already => match sets.renew(&name, &element, timeout)? {
-                    EntryResult::Full => return Err(FirewallError::Full(sets.maxelem())),
+                EntryResult::Already => match sets.renew(set, rule, timeout)? {
                     EntryResult::NoSet => continue,
                     EntryResult::Done | EntryResult::Already => Outcome::Refreshed,
                 },
             };
-            let networks: Vec<Network> = rule.networks().copied().collect();
-            if let [network] = networks.as_slice() {
-                sets.note_end(&name, *network, lease);
-            }
             return self.without_rule(rule, outcome);
         }
         Err(ProgramError::Contended.into())
@@ -80,14 +77,22 @@ impl Firewall {
     /// lost its rule, since somebody flushed the table, gets it back and keeps its
     /// entries.
     pub(super) fn link(&mut self, set: &SetKey) -> Result<(), FirewallError> {
+        self.link_expecting(set, 0)
+    }
+
+    /// The same for a set that is to hold so many entries, if it has to be made.
+    fn link_expecting(&mut self, set: &SetKey, expected: usize) -> Result<(), FirewallError> {
         let table = self.table(set.family())?;
         if !table.has_set(set)? {
             table.forget();
-            let size = match self.sets()?.create(set)? {
+            let size = match self.sets()?.create(set, expected)? {
                 Made::New => 0,
                 Made::Present(size) => size,
                 Made::Foreign => return Err(FirewallError::ForeignSet(set.name())),
             };
+            if size > 0 {
+                self.remove_conflicts_of(set)?;
+            }
             self.change(set.family(), Plan::FromKernel, |cache, transaction| {
                 let number = cache.number_for(set.scope());
                 transaction.insert_set(set, number);
@@ -104,6 +109,17 @@ impl Firewall {
         Ok(())
     }
 
+    /// Deletes the entries of a set that the white list forbids, before a rule looks it
+    /// up: nobody has looked at them while it had none.
+    fn remove_conflicts_of(&mut self, set: &SetKey) -> Result<(), FirewallError> {
+        let Some((_, list)) = self.guarded.clone() else { return Ok(()) };
+        for (rule, _) in self.sets()?.rules(set, |rule| list.conflict(rule).is_some())? {
+            self.sets()?.delete(set, &rule)?;
+            log::warn!("removed, since it touches the white list: {rule}");
+        }
+        Ok(())
+    }
+
     /// Puts the rule of a set back that has entries.
     pub(super) fn link_if_used(&mut self, set: &SetKey) -> Result<(), FirewallError> {
         let linked = self.table(set.family())?.cache().sets().any(|linked| linked == set);
@@ -115,13 +131,14 @@ impl Firewall {
 
     /// Whether there is a set of that name that rfw has made, with a rule or without.
     pub(super) fn has_own_set(&mut self, set: &SetKey) -> Result<bool, FirewallError> {
-        Ok(self.known.contains(set) || self.sets()?.own_size(set)?.is_some())
+        let linked = self.table(set.family())?.cache().sets().any(|linked| linked == set);
+        Ok(linked || self.sets()?.own_size(set)?.is_some())
     }
 
     pub(super) fn check_room(&mut self, batch: &Batch) -> Result<(), FirewallError> {
         let sets = self.sets()?;
         let most = usize::try_from(sets.maxelem()).unwrap_or(usize::MAX);
-        let size = sets.size_with(&batch.set.name(), &batch.networks)?;
+        let size = sets.size_with(&batch.set, &batch.networks)?;
         if size > most { Err(FirewallError::Full(sets.maxelem())) } else { Ok(()) }
     }
 
@@ -132,13 +149,14 @@ impl Firewall {
         batch: &Batch,
         lease: Lease,
         now: SystemTime,
+        start: Instant,
     ) -> Result<ListResult, FirewallError> {
-        self.link(&batch.set)?;
+        self.link_expecting(&batch.set, batch.networks.len())?;
         let as_rules = self.change(batch.set.family(), Plan::FromCache, |cache, _| {
             let present = batch.present(cache);
             present.iter().flat_map(|(rule, _)| rule.networks().copied()).collect::<HashSet<Network>>()
         })?;
-        let count = self.change_entries(batch, ListOp::Add(lease), &as_rules, now)?;
+        let count = self.change_entries(batch, ListOp::Add(lease), &as_rules, now + start.elapsed())?;
         if !as_rules.is_empty() {
             self.delete_rules(batch)?;
         }
@@ -152,11 +170,7 @@ impl Firewall {
         as_rules: &HashSet<Network>,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
-        let maxelem = self.sets()?.maxelem();
-        match self.sets()?.apply(&batch.set, &batch.networks, op, as_rules, now) {
-            Err(error) if error.says("is full") => Err(FirewallError::Full(maxelem)),
-            count => Ok(count?),
-        }
+        self.sets()?.apply(&batch.set, &batch.networks, op, as_rules, now)
     }
 
     /// The sets that a rule looks packets up in, as last read.
@@ -168,12 +182,12 @@ impl Firewall {
     pub(super) fn conflicting_entries(&mut self, list: &WhiteList) -> Result<Vec<Unwanted>, FirewallError> {
         let mut found = Vec::new();
         for set in self.linked_sets() {
-            self.sets()?.for_each_entry(&set.name(), |entry| {
-                let rule = set.rule(entry.element).filter(|rule| list.conflict(rule).is_some());
-                let timeout = entry.timeout;
-                found.extend(rule.map(|rule| Unwanted { set: set.clone(), rule, timeout }));
-                Ok(())
-            })?;
+            let rules = self.sets()?.rules(&set, |rule| list.conflict(rule).is_some())?;
+            found.extend(rules.into_iter().map(|(rule, timeout)| Unwanted {
+                set: set.clone(),
+                rule,
+                timeout,
+            }));
         }
         Ok(found)
     }
@@ -181,15 +195,13 @@ impl Firewall {
     /// Deletes entries, or, where that fails, none of them.
     pub(super) fn remove_entries(&mut self, entries: &[Unwanted]) -> Result<(), FirewallError> {
         for (count, Unwanted { set, rule, .. }) in entries.iter().enumerate() {
-            let deleted = self.sets()?.delete(&set.name(), &set_key::element(rule));
-            if let Err(error) = deleted {
+            if let Err(error) = self.sets()?.delete(set, rule) {
                 for Unwanted { set, rule, timeout } in entries.iter().take(count) {
-                    let (name, element) = (set.name(), set_key::element(rule));
-                    if let Err(error) = self.sets()?.renew(&name, &element, timeout.rounded_up()) {
+                    if let Err(error) = self.sets()?.renew(set, rule, timeout.rounded_up()) {
                         log::error!("can't be put back: {rule}: {error}");
                     }
                 }
-                return Err(error.into());
+                return Err(error);
             }
         }
         Ok(())

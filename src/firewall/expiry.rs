@@ -27,8 +27,8 @@ pub const BUSY_TIME: Duration = Duration::from_secs(2);
 /// The firewall, the timer of its next expiry, and who waits for it.
 pub struct SharedFirewall {
     firewall: Mutex<Firewall>,
-    /// Until when changes are refused at once.
-    busy_until: Mutex<Option<Instant>>,
+    /// Until when requests are refused at once.
+    busy: Mutex<Option<Busy>>,
     timer: OwnedFd,
     client_waits: AtomicBool,
 }
@@ -51,6 +51,14 @@ const BATCH: (usize, usize) = (16, 8192);
 /// How many rules that can't be removed are passed over before it gives up for now.
 const PASS_OVER_MAX: usize = 16;
 
+/// Requests are refused at once.
+#[derive(Debug, Clone, Copy)]
+struct Busy {
+    until: Instant,
+    /// Whether a program gave no answer; else another holds the lock of the tables.
+    hangs: bool,
+}
+
 impl SharedFirewall {
     /// Shares a firewall; nothing expires before [`SharedFirewall::start_sweeper`].
     ///
@@ -60,7 +68,7 @@ impl SharedFirewall {
         let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC)?;
         Ok(Arc::new(SharedFirewall {
             firewall: Mutex::new(firewall),
-            busy_until: Mutex::default(),
+            busy: Mutex::default(),
             timer,
             client_waits: AtomicBool::new(false),
         }))
@@ -85,23 +93,46 @@ impl SharedFirewall {
         &self,
         work: impl FnOnce(&mut Firewall) -> Result<T, FirewallError>,
     ) -> Result<T, FirewallError> {
-        if self.busy_until().is_some_and(|until| Instant::now() < until) {
+        if self.busy().is_some_and(|busy| Instant::now() < busy.until) {
             return Err(FirewallError::Busy);
         }
         let result = self.with(work);
-        if let Err(FirewallError::Program(ProgramError::Locked(_) | ProgramError::TimedOut(..))) = &result {
-            *self.busy_until() = Some(Instant::now() + BUSY_TIME);
-        }
+        self.note(result.as_ref().err());
         result
     }
 
-    fn busy_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.busy_until.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Reads the firewall for a client. A lock of the tables does not keep rfw from
+    /// reading, a program that hangs does.
+    ///
+    /// # Errors
+    /// Those of the work, or that it was not tried.
+    pub fn read<T>(
+        &self,
+        work: impl FnOnce(&mut Firewall) -> Result<T, FirewallError>,
+    ) -> Result<T, FirewallError> {
+        if self.busy().is_some_and(|busy| busy.hangs && Instant::now() < busy.until) {
+            return Err(FirewallError::Busy);
+        }
+        let result = self.with(work);
+        self.note(result.as_ref().err());
+        result
+    }
+
+    /// Has requests refused for a moment after one, or the sweeper, has waited in vain.
+    fn note(&self, error: Option<&FirewallError>) {
+        if let Some(error) = error.filter(|error| error.is_locked() || error.is_timeout()) {
+            *self.busy() = Some(Busy { until: Instant::now() + BUSY_TIME, hangs: error.is_timeout() });
+        }
+    }
+
+    fn busy(&self) -> MutexGuard<'_, Option<Busy>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets the sweeper end what it is doing, and keeps it from going on: there is
     /// nothing after this but the end of the process.
     pub fn close(&self) -> impl Drop {
+        self.client_waits.store(true, Ordering::SeqCst);
         self.lock()
     }
 
@@ -125,8 +156,9 @@ impl SharedFirewall {
 
     /// Sees what others have done to the tables, since nobody else tells.
     fn look_after(&self, failures: &mut LogLimit) {
-        let looked = self.lock().look_after(SystemTime::now());
+        let looked = self.lock().look_after();
         if let Err(error) = looked {
+            self.note(Some(&error).filter(|error| error.is_timeout()));
             let line = format_args!("the tables can't be looked after, next try in {LOOK_TIME:?}: {error}");
             log_failure(&error, line, failures);
         }
@@ -160,6 +192,7 @@ impl SharedFirewall {
                     batch = largest;
                 }
                 Err(error) => {
+                    self.note(Some(&error).filter(|error| error.is_timeout()));
                     let line = format_args!("what is due can't be removed, next try in {RETRY:?}: {error}");
                     log_failure(&error, line, failures);
                     (largest, passed_over) = (BATCH.1, passed_over + 1);
@@ -193,7 +226,11 @@ impl SharedFirewall {
         let none = Timespec { tv_sec: 0, tv_nsec: 0 };
         let due = Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), ..none };
         let timer = Itimerspec { it_interval: none, it_value: due };
-        if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &timer) {
+        if let Err(error) = timerfd_settime(
+            &self.timer,
+            TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET,
+            &timer,
+        ) {
             log::error!("the timer of the next expiry can't be set: {error}");
         }
     }
@@ -206,7 +243,8 @@ impl SharedFirewall {
     fn sleep(&self) {
         loop {
             match rustix::io::read(&self.timer, &mut [0; 8]) {
-                Ok(_) => return,
+                // The clock was set: what is due has to be looked at anew.
+                Ok(_) | Err(Errno::CANCELED) => return,
                 Err(Errno::INTR) => {}
                 Err(error) => {
                     log::error!("the timer of the next expiry can't be read: {error}");

@@ -1,17 +1,16 @@
 //! What the kernel holds of rfw, row by row and straight from the tools that print
 //! it: nothing is gathered, so a list of any length takes the same memory.
 
+use super::FirewallError;
+use super::sets::{SetReader, SetRules};
 use crate::firewall::table::Rules;
 use crate::kernel::Counters;
-use crate::kernel::ipset::Entry;
 use crate::kernel::iptables::Owner;
-use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::SetKey;
-use crate::kernel::sets::{Entries, EntriesOf};
 use crate::rule::lease::Lease;
 use crate::rule::network::Network;
 use crate::rule::{Chain, Interface, Rule, Scope};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::SystemTime;
 
 /// Which rules a list is of.
@@ -67,31 +66,38 @@ pub struct Listing {
     filter: Filter,
     tables: VecDeque<Rules>,
     numbers: HashMap<String, usize>,
-    sets: Option<EntriesOf>,
+    sets: Option<SetReader>,
+    /// Sets that are known to hold nothing that is asked for.
+    skipped: HashSet<SetKey>,
     set: Option<OpenSet>,
     now: SystemTime,
 }
 
-/// A set whose entries are being printed.
+/// A set whose entries are being read.
 struct OpenSet {
-    set: SetKey,
     name: String,
     number: usize,
-    lines: Entries,
+    rules: SetRules,
 }
 
 impl Listing {
     /// A listing of tables that are being printed; `sets` are those that their rules
     /// look packets up in.
-    pub fn new(filter: Filter, tables: VecDeque<Rules>, sets: Option<EntriesOf>, now: SystemTime) -> Listing {
-        Listing { filter, tables, numbers: HashMap::new(), sets, set: None, now }
+    pub fn new(
+        filter: Filter,
+        tables: VecDeque<Rules>,
+        sets: Option<SetReader>,
+        skipped: HashSet<SetKey>,
+        now: SystemTime,
+    ) -> Listing {
+        Listing { filter, tables, numbers: HashMap::new(), sets, skipped, set: None, now }
     }
 
     /// The next row; `None` after the last.
     ///
     /// # Errors
     /// A tool failed.
-    pub fn next_row(&mut self) -> Result<Option<Row>, ProgramError> {
+    pub fn next_row(&mut self) -> Result<Option<Row>, FirewallError> {
         loop {
             if let Some(row) = self.next_entry()? {
                 return Ok(Some(row));
@@ -109,10 +115,10 @@ impl Listing {
                     let (number, counters) = (*number, line.counters);
                     return Ok(Some(Row { number, counters, rule, lease, set: None }));
                 }
-                Owner::Set(set) if self.filter.admits_scope(set.scope()) => {
+                Owner::Set(set) if self.filter.admits_scope(set.scope()) && !self.skipped.contains(&set) => {
                     let (name, number) = (set.name(), *number);
-                    let lines = self.sets.as_ref().map(|sets| sets.entries(&name)).transpose()?;
-                    self.set = lines.map(|lines| OpenSet { set, name, number, lines });
+                    let rules = self.sets.as_ref().map(|sets| sets.read(set)).transpose()?;
+                    self.set = rules.map(|rules| OpenSet { name, number, rules });
                 }
                 Owner::Rfw(..) | Owner::Set(_) | Owner::Guard(_) | Owner::Other => {}
             }
@@ -120,16 +126,13 @@ impl Listing {
     }
 
     /// The next entry of the set that is open.
-    fn next_entry(&mut self) -> Result<Option<Row>, ProgramError> {
-        let Some(OpenSet { set, name, number, lines }) = &mut self.set else { return Ok(None) };
-        while let Some(line) = lines.next_line()? {
-            let Some(entry) = Entry::parse(&line) else { continue };
-            let Some(rule) = set.rule(entry.element).filter(|rule| self.filter.admits(rule)) else {
-                continue;
-            };
-            let lease = entry.timeout.sure_end(self.now);
-            let (number, counters, set) = (*number, entry.counters, Some(name.clone()));
-            return Ok(Some(Row { number, counters, rule, lease, set }));
+    fn next_entry(&mut self) -> Result<Option<Row>, FirewallError> {
+        let Some(OpenSet { name, number, rules }) = &mut self.set else { return Ok(None) };
+        while let Some((rule, timeout, counters)) = rules.next_rule()? {
+            if self.filter.admits(&rule) {
+                let (number, set, lease) = (*number, Some(name.clone()), timeout.sure_end(self.now));
+                return Ok(Some(Row { number, counters, rule, lease, set }));
+            }
         }
         self.set = None;
         Ok(None)

@@ -2,12 +2,13 @@
 //! `ipset` was changed, and sets that nobody needs any more.
 
 use super::entries::timeout;
+use super::sets::{self, is_like, is_like_ours};
 use super::{Firewall, FirewallError};
 use crate::firewall::table::Plan;
-use crate::kernel::ipset::{self, Header, Timeout};
+use crate::kernel::ipset::{IpsetError, SetInfo};
 use crate::kernel::iptables::Transaction;
 use crate::kernel::set_key::{self, SetKey};
-use crate::kernel::sets::ListOp;
+use crate::kernel::timeout::Timeout;
 use crate::rule::lease::Lease;
 use crate::rule::network::Family;
 use crate::rule::{Rule, Target};
@@ -43,14 +44,14 @@ impl Firewall {
         }
         self.clear_away(false)?;
         self.known = self.linked_sets().into_iter().collect();
-        self.linked_sets().iter().try_for_each(|set| self.resize(set, now))
+        self.linked_sets().iter().try_for_each(|set| self.resize(set))
     }
 
     /// The sets that are made as rfw makes them and have one of its names.
     fn own_sets(&mut self) -> Result<Vec<SetKey>, FirewallError> {
-        let headers = self.sets()?.headers()?;
+        let infos = self.sets()?.infos()?;
         let own =
-            headers.iter().filter_map(|header| SetKey::named(&header.name).filter(|set| header.is_like(set)));
+            infos.iter().filter_map(|info| SetKey::named(&info.header.name).filter(|set| is_like(info, set)));
         Ok(own.collect())
     }
 
@@ -70,32 +71,45 @@ impl Firewall {
                 entries += self.sets()?.own_size(set)?.unwrap_or_default();
             }
             let rules = self.table(family)?.cache().len();
-            if entries > 0 && rules.saturating_add(entries) > self.rules_max {
-                return Err(FirewallError::TooManyEntries(family, entries, self.rules_max));
+            if entries == 0 || rules.saturating_add(entries) <= self.rules_max {
+                continue;
+            }
+            // A start that was cut short may have made rules of some of them.
+            let mut all: HashSet<Rule> = self.table(family)?.cache().rules().cloned().collect();
+            for set in sets.iter().filter(|set| set.family() == family) {
+                all.extend(self.sets()?.rules(set, |_| true)?.into_iter().map(|(rule, _)| rule));
+            }
+            if all.len() > self.rules_max {
+                return Err(FirewallError::TooManyEntries(family, all.len(), self.rules_max));
             }
         }
         Ok(())
     }
 
     /// Gives a set the room that is configured now, unless it holds more already.
-    fn resize(&mut self, set: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
+    fn resize(&mut self, set: &SetKey) -> Result<(), FirewallError> {
         let sets = self.sets()?;
-        let Some(Header { size, maxelem, .. }) = sets.header(&set.name())? else { return Ok(()) };
-        match maxelem == sets.maxelem() {
-            true => {}
-            false if u32::try_from(size).is_ok_and(|size| size <= sets.maxelem()) => {
-                sets.apply(set, &HashSet::new(), ListOp::Delete, &HashSet::new(), now)?;
-            }
+        let Some(info) = sets.own_info(set)? else { return Ok(()) };
+        match info.maxelem == sets.maxelem() {
+            true => Ok(()),
+            false if info.elements <= sets.maxelem() => match sets.resize(set) {
+                Err(FirewallError::ForeignSet(name)) => {
+                    log::warn!("{name} has entries that rfw has not made: it keeps its room");
+                    Ok(())
+                }
+                resized => resized,
+            },
             false => {
-                log::warn!("{} has {size} entries, more than ipset.maxelem: it keeps its room", set.name())
+                let size = info.elements;
+                log::warn!("{} has {size} entries, more than ipset.maxelem: it keeps its room", set.name());
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// What was kept as rules goes into sets, with what is left of its time.
     fn move_rules_to_sets(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
-        let mut entries: HashMap<SetKey, Vec<(String, Timeout)>> = HashMap::new();
+        let mut entries: HashMap<SetKey, Vec<(Rule, Timeout)>> = HashMap::new();
         let mut moved: Vec<Rule> = Vec::new();
         let rules: Vec<(Rule, Lease)> = {
             let found = self.table(family)?.cache().find(|_, lease| !lease.is_due(now));
@@ -105,7 +119,7 @@ impl Firewall {
             let set = SetKey::of(&rule);
             match timeout(lease, now) {
                 Ok(timeout) if self.is_for_sets(&set)? => {
-                    entries.entry(set).or_default().push((set_key::element(&rule), timeout));
+                    entries.entry(set).or_default().push((rule.clone(), timeout));
                     moved.push(rule);
                 }
                 Ok(_) => {}
@@ -136,13 +150,15 @@ impl Firewall {
         // Accept comes first in this order; put in last, it is in front.
         let sets: Vec<SetKey> =
             self.linked_sets().into_iter().filter(|set| set.family() == family).rev().collect();
-        let mut moved: Vec<(Rule, Lease)> = Vec::new();
+        let (mut moved, mut emptied) = (Vec::<(Rule, Lease)>::new(), Vec::new());
         for set in &sets {
-            self.sets()?.for_each_entry(&set.name(), |entry| {
-                let lease = entry.timeout.latest_end(now);
-                moved.extend(set.rule(entry.element).map(|rule| (rule, lease)));
-                Ok(())
-            })?;
+            // A set that others have swapped in is theirs, whatever its name is.
+            let Some(size) = self.sets()?.own_size(set)? else { continue };
+            let rules = self.sets()?.rules(set, |_| true)?;
+            if rules.len() >= size {
+                emptied.push(set);
+            }
+            moved.extend(rules.into_iter().map(|(rule, timeout)| (rule, timeout.latest_end(now))));
         }
         self.change(family, Plan::FromKernel, |cache, transaction| {
             // A start that was cut short may have moved some of them already.
@@ -155,11 +171,14 @@ impl Firewall {
             moved_sets.for_each(|set| transaction.delete_set(set));
         })?;
         for set in &sets {
-            match self.sets()?.destroy(&set.name()) {
-                Err(error) if error.says("in use") => {
-                    log::warn!("the set {} stays, since a rule that is not of rfw uses it", set.name());
-                }
-                result => drop(result?),
+            let name = set.name();
+            if !emptied.contains(&set) {
+                log::warn!("the set {name} stays, since rfw has not made all that is in it");
+            } else if let Err(error) = self.sets()?.destroy(&name) {
+                // What is a rule now is not to come back from there.
+                let FirewallError::Set(_, IpsetError::Busy) = error else { return Err(error) };
+                log::warn!("the set {name} stays and is empty, since a rule that is not of rfw uses it");
+                self.sets()?.flush(&name)?;
             }
         }
         if !moved.is_empty() {
@@ -188,36 +207,41 @@ impl Firewall {
             })?;
         }
         let used: HashSet<String> = self.linked_sets().iter().map(SetKey::name).collect();
-        let headers = self.sets()?.headers()?;
+        let infos = self.sets()?.infos()?;
         let mut count = 0;
-        for header in headers.iter().filter(|header| !used.contains(&header.name)) {
-            count += self.clear_away_set(header, all)?;
+        for info in infos.iter().filter(|info| !used.contains(&info.header.name)) {
+            count += self.clear_away_set(info, all)?;
         }
         Ok(count)
     }
 
     /// Destroys a set that no rule of rfw uses, if it is one of rfw's.
-    fn clear_away_set(&mut self, header: &Header, all: bool) -> Result<usize, FirewallError> {
-        let name = header.name.as_str();
-        let is_work = ipset::is_work_name(name) && header.is_like_ours();
-        let is_own = SetKey::named(name).is_some_and(|set| header.is_like(&set))
-            || set_key::is_hashed_name(name) && header.is_like_ours();
-        if !is_work && !(is_own && (header.size == 0 || all)) {
+    fn clear_away_set(&mut self, info: &SetInfo, all: bool) -> Result<usize, FirewallError> {
+        let (name, size) = (info.header.name.as_str(), sets::size(info));
+        let is_work = set_key::is_work_name(name) && is_like_ours(info);
+        let is_own = SetKey::named(name).is_some_and(|set| is_like(info, &set))
+            || set_key::is_hashed_name(name) && is_like_ours(info);
+        if !is_work && !(is_own && (size == 0 || all)) {
             if is_own {
                 log::warn!(
-                    "the set {name} has {} entries and no rule of rfw: it is left as it is",
-                    header.size
+                    "the set {name} has {size} entries and no rule of rfw, and its name does not tell its interfaces: the \
+                     next request for them gives it its rule back, rfw --flush or ipset destroy takes it away"
                 );
             }
             return Ok(0);
         }
         match self.sets()?.destroy(name) {
-            Err(error) if error.says("in use") => {
+            Err(FirewallError::Set(_, IpsetError::Busy)) if all && is_own => {
+                log::warn!("the set {name} stays and is empty, since a rule that is not of rfw uses it");
+                self.sets()?.flush(name)?;
+                Ok(size)
+            }
+            Err(FirewallError::Set(_, IpsetError::Busy)) => {
                 log::warn!("the set {name} stays, since a rule that is not of rfw uses it");
                 Ok(0)
             }
-            Err(error) => Err(error.into()),
-            Ok(destroyed) => Ok(if destroyed && !is_work { header.size } else { 0 }),
+            Err(error) => Err(error),
+            Ok(destroyed) => Ok(if destroyed && !is_work { size } else { 0 }),
         }
     }
 }

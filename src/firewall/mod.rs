@@ -7,25 +7,27 @@
 
 mod entries;
 pub mod expiry;
+mod guard;
 pub mod listing;
 mod migrate;
+pub mod sets;
 pub mod table;
 
 use crate::firewall::listing::{Filter, Listing};
 use crate::firewall::table::{Commands, Plan, RuleCache, Table};
-use crate::kernel::guard::Guard;
-use crate::kernel::ipset::TIMEOUT_MAX;
+use crate::kernel::ipset::IpsetError;
 use crate::kernel::iptables::Transaction;
 use crate::kernel::program::ProgramError;
-use crate::kernel::set_key::{self, SetKey, Side};
-pub use crate::kernel::sets::ListResult;
-use crate::kernel::sets::{EntryResult, ListOp, Sets};
+use crate::kernel::set_key::{SetKey, Side};
+use crate::kernel::timeout::TIMEOUT_MAX;
 use crate::rule::lease::{Lease, Moment};
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
 use crate::rule::{Chain, Rule, Scope};
+pub use sets::ListResult;
+use sets::{EntryResult, ListOp, Sets};
 use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// So many rules of its own make rfw say that sets are the better choice.
 const MANY_RULES: usize = 500;
@@ -41,8 +43,8 @@ pub struct Firewall {
     /// The most rules of a family, the rules of sets not counted.
     rules_max: usize,
     said_many: bool,
-    /// The port that is guarded, and who may reach it.
-    guarded: Option<(u16, WhiteList)>,
+    /// The port that is guarded, if there is one, and the white list in force.
+    guarded: Option<(Option<u16>, WhiteList)>,
 }
 
 /// What a change came to.
@@ -106,13 +108,24 @@ impl Firewall {
         if self.is_for_sets(&set)? {
             return self.insert_entry(rule, &set, lease, now);
         }
-        let by_precedence = self.use_sets;
         let plan_from = if lease == Lease::Permanent { Plan::FromKernel } else { Plan::FromCache };
+        let outcome = match self.insert_rule(rule, lease, plan_from) {
+            // Others may have deleted rules that the cache still counts.
+            Err(FirewallError::TooManyRules(_)) if plan_from == Plan::FromCache => {
+                self.insert_rule(rule, lease, Plan::FromKernel)
+            }
+            outcome => outcome,
+        }?;
+        self.say_if_many();
+        Ok(outcome)
+    }
+
+    fn insert_rule(&mut self, rule: &Rule, lease: Lease, plan_from: Plan) -> Result<Outcome, FirewallError> {
+        let (by_precedence, rules_max) = (self.use_sets, self.rules_max);
         if by_precedence {
             self.table(rule.family())?.forget();
         }
-        let rules_max = self.rules_max;
-        let outcome = self.change(rule.family(), plan_from, |cache, transaction| {
+        self.change(rule.family(), plan_from, |cache, transaction| {
             let leases = cache.leases(rule);
             if leases == [Lease::Permanent] && lease == Lease::Permanent {
                 return Ok(Outcome::Unchanged);
@@ -124,9 +137,7 @@ impl Firewall {
             leases.iter().for_each(|lease| transaction.delete(rule, *lease));
             transaction.insert(rule, lease, number);
             Ok(if leases.is_empty() { Outcome::Inserted } else { Outcome::Refreshed })
-        })??;
-        self.say_if_many();
-        Ok(outcome)
+        })?
     }
 
     /// Takes a rule out.
@@ -143,9 +154,9 @@ impl Firewall {
         if !self.use_sets || !self.has_own_set(&set)? {
             return Ok(as_rule);
         }
-        match self.sets()?.delete(&set.name(), &set_key::element(rule))? {
+        match self.sets()?.delete(&set, rule)? {
             EntryResult::Done => Ok(Outcome::Deleted),
-            EntryResult::Already | EntryResult::Full | EntryResult::NoSet => Ok(as_rule),
+            EntryResult::Already | EntryResult::NoSet => Ok(as_rule),
         }
     }
 
@@ -161,7 +172,7 @@ impl Firewall {
         lease: Lease,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
-        let batches = self.batches(scope, list)?;
+        let (batches, start) = (self.batches(scope, list)?, Instant::now());
         if self.use_sets {
             entries::timeout(lease, now)?;
             batches.iter().try_for_each(|batch| self.check_room(batch))?;
@@ -171,7 +182,7 @@ impl Firewall {
         let mut total = ListResult::default();
         for batch in &batches {
             total.add(match self.use_sets {
-                true => self.insert_entries(batch, lease, now)?,
+                true => self.insert_entries(batch, lease, now, start)?,
                 false => self.insert_rules(batch, lease)?,
             });
         }
@@ -213,7 +224,15 @@ impl Firewall {
             table.refresh()?;
             tables.push_back(table.commands().read(table.family())?);
         }
-        Ok(Listing::new(filter.clone(), tables, self.sets.as_ref().map(Sets::reader), now))
+        let mut skipped = HashSet::new();
+        if let Some(address) = filter.address {
+            for set in self.linked_sets() {
+                if !self.sets()?.may_hold(&set, &address)? {
+                    skipped.insert(set);
+                }
+            }
+        }
+        Ok(Listing::new(filter.clone(), tables, self.sets.as_ref().map(Sets::reader), skipped, now))
     }
 
     /// Removes rules that are due at `now`, of each family at most `most` in one
@@ -241,7 +260,13 @@ impl Firewall {
             // One family that fails is no reason to leave the other.
             match swept {
                 Ok(rules) => removed.extend(rules),
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => {
+                    let hangs = error.is_timeout();
+                    failed = failed.or(Some(error));
+                    if hangs {
+                        break;
+                    }
+                }
             }
         }
         match failed {
@@ -253,102 +278,6 @@ impl Firewall {
     /// When the next rule is due, as far as rfw has read the tables.
     pub fn next_due(&self) -> Option<Moment> {
         self.tables.iter().flat_map(|table| table.cache().all_leases()).filter_map(Lease::end).min()
-    }
-
-    /// Brings the tables into line with the white list: its networks alone may
-    /// reach the port, rules and entries that touch them go. Gives those removed. Where
-    /// a later step fails, those before it are taken back.
-    ///
-    /// # Errors
-    /// A table or set can't be read or changed.
-    pub fn guard(&mut self, port: Option<u16>, list: &WhiteList) -> Result<Vec<Rule>, FirewallError> {
-        // All is read before anything is changed.
-        self.refresh()?;
-        let entries = self.conflicting_entries(list)?;
-        let mut guarded = Vec::new();
-        for family in self.families() {
-            match self.guard_family(family, port, list) {
-                Ok(removed) => guarded.push((family, removed)),
-                Err(error) => {
-                    self.take_back(&guarded);
-                    return Err(error);
-                }
-            }
-        }
-        if let Err(error) = self.remove_entries(&entries) {
-            self.take_back(&guarded);
-            return Err(error);
-        }
-        self.guarded = port.map(|port| (port, list.clone()));
-        let removed = guarded.into_iter().flat_map(|(_, removed)| removed).map(|(rule, _)| rule);
-        Ok(removed.chain(entries.into_iter().map(|entry| entry.rule)).collect())
-    }
-
-    /// Guards the port in one table, and gives the rules that had to go.
-    fn guard_family(
-        &mut self,
-        family: Family,
-        port: Option<u16>,
-        list: &WhiteList,
-    ) -> Result<Vec<(Rule, Lease)>, FirewallError> {
-        let wanted = guards(port, list, family);
-        self.change(family, Plan::FromKernel, |cache, transaction| {
-            replace_guards(cache, transaction, &wanted);
-            let conflicts = cache.find(|rule, _| list.conflict(rule).is_some());
-            let remove = conflicts.into_iter().map(|(rule, lease)| {
-                transaction.delete(rule, lease);
-                (rule.clone(), lease)
-            });
-            remove.collect()
-        })
-    }
-
-    /// Takes back what a new white list has changed, as far as that can be done. At the
-    /// start there is nothing to go back to: there the guard stays.
-    fn take_back(&mut self, guarded: &[(Family, Vec<(Rule, Lease)>)]) {
-        let Some((port, list)) = self.guarded.clone() else { return };
-        for (family, removed) in guarded {
-            let before = guards(Some(port), &list, *family);
-            let taken_back = self.change(*family, Plan::FromKernel, |cache, transaction| {
-                replace_guards(cache, transaction, &before);
-                let removed = removed.iter().rev().filter(|(rule, _)| cache.leases(rule).is_empty());
-                removed.for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
-            });
-            if let Err(error) = taken_back {
-                log::error!("the old white list can't be put back for {family} yet: {error}");
-            }
-        }
-    }
-
-    /// Reads the tables anew where others may have changed them, and puts back what
-    /// they have removed: the guard, and the rules of sets that have entries.
-    ///
-    /// # Errors
-    /// A table or set can't be read or changed.
-    pub fn look_after(&mut self, now: SystemTime) -> Result<(), FirewallError> {
-        self.sets.iter_mut().for_each(|sets| sets.forget_ends(now));
-        let mut failed = None;
-        for family in self.families() {
-            if let Err(error) = self.look_after_family(family) {
-                failed = failed.or(Some(error));
-            }
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    fn look_after_family(&mut self, family: Family) -> Result<(), FirewallError> {
-        self.table(family)?.refresh()?;
-        if let Some((port, list)) = self.guarded.clone() {
-            let wanted = guards(Some(port), &list, family);
-            if !self.table(family)?.cache().is_guarded(&wanted) {
-                log::warn!("the rules that guard port {port} on {family} are not as they were: put back");
-                self.change(family, Plan::FromKernel, |cache, transaction| {
-                    replace_guards(cache, transaction, &wanted);
-                })?;
-            }
-        }
-        let known: Vec<SetKey> = self.known.iter().filter(|set| set.family() == family).cloned().collect();
-        known.iter().try_for_each(|set| self.link_if_used(set))
     }
 
     /// Reads all tables, unless they are known to be as they were.
@@ -364,9 +293,6 @@ impl Firewall {
         let mut count = 0;
         self.refresh()?;
         for family in self.families() {
-            for set in self.linked_sets().iter().filter(|set| set.family() == family) {
-                count += self.sets()?.own_size(set)?.unwrap_or_default();
-            }
             count += self.change(family, Plan::FromKernel, |cache, transaction| {
                 let rules = cache.find(|_, _| true);
                 rules.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
@@ -422,22 +348,9 @@ impl Firewall {
     }
 }
 
-/// The rules of one family that guard a port.
-fn guards(port: Option<u16>, list: &WhiteList, family: Family) -> Vec<Guard> {
-    let networks = list.networks().filter(|network| network.family() == family);
-    port.map_or_else(Vec::new, |port| Guard::all(port, networks))
-}
-
-/// Plans the rules that guard a port in place of those there are.
-fn replace_guards(cache: &RuleCache, transaction: &mut Transaction, wanted: &[Guard]) {
-    cache.guards().iter().for_each(|guard| transaction.delete_guard(*guard));
-    transaction.insert_guards(wanted);
-}
-
 /// Addresses in rules.
 impl Firewall {
     fn insert_rules(&mut self, batch: &Batch, lease: Lease) -> Result<ListResult, FirewallError> {
-        self.check_rules(batch)?;
         self.change(batch.set.family(), Plan::FromCache, |cache, transaction| {
             let present = batch.delete_present(cache, transaction).len();
             batch.rules().for_each(|rule| transaction.insert(&rule, lease, 1));
@@ -451,13 +364,23 @@ impl Firewall {
         if batch.networks.len() > rules_max {
             return Err(FirewallError::TooManyRules(rules_max));
         }
-        self.change(batch.set.family(), Plan::FromCache, |cache, _| {
-            let more = batch.networks.len().saturating_sub(batch.present(cache).len());
-            match cache.len().saturating_add(more) > rules_max && more > 0 {
-                true => Err(FirewallError::TooManyRules(rules_max)),
-                false => Ok(()),
+        let mut fits = Ok(());
+        // Others may have deleted rules that the cache still counts.
+        for plan_from in [Plan::FromCache, Plan::FromKernel] {
+            fits = self.change(batch.set.family(), plan_from, |cache, _| {
+                let present: HashSet<&Rule> =
+                    batch.present(cache).into_iter().map(|(rule, _)| rule).collect();
+                let more = batch.networks.len().saturating_sub(present.len());
+                match more > 0 && cache.len().saturating_add(more) > rules_max {
+                    true => Err(FirewallError::TooManyRules(rules_max)),
+                    false => Ok(()),
+                }
+            })?;
+            if fits.is_ok() {
+                break;
             }
-        })?
+        }
+        fits
     }
 
     /// Deletes those of a batch that are rules, and gives them.
@@ -531,11 +454,17 @@ pub enum FirewallError {
     /// A program failed.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// The kernel refuses something about sets.
+    #[error(transparent)]
+    Ipset(#[from] IpsetError),
+    /// The kernel refuses something about the set of that name.
+    #[error("the set {0}: {1}")]
+    Set(String, IpsetError),
     /// This host has no packet filter for that family.
     #[error("{0} is not available on this host")]
     NoFamily(Family),
-    /// There are entries of sets, and no ipset to read them.
-    #[error("the tables use sets of rfw, but ipset is not installed")]
+    /// There are rules of sets, and no sets to read.
+    #[error("the tables use sets of rfw, but the kernel has none, or does not let rfw at them")]
     NoSets,
     /// A set has its most entries.
     #[error("no room: a set has at most {0} entries (ipset.maxelem in rfw.conf)")]
@@ -553,10 +482,10 @@ pub enum FirewallError {
          which hold a million"
     )]
     TooManyRules(usize),
-    /// So many entries of sets of a family would be rules, of which there may be so many.
+    /// So many addresses of a family would be rules, of which there may be so many.
     #[error(
-        "{1} addresses of {0} that are kept in sets would be rules of their own, but rules.max is {2}: \
-         turn the option ipset on again, or raise rules.max"
+        "without the option ipset, {1} addresses of {0} would be rules of their own, but rules.max is {2}: \
+         turn the option on again, or raise rules.max"
     )]
     TooManyEntries(Family, usize, usize),
     /// A set of that name is there, and rfw has not made it.
@@ -564,13 +493,23 @@ pub enum FirewallError {
     ForeignSet(String),
     /// A request before this one waited in vain for another program.
     #[error(
-        "another program holds the lock of the tables, or hangs: nothing was changed, \
+        "not tried, since another program holds the lock of the tables, or one of rfw's own gives no answer: \
          try again in 2 seconds"
     )]
     Busy,
 }
 
 impl FirewallError {
+    /// Whether a program gave no answer in time.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, FirewallError::Program(ProgramError::TimedOut(..)))
+    }
+
+    /// Whether another program holds the lock of the tables.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, FirewallError::Program(ProgramError::Locked(_)))
+    }
+
     /// Whether the same request may succeed in a moment: another program holds the lock
     /// of the tables, keeps changing them, or hangs.
     pub fn is_temporary(&self) -> bool {
@@ -580,6 +519,9 @@ impl FirewallError {
         match self {
             FirewallError::Busy => true,
             FirewallError::Program(error) => contended(error),
+            FirewallError::Ipset(error) | FirewallError::Set(_, error) => {
+                matches!(error, IpsetError::Busy | IpsetError::TimedOut)
+            }
             _ => false,
         }
     }

@@ -279,6 +279,8 @@ impl Table {
         plan: impl Fn(&RuleCache, &mut Transaction) -> T,
     ) -> Result<T, ProgramError> {
         let mut failed: Option<(Transaction, ProgramError)> = None;
+        // What came of a plan that a program was cut short in: it may have been done.
+        let mut cut_short: Option<T> = None;
         for attempt in 0..ATTEMPTS {
             if attempt > 0 || plan_from == Plan::FromKernel || !self.read || self.now() != self.generation {
                 self.refresh()?;
@@ -290,12 +292,17 @@ impl Table {
                 Some((before, error)) if before == transaction && (attempt > 1 || !error.is_cut_short()) => {
                     return Err(error);
                 }
-                _ if transaction.changes().is_empty() => return Ok(outcome),
+                _ if transaction.changes().is_empty() => return Ok(cut_short.unwrap_or(outcome)),
                 _ => {}
             }
             match self.commit(&transaction, plan_from) {
                 Ok(()) => return Ok(outcome),
-                Err(error @ ProgramError::Failed(..)) => failed = Some((transaction, error)),
+                Err(error @ ProgramError::Failed(..)) => {
+                    if error.is_cut_short() {
+                        cut_short = Some(outcome);
+                    }
+                    failed = Some((transaction, error));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -359,6 +366,8 @@ pub struct RuleCache {
 struct CachedRule {
     lease: Lease,
     position: i64,
+    /// Its number in its chain at the last reading, or 1 if it has been put in since.
+    number: usize,
 }
 
 impl RuleCache {
@@ -373,7 +382,11 @@ impl RuleCache {
             match line.owner {
                 Owner::Rfw(rule, lease) => {
                     cache.note_accept(rule.scope(), *number, position);
-                    cache.rules.entry(rule).or_default().push(CachedRule { lease, position });
+                    cache.rules.entry(rule).or_default().push(CachedRule {
+                        lease,
+                        position,
+                        number: *number,
+                    });
                 }
                 Owner::Set(set) => {
                     cache.note_accept(set.scope(), *number, position);
@@ -399,7 +412,7 @@ impl RuleCache {
             match change {
                 Change::Insert(rule, lease, _) => {
                     self.top -= 1;
-                    let copy = CachedRule { lease: *lease, position: self.top };
+                    let copy = CachedRule { lease: *lease, position: self.top, number: 1 };
                     self.rules.entry(rule.clone()).or_default().push(copy);
                 }
                 Change::Delete(rule, lease) => {
@@ -429,6 +442,11 @@ impl RuleCache {
         self.rules.get(rule).into_iter().flatten().map(|copy| copy.lease).collect()
     }
 
+    /// All rules.
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.keys()
+    }
+
     /// All leases of all rules.
     pub fn all_leases(&self) -> impl Iterator<Item = Lease> {
         self.rules.values().flatten().map(|copy| copy.lease)
@@ -446,6 +464,16 @@ impl RuleCache {
         let mut found: Vec<_> = all.filter(|(rule, copy)| wanted(rule, copy.lease)).collect();
         found.sort_unstable_by_key(|(_, copy)| copy.position);
         found.into_iter().map(|(rule, copy)| (rule, copy.lease)).collect()
+    }
+
+    /// The rules that are wanted with their numbers in their chains, in ascending order.
+    pub fn find_numbered(&self, wanted: impl Fn(&Rule) -> bool) -> Vec<(Rule, Lease, usize)> {
+        let all = self.rules.iter().filter(|(rule, _)| wanted(rule));
+        let mut found: Vec<(Rule, Lease, usize)> = all
+            .flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule.clone(), copy.lease, copy.number)))
+            .collect();
+        found.sort_unstable_by_key(|(_, _, number)| *number);
+        found
     }
 
     /// The rules that guard rfw's port, in the order of the table.

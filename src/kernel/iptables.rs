@@ -58,8 +58,10 @@ fn parse_counters(line: &str) -> Option<(Counters, &str)> {
     Some((Counters { packets: packets.parse().ok()?, bytes: bytes.parse().ok()? }, rest))
 }
 
-/// Splits a line into words; a word in double quotes has `\` before what it escapes.
-fn split(line: &str) -> Option<Vec<String>> {
+/// Splits a line into words; a word that begins with a double quote has `\` before what
+/// it escapes. Nothing if such a quote is not closed: iptables-save prints line breaks of
+/// a comment as they are.
+pub fn split(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut rest = line.chars().peekable();
     while rest.peek().is_some() {

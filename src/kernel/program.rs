@@ -13,7 +13,6 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::borrow::Cow;
 use std::env;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -31,9 +30,6 @@ const RESOURCE_PROBLEM: i32 = 4;
 /// How long rfw waits for the output of one run, all waits added up. A table of
 /// 100,000 rules takes iptables-nft-save some seconds before its first line.
 const READ_TIME: Duration = Duration::from_secs(15);
-
-/// How much longer a run may take for each byte of its standard input.
-const BYTE_TIME: Duration = Duration::from_micros(1);
 
 /// How long a tool that closed its output, or was killed, may take to end.
 const END_TIME: Duration = Duration::from_secs(1);
@@ -112,16 +108,6 @@ impl Program {
     /// It can't be started.
     pub fn lines(&self, arguments: &[&str]) -> Result<Lines, ProgramError> {
         self.lines_on(arguments, Stdio::null(), READ_TIME)
-    }
-
-    /// Runs it to its end on a file as standard input.
-    ///
-    /// # Errors
-    /// It can't be started, ends with another status than 0, or not in time.
-    pub fn run_on(&self, arguments: &[&str], input: File) -> Result<(), ProgramError> {
-        let length = input.metadata().map_or(0, |file| file.len());
-        let time = READ_TIME + BYTE_TIME * u32::try_from(length).unwrap_or(u32::MAX);
-        self.lines_on(arguments, Stdio::from(input), time)?.finish()
     }
 
     fn lines_on(&self, arguments: &[&str], stdin: Stdio, time: Duration) -> Result<Lines, ProgramError> {
@@ -331,15 +317,6 @@ impl Lines {
         Ok(Some(String::from_utf8_lossy(line)))
     }
 
-    /// Passes over what is left.
-    ///
-    /// # Errors
-    /// The tool failed or hangs.
-    pub fn finish(mut self) -> Result<(), ProgramError> {
-        while self.next_line()?.is_some() {}
-        Ok(())
-    }
-
     /// The command line.
     pub fn command_line(&self) -> String {
         self.program.line(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>())
@@ -421,9 +398,6 @@ pub enum ProgramError {
     /// wrong, and what to do.
     #[error("{0}: can't be read whole, so nothing was changed: {1}: {2}")]
     Unreadable(String, String, String),
-    /// It ended well, but what it was told to do is not done: the command line.
-    #[error("{0}: ended well, but has not done what it was told")]
-    NotDone(String),
     /// Other programs changed the table again and again.
     #[error("other programs keep changing the table")]
     Contended,

@@ -1,7 +1,7 @@
 //! What `iptables-save -c -t filter` prints (iptables-save(8)), read line by line: it
 //! counts only if it is whole. Nothing here runs a program.
 
-use crate::kernel::iptables::{Line, parse};
+use crate::kernel::iptables::{Line, parse, split};
 use crate::rule::network::Family;
 
 /// The chains that every filter table has.
@@ -93,7 +93,7 @@ impl Reading {
             before => format!("{before}\n{line}"),
         };
         self.pending.clear();
-        if is_open(&whole) && whole.len() <= RULE_MAX {
+        if split(&whole).is_none() && whole.len() <= RULE_MAX {
             self.pending = whole;
             return Ok(None);
         }
@@ -130,21 +130,6 @@ impl Reading {
             (Part::After, None) => Ok(End::Whole),
         }
     }
-}
-
-/// Whether a quote is open at the end: iptables-save escapes quotes by a backslash,
-/// and prints line breaks as they are.
-fn is_open(line: &str) -> bool {
-    let mut open = false;
-    let mut characters = line.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => open = !open,
-            '\\' => drop(characters.next()),
-            _ => {}
-        }
-    }
-    open
 }
 
 /// A line as an error quotes it.

@@ -1,7 +1,7 @@
 //! The sets that rfw keeps, one for each family, place and side, and their names in the
 //! kernel: the same for the same set for ever.
 
-use crate::rule::network::{Family, Network};
+use crate::rule::network::Family;
 use crate::rule::{Chain, Interface, Rule, Scope, Target};
 
 /// The longest name of a set in bytes: `IPSET_MAXNAMELEN` less its NUL.
@@ -147,27 +147,19 @@ impl SetKey {
         let set = SetKey::new(family, scope.ok()?, side);
         (set.name() == name).then_some(set)
     }
-
-    /// The rule that an entry of this set stands for.
-    pub fn rule(&self, element: &str) -> Option<Rule> {
-        let network =
-            |text: &str| text.parse::<Network>().ok().filter(|network| network.family() == self.family);
-        let (source, destination) = match (self.side, element.split_once(',')) {
-            (Side::Source, None) => (Some(network(element)?), None),
-            (Side::Destination, None) => (None, Some(network(element)?)),
-            (Side::Both, Some((source, destination))) => {
-                (Some(network(source)?), Some(network(destination)?))
-            }
-            _ => return None,
-        };
-        Rule::new(self.scope.clone(), source, destination).ok()
-    }
 }
 
-/// A rule as an element of its set.
-pub fn element(rule: &Rule) -> String {
-    let networks: Vec<String> = rule.networks().map(Network::to_string).collect();
-    networks.join(",")
+/// The name of the set in which a process of rfw prepares a new state, to be swapped
+/// in whole. A tool that outlives its rfw can't work in the set of the next one.
+pub fn work_name(process: u32) -> String {
+    format!("rfw-work-{process}")
+}
+
+/// Whether it is the name of a set in which some process of rfw prepares, or prepared,
+/// a new state.
+pub fn is_work_name(name: &str) -> bool {
+    let process = name.strip_prefix("rfw-work-").and_then(|process| process.parse().ok());
+    process.is_some_and(|process| work_name(process) == name)
 }
 
 /// FNV-1a of 64 bits (draft-eastlake-fnv): short names for long ones.
@@ -192,22 +184,17 @@ mod tests {
     #[test]
     fn a_set_has_a_name_that_tells_its_place() {
         let golden = [
-            ("/drop/input/any/1.2.3.4", "rfw4-ids", "1.2.3.4"),
-            ("/accept/input/eth/1.2.3.0/24", "rfw4-ias-eth+", "1.2.3.0/24"),
-            ("/reject/output/eth0/2001:db8::/48", "rfw6-ord-eth0", "2001:db8::/48"),
-            ("/drop/forward/any/0.0.0.0/eth1/5.6.7.8", "rfw4-fdd-,eth1", "5.6.7.8"),
-            ("/drop/forward/ppp/1.2.3.4/eth0/5.6.7.0/24", "rfw4-fdb-ppp+,eth0", "1.2.3.4,5.6.7.0/24"),
-            (
-                "/drop/forward/abcdefghijk1/1.2.3.4/abcdefghi/5.6.7.8",
-                "rfw4-fdb-1e6e6e91b418b4c2",
-                "1.2.3.4,5.6.7.8",
-            ),
+            ("/drop/input/any/1.2.3.4", "rfw4-ids"),
+            ("/accept/input/eth/1.2.3.0/24", "rfw4-ias-eth+"),
+            ("/reject/output/eth0/2001:db8::/48", "rfw6-ord-eth0"),
+            ("/drop/forward/any/0.0.0.0/eth1/5.6.7.8", "rfw4-fdd-,eth1"),
+            ("/drop/forward/ppp/1.2.3.4/eth0/5.6.7.0/24", "rfw4-fdb-ppp+,eth0"),
+            ("/drop/forward/abcdefghijk1/1.2.3.4/abcdefghi/5.6.7.8", "rfw4-fdb-1e6e6e91b418b4c2"),
         ];
-        for (path, name, member) in golden {
+        for (path, name) in golden {
             let rule = rule_of(path);
             let set = SetKey::of(&rule);
-            assert_eq!((set.name().as_str(), element(&rule).as_str()), (name, member), "{path}");
-            assert_eq!(set.rule(member), Some(rule), "{path}");
+            assert_eq!(set.name(), name, "{path}");
             assert_eq!(SetKey::named(name), Some(set).filter(|_| !is_hashed_name(name)), "{path}");
         }
     }
@@ -251,6 +238,15 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_set_of_work_has_the_number_of_a_process() {
+        for (name, expected) in
+            [("rfw-work-1", true), ("rfw-work-01", false), ("rfw-work-foo", false), ("rfw-work-", false)]
+        {
+            assert_eq!(is_work_name(name), expected, "{name}");
         }
     }
 }

@@ -200,7 +200,7 @@ fn who_is_not_root_keeps_no_rfw_from_starting() {
         return;
     }
     let mut rfw = host.rfw("iptables-nft").start();
-    assert!(rfw.log().contains("a program without the rights of root has taken"), "{}", rfw.log());
+    assert!(rfw.log().contains("is taken by a process that is not known to be one of root"), "{}", rfw.log());
     rfw.ok("PUT", "/drop/input/any/1.2.3.4");
     rfw.stop();
 }

@@ -276,7 +276,7 @@ fn sets_of_others_are_left_alone_whatever_their_names() {
 }
 
 #[test]
-fn a_set_in_use_elsewhere_keeps_its_entries_when_rfw_is_done_with_it() {
+fn what_rfw_put_into_a_set_that_others_use_does_not_come_back() {
     in_both_variants(|iptables| {
         let host = Host::new();
         let mut rfw = host.rfw(iptables).configure("ipset").start();
@@ -284,8 +284,18 @@ fn a_set_in_use_elsewhere_keeps_its_entries_when_rfw_is_done_with_it() {
         host.admin(iptables, "-A FORWARD -m set --match-set rfw4-ids src -j DROP");
         rfw.stop();
         rfw.call(&["--flush"]).ok();
-        assert_eq!(list(&host), ["rfw4-ids 1.0.0.1", "rfw4-ids 1.0.0.2"]);
-        assert_eq!(host.kept(iptables), Vec::<String>::new());
+        assert_eq!(list(&host), Vec::<String>::new());
+        assert_eq!((host.kept(iptables), host.sets()), (Vec::new(), vec!["rfw4-ids".to_owned()]));
+        // Nor when the option is turned off: they are rules then.
+        rfw.spawn();
+        rfw.send_ok("PUT", "/drop/input/any", "1.0.0.1\n1.0.0.2\n");
+        rfw.stop();
+        let mut rfw = rfw.reconfigure("ipset\n", "");
+        rfw.spawn();
+        assert_eq!(rfw.ok("DELETE", "/drop/input/any/1.0.0.1")["result"], "deleted");
+        rfw.stop();
+        rfw.spawn();
+        assert_eq!(host.kept(iptables), ["-A INPUT -s 1.0.0.2/32 -j DROP"]);
     });
 }
 

@@ -1,13 +1,14 @@
 //! Long lists: exact, in little memory, and whole whatever is killed.
 
-use super::{all_end, elements, is_running, start};
-use crate::host::{Host, Rfw, SOON, in_both_variants, run};
+use super::{elements, start};
+use crate::host::{Host, Rfw, in_both_variants};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::process::Stdio;
-use std::time::Instant;
+use std::thread;
+use std::time::Duration;
 
 /// A feed of 100,000: addresses and networks of both families, in no order, with
 /// comments between them.
@@ -73,12 +74,14 @@ fn kill_9_in_the_middle_of_a_list_leaves_all_of_it_or_nothing() {
         let feed: Vec<String> = feed().into_iter().filter(|line| !line.contains(':')).take(24_000).collect();
         let all = of_family(&feed, false);
         let old: BTreeSet<String> = ["1.0.0.1", "1.0.0.0/24", "1.0.0.3"].map(str::to_owned).into();
-        for (children_too, first, list) in [
-            (false, &old, &feed[..]),
-            (true, &old, &feed[..]),
+        // Moments from before the upload has begun to after it is done.
+        let moments = [0, 20, 40, 60, 80, 120, 160, 240].map(Duration::from_millis);
+        let lists = [
+            (&old, &feed[..]),
             // Long, and yet small beside the set that it goes into.
-            (true, &all, &["10.9.9.9".to_owned()]),
-        ] {
+            (&all, &["10.9.9.9".to_owned()]),
+        ];
+        for (delay, (first, list)) in moments.into_iter().flat_map(|delay| lists.map(|list| (delay, list))) {
             let second = match list {
                 [_] => (0..10_000).map(|number| Ipv4Addr::from(0x0a00_0000 + number).to_string()).collect(),
                 _ => list.to_vec(),
@@ -99,24 +102,10 @@ fn kill_9_in_the_middle_of_a_list_leaves_all_of_it_or_nothing() {
             ];
             let mut client =
                 host.command("curl").args(curl).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-            let mut at_work = None;
-            // Too short a moment for host::until.
-            let start = Instant::now();
-            while at_work.is_none() && start.elapsed() < SOON {
-                at_work = rfw.children().into_iter().find(|(_, line)| line.ends_with("-exist restore"));
-            }
-            let (ipset, _) = at_work.expect("ipset restore runs");
-            while !host.sets().iter().any(|set| set.starts_with("rfw-work")) && is_running(ipset) {}
-            let children = rfw.children();
-            let mut victims = vec![rfw.pid().to_string()];
-            if children_too {
-                victims.insert(0, ipset.to_string());
-            }
-            let victims: Vec<&str> = victims.iter().map(String::as_str).collect();
-            run("kill", &[&["-s", "KILL"], &victims[..]].concat());
+            thread::sleep(delay);
+            rfw.signal("KILL");
             rfw.end();
             client.wait().unwrap();
-            all_end(&children);
             let both: BTreeSet<String> = first.iter().cloned().chain(second.iter().cloned()).collect();
             let there = elements(&host, "rfw4-ids");
             assert!(

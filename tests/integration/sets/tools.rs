@@ -38,11 +38,7 @@ fn tools_stay_from_their_first_use_until_rfw_ends_however_it_does() {
             get("PUT", &format!("/drop/forward/any/1.0.0.{round}/any/2.0.0.1"));
         }
         let children = rfw.children();
-        assert_eq!(
-            tools(&rfw),
-            BTreeSet::from([format!("{iptables}-restore"), "ipset".to_owned()]),
-            "{children:?}"
-        );
+        assert_eq!(tools(&rfw), BTreeSet::from([format!("{iptables}-restore")]), "{children:?}");
         get("PUT", "/drop/input/any/1.0.0.9");
         get("DELETE", "/drop/input/any/1.0.0.1");
         assert_eq!(rfw.children(), children, "they are the same");
@@ -52,6 +48,7 @@ fn tools_stay_from_their_first_use_until_rfw_ends_however_it_does() {
         rfw.spawn();
         let reply = rfw.curl(&["-X", "PUT", "http://127.0.0.1:7390/drop/input/any/1.0.0.9"]);
         assert_eq!(reply.json()["result"], "refreshed");
+        rfw.curl(&["-X", "PUT", "http://127.0.0.1:7390/drop/output/any/1.0.0.9"]);
         let children = rfw.children();
         assert!(!children.is_empty());
         rfw.stop();
@@ -72,7 +69,7 @@ fn tools_that_were_killed_are_started_again() {
                 ["inserted", "unchanged"][usize::from(count > 0)]
             );
             let children = rfw.children();
-            assert!(!children.is_empty());
+            assert!(!children.is_empty() || count > 0 && option == "ipset");
             for (pid, _) in &children {
                 run("kill", &["-s", signal, &pid.to_string()]).ok();
             }
@@ -89,7 +86,7 @@ fn tools_that_were_killed_are_started_again() {
 /// while a file of its name is there.
 fn wrap_tools(host: &Host, iptables: &str) {
     let script = format!(
-        "mkdir tools; for name in {iptables} {0} ipset; do for tool in $name $name-save $name-restore; do \
+        "mkdir tools; for name in {iptables} {0}; do for tool in $name $name-save $name-restore; do \
            printf '#!/bin/sh\\nif [ -e %s/%s.sh ]; then . %s/%s.sh; fi\\nexec %s \"$@\"\\n' \
              $PWD $tool $PWD $tool $tool >tools/$tool; chmod 755 tools/$tool; done; done",
         of_ipv6(iptables)
@@ -101,7 +98,7 @@ fn wrap_tools(host: &Host, iptables: &str) {
 fn wrapped<'a>(host: &'a Host, iptables: &str) -> Rfw<'a> {
     wrap_tools(host, iptables);
     let dir = host.dir.display();
-    host.rfw(&format!("{dir}/tools/{iptables}")).configure(&format!("ipset\nipset.path = {dir}/tools/ipset"))
+    host.rfw(&format!("{dir}/tools/{iptables}")).configure("ipset")
 }
 
 fn kill_children(rfw: &Rfw<'_>) {
@@ -120,7 +117,7 @@ fn a_tool_that_hangs_is_answered_for_with_503_and_the_next_request_works() {
         rfw.ok("PUT", "/drop/input/any/1.0.0.1");
         for (tool, path) in [
             (format!("{iptables}-restore"), "/drop/forward/any/1.0.0.1/any/1.0.0.2"),
-            ("ipset".to_owned(), "/drop/input/any/1.0.0.2"),
+            (format!("{iptables}-restore"), "/drop/output/eth0/1.0.0.2"),
         ] {
             // A resident one hangs from its next start on.
             kill_children(&rfw);
@@ -146,14 +143,11 @@ fn what_a_tool_complains_of_reaches_the_client() {
         let rfw = wrapped(&host, iptables).start();
         rfw.ok("PUT", "/drop/input/any/1.0.0.1");
         let before = host.everything(iptables);
-        let restore = format!("{iptables}-restore");
+        let (restore, save) = (format!("{iptables}-restore"), format!("{iptables}-save"));
         let golden = [
             (restore.as_str(), "PUT", "/drop/forward/any/1.0.0.1/any/1.0.0.2", None),
             (restore.as_str(), "PUT", "/drop/output/any", Some("1.0.0.1\n1.0.0.2\n")),
-            ("ipset", "PUT", "/drop/input/any/1.0.0.2", None),
-            ("ipset", "DELETE", "/drop/input/any/1.0.0.1", None),
-            ("ipset", "PUT", "/drop/input/any", Some("1.0.0.1\n1.0.0.2\n")),
-            ("ipset", "GET", "/list", None),
+            (save.as_str(), "GET", "/list", None),
         ];
         for (tool, method, path, list) in golden {
             let script =

@@ -281,7 +281,7 @@ fn a_second_rfw_ends_and_leaves_the_first_as_it_is() {
     let before = kernel(&host);
     let arguments = ["10", RFW, "-f", "rfw.conf", "--logfile", "second.log"];
     let err = host.run("timeout", &arguments).fails_with(1);
-    assert_eq!(err, "rfw: another rfw is running: it has to end before another one starts\n");
+    assert_eq!(err, "rfw: another rfw is running: stop it first\n");
     assert_eq!(kernel(&host), before);
     // On other ports, with another program of the family, it would fight over the same rules.
     host.run("sh", &["-c", "sed 's/^local.server$//; s/^outward.server$/&\\noutward.server.port = 7399/' rfw.conf >b.conf; chmod 600 b.conf"]).ok();

@@ -1,0 +1,180 @@
+//! The white list in force: the rules that guard rfw's port, rules and entries that it
+//! forbids, and what is put back when others have removed it.
+
+use super::entries::Unwanted;
+use super::{Firewall, FirewallError};
+use crate::firewall::table::{Plan, RuleCache};
+use crate::kernel::guard::Guard;
+use crate::kernel::iptables::Transaction;
+use crate::kernel::set_key::SetKey;
+use crate::rule::Rule;
+use crate::rule::lease::Lease;
+use crate::rule::network::Family;
+use crate::rule::whitelist::WhiteList;
+
+/// Rules of one family that a white list forbids, each with its lease and its number in
+/// its chain, in ascending order.
+type Conflicts = (Family, Vec<(Rule, Lease, usize)>);
+
+impl Firewall {
+    /// Puts a white list into force: its networks alone may reach the port, rules and
+    /// entries that touch them go. Gives those removed. Where a step fails, those before
+    /// it are taken back.
+    ///
+    /// # Errors
+    /// A table or set can't be read or changed.
+    pub fn guard(&mut self, port: Option<u16>, list: &WhiteList) -> Result<Vec<Rule>, FirewallError> {
+        // All is read before anything is changed.
+        self.link_all()?;
+        let entries = self.conflicting_entries(list)?;
+        for family in self.families() {
+            if let Err(error) = self.put_guards(family, port, list) {
+                self.take_back_guards();
+                return Err(error);
+            }
+        }
+        let conflicts = self.conflicts(list);
+        let removed = self.remove_conflicts(&conflicts, &entries);
+        if let Err(error) = removed {
+            self.put_back(&conflicts);
+            self.take_back_guards();
+            return Err(error);
+        }
+        self.guarded = Some((port, list.clone()));
+        let rules = conflicts.into_iter().flat_map(|(_, rules)| rules).map(|(rule, _, _)| rule);
+        Ok(rules.chain(entries.into_iter().map(|entry| entry.rule)).collect())
+    }
+
+    /// Reads all tables, and gives sets with entries their rule back that have lost it:
+    /// else what they hold would escape the white list.
+    fn link_all(&mut self) -> Result<(), FirewallError> {
+        self.refresh()?;
+        if self.sets.is_some() {
+            let known: Vec<SetKey> = self.known.iter().cloned().collect();
+            known.iter().try_for_each(|set| self.link_if_used(set))?;
+        }
+        self.refresh()
+    }
+
+    fn put_guards(
+        &mut self,
+        family: Family,
+        port: Option<u16>,
+        list: &WhiteList,
+    ) -> Result<(), FirewallError> {
+        let wanted = guards(port, list, family);
+        self.table(family)?.forget();
+        self.change(family, Plan::FromKernel, |cache, transaction| {
+            replace_guards(cache, transaction, &wanted);
+        })?;
+        // Numbers of rules are those of a reading.
+        let table = self.table(family)?;
+        table.forget();
+        Ok(table.refresh()?)
+    }
+
+    /// The rules that a white list forbids, as last read.
+    fn conflicts(&self, list: &WhiteList) -> Vec<Conflicts> {
+        let conflicts = self.tables.iter().map(|table| {
+            let found = table.cache().find_numbered(|rule| list.conflict(rule).is_some());
+            (table.family(), found)
+        });
+        conflicts.collect()
+    }
+
+    fn remove_conflicts(
+        &mut self,
+        conflicts: &[Conflicts],
+        entries: &[Unwanted],
+    ) -> Result<(), FirewallError> {
+        for (family, rules) in conflicts {
+            self.change(*family, Plan::FromKernel, |cache, transaction| {
+                let there = rules.iter().filter(|(rule, lease, _)| cache.leases(rule).contains(lease));
+                there.for_each(|(rule, lease, _)| transaction.delete(rule, *lease));
+            })?;
+        }
+        self.remove_entries(entries)
+    }
+
+    /// Puts rules back at the numbers that they had.
+    fn put_back(&mut self, conflicts: &[Conflicts]) {
+        for (family, rules) in conflicts {
+            let put_back = self.change(*family, Plan::FromKernel, |cache, transaction| {
+                let missing = rules.iter().filter(|(rule, _, _)| cache.leases(rule).is_empty());
+                missing.for_each(|(rule, lease, number)| transaction.insert(rule, *lease, *number));
+            });
+            if let Err(error) = put_back {
+                log::error!("rules of {family} that a refused white list forbids can't be put back: {error}");
+            }
+        }
+    }
+
+    /// Puts the guards of the white list back that is in force. At the start there is
+    /// none: there the new guards stay.
+    fn take_back_guards(&mut self) {
+        let Some((port, list)) = self.guarded.clone() else { return };
+        for family in self.families() {
+            let before = guards(port, &list, family);
+            let table = self.tables.iter_mut().find(|table| table.family() == family);
+            table.into_iter().for_each(|table| table.forget());
+            let taken_back = self.change(family, Plan::FromKernel, |cache, transaction| {
+                if !cache.is_guarded(&before) {
+                    replace_guards(cache, transaction, &before);
+                }
+            });
+            if let Err(error) = taken_back {
+                log::error!("the old white list can't be put back for {family} yet: {error}");
+            }
+        }
+    }
+
+    /// Reads the tables anew where others may have changed them, and puts back what
+    /// they have removed: the guard, and the rules of sets that have entries.
+    ///
+    /// # Errors
+    /// A table or set can't be read or changed.
+    pub fn look_after(&mut self) -> Result<(), FirewallError> {
+        let mut failed: Option<FirewallError> = None;
+        for family in self.families() {
+            if failed.as_ref().is_some_and(FirewallError::is_timeout) {
+                break;
+            }
+            if let Err(error) = self.look_after_family(family) {
+                failed = failed.or(Some(error));
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn look_after_family(&mut self, family: Family) -> Result<(), FirewallError> {
+        self.table(family)?.refresh()?;
+        if let Some((port, list)) = self.guarded.clone() {
+            let wanted = guards(port, &list, family);
+            if !self.table(family)?.cache().is_guarded(&wanted) {
+                let port = port.unwrap_or_default();
+                log::warn!("the rules that guard port {port} on {family} are not as they were: put back");
+                self.change(family, Plan::FromKernel, |cache, transaction| {
+                    replace_guards(cache, transaction, &wanted);
+                })?;
+            }
+        }
+        let known: Vec<SetKey> = self.known.iter().filter(|set| set.family() == family).cloned().collect();
+        known.iter().try_for_each(|set| self.link_if_used(set))
+    }
+}
+
+/// The rules of one family that guard a port.
+fn guards(port: Option<u16>, list: &WhiteList, family: Family) -> Vec<Guard> {
+    let networks = list.networks().filter(|network| network.family() == family);
+    port.map_or_else(Vec::new, |port| Guard::all(port, networks))
+}
+
+/// Plans the rules that guard a port in place of those there are, chain by chain: in the
+/// order of a reading.
+fn replace_guards(cache: &RuleCache, transaction: &mut Transaction, wanted: &[Guard]) {
+    for output in [false, true] {
+        let guards = cache.guards().iter().filter(|guard| guard.is_output() == output);
+        guards.for_each(|guard| transaction.delete_guard(*guard));
+    }
+    transaction.insert_guards(wanted);
+}

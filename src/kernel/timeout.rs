@@ -1,0 +1,95 @@
+//! How long an entry of a set stays, as the kernel counts it: in whole seconds from now.
+
+use crate::rule::lease::{Interval, Lease, Moment};
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+/// The longest timeout of an entry, in seconds, that the kernel takes.
+pub const TIMEOUT_MAX: u64 = crate::rule::lease::SET_LONGEST;
+
+/// How long an entry stays, in seconds; 0 is for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Timeout(u32);
+
+impl Timeout {
+    /// A timeout that the kernel takes.
+    pub fn new(seconds: u64) -> Option<Timeout> {
+        u32::try_from(seconds).ok().filter(|_| seconds <= TIMEOUT_MAX).map(Timeout)
+    }
+
+    /// What is left of a lease at `now`: a whole second is begun, so that no entry ends
+    /// before its lease; at most what the kernel takes.
+    pub fn left(lease: Lease, now: SystemTime) -> Timeout {
+        let Some(end) = lease.end() else { return Timeout(0) };
+        let left = end.time().duration_since(now).unwrap_or(Duration::ZERO);
+        let seconds = left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0));
+        Timeout::new(seconds.clamp(1, TIMEOUT_MAX)).unwrap_or_default()
+    }
+
+    /// The last whole second in which an entry may end that is printed with this
+    /// timeout at `now`: ipset leaves out what there is of a second.
+    pub fn latest_end(self, now: SystemTime) -> Lease {
+        Interval::of_seconds(self.seconds()).from(now)
+    }
+
+    /// The last whole second at which such an entry is sure to be there. Less than a
+    /// second is printed as one.
+    pub fn sure_end(self, now: SystemTime) -> Lease {
+        let left = if self.seconds() == 1 { 0 } else { self.seconds() };
+        match self.latest_end(now) {
+            Lease::Until(_) if left == 0 => Lease::Until(Moment::at_or_after(now).second_before()),
+            Lease::Until(end) if end.time() > now + Duration::from_secs(left) => {
+                Lease::Until(end.second_before())
+            }
+            lease => lease,
+        }
+    }
+
+    /// One second more, which is at least what is left of an entry that is printed so.
+    pub fn rounded_up(self) -> Timeout {
+        match self.seconds() {
+            0 => self,
+            seconds => Timeout::new(seconds.saturating_add(1)).unwrap_or(self),
+        }
+    }
+
+    /// Its length in seconds, 0 for ever.
+    pub fn seconds(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_never_ends_before_its_lease_and_at_most_a_second_after() {
+        let at = |millis: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let golden =
+            [(10, 0, 10), (10, 1, 10), (10, 999, 10), (10, 1_000, 9), (10, 9_999, 1), (10, 12_000, 1)];
+        for (end, now, left) in golden {
+            let lease = Interval::of_seconds(end).from(at(0));
+            assert_eq!(Timeout::left(lease, at(now)).seconds(), left, "{end} {now}");
+        }
+        assert_eq!(Timeout::left(Lease::Permanent, at(0)).seconds(), 0);
+        // What an interval of the longest timeout ends at is within it.
+        for now in [0, 1, 500, 999] {
+            let lease = Interval::of_seconds(TIMEOUT_MAX).from(at(now));
+            assert!(Timeout::left(lease, at(now)).seconds() <= TIMEOUT_MAX);
+            assert!(lease.end().unwrap().time() <= at(now) + Duration::from_secs(TIMEOUT_MAX));
+        }
+        // Printed at 1.5 s with 8 s left, it ends at 9.5 s or later, but before 10.5 s.
+        let end = |lease: Lease| lease.end().unwrap().seconds();
+        assert_eq!((end(Timeout(8).sure_end(at(1_500))), end(Timeout(8).latest_end(at(1_500)))), (9, 10));
+        assert_eq!((end(Timeout(8).sure_end(at(1_000))), end(Timeout(8).latest_end(at(1_000)))), (9, 9));
+        assert_eq!(end(Timeout(1).sure_end(at(1_500))), 1);
+        assert_eq!(Timeout(0).sure_end(at(0)), Lease::Permanent);
+    }
+}
