@@ -2,25 +2,27 @@
 //! where errors become HTTP status codes.
 
 pub mod address_list;
+mod rows;
 pub mod url;
 
 use crate::api::address_list::{List, ListError};
+use crate::api::rows::Rows;
 use crate::api::url::{Command, UrlError};
 use crate::config::file::{CREDENTIAL_MAX, Config, Credentials};
 use crate::firewall::expiry::{BUSY_TIME, SharedFirewall};
-use crate::firewall::listing::{Filter, Listing, Row};
+use crate::firewall::listing::Filter;
 use crate::firewall::{self, FirewallError, ListResult, Outcome};
 use crate::http::body::Body;
 use crate::http::message::{Answer, Content, HttpError, Request};
 use crate::log_limit::LogLimit;
 use crate::rule::lease::{Interval, Lease};
-use crate::rule::network::{Family, Network};
+use crate::rule::network::Network;
 use crate::rule::whitelist::WhiteList;
-use crate::rule::{Interface, Rule, Scope, Target};
+use crate::rule::{Interface, Rule, Scope};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -308,82 +310,6 @@ fn described(rule: &Rule) -> Value {
         "source": firewall::printed(rule.source(), rule.family()),
         "destination": firewall::printed(rule.destination(), rule.family()),
     })
-}
-
-/// A row of a listing: the columns of `iptables -nvxL`, under the keys of the original rfw.
-fn row(row: &Row) -> Value {
-    let mut value = described(&row.rule);
-    let note =
-        row.set.as_ref().map_or_else(|| format!("/* {} */", row.lease), |set| format!("match-set {set}"));
-    let reject = match (row.rule.scope().target(), row.rule.family()) {
-        (Target::Reject, Family::V4) => " reject-with icmp-port-unreachable",
-        (Target::Reject, Family::V6) => " reject-with icmp6-port-unreachable",
-        (Target::Accept | Target::Drop, _) => "",
-    };
-    let rest = [
-        ("num", json!(row.number.to_string())),
-        ("pkts", json!(row.counters.packets.to_string())),
-        ("bytes", json!(row.counters.bytes.to_string())),
-        ("prot", json!("all")),
-        ("opt", json!("--")),
-        ("extra", json!(format!("{note}{reject}"))),
-        ("expires", json!(row.lease.end().map(|moment| moment.to_string()))),
-    ];
-    if let Value::Object(object) = &mut value {
-        object.extend(rest.map(|(key, value)| (key.to_owned(), value)));
-    }
-    value
-}
-
-/// A listing as a JSON array, one row a line, generated on demand so that memory is bounded.
-struct Rows {
-    listing: Option<Listing>,
-    /// Generated text that is not yet read.
-    text: io::Cursor<Vec<u8>>,
-}
-
-impl Rows {
-    /// Generates the first row, so that an error up to there still gets its own status code.
-    fn begin(mut listing: Listing) -> Result<Rows, FirewallError> {
-        let first = listing.next_row()?;
-        let (text, listing) = match first {
-            Some(first) => (format!("[\n{}", row(&first)), Some(listing)),
-            None => ("[]\n".to_owned(), None),
-        };
-        Ok(Rows { listing, text: io::Cursor::new(text.into_bytes()) })
-    }
-
-    /// Generates the next row. After an error the array stays unclosed, so that the JSON is
-    /// invalid: the status code is already sent.
-    fn generate(&mut self) -> Option<String> {
-        let next = self.listing.as_mut()?.next_row();
-        if !matches!(next, Ok(Some(_))) {
-            self.listing = None;
-        }
-        Some(match next {
-            Ok(Some(next)) => format!(",\n{}", row(&next)),
-            Ok(None) => "\n]\n".to_owned(),
-            Err(error) => {
-                log::error!("a list ends too early: {error}");
-                format!("\n{}\n", json!({ "error": error.to_string() }))
-            }
-        })
-    }
-}
-
-impl Read for Rows {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let length = self.text.read(bytes)?;
-            if length > 0 || bytes.is_empty() {
-                return Ok(length);
-            }
-            match self.generate() {
-                Some(text) => self.text = io::Cursor::new(text.into_bytes()),
-                None => return Ok(0),
-            }
-        }
-    }
 }
 
 /// Whether a host, with an optional port, is a loopback name. This prevents DNS rebinding,
