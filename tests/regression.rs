@@ -7,7 +7,9 @@
 mod host;
 
 use host::{Host, SOON, Talk, in_both_variants, until};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Connections that said nothing held the next client for five seconds, each of them.
 #[test]
@@ -275,5 +277,131 @@ fn a_block_is_renewed_behind_an_exception_that_an_admin_moved() {
         assert_eq!(ends(), ["DROP", "CEPT"]);
         assert_eq!(rfw.ok("PUT", block)["result"], "refreshed");
         assert_eq!(ends(), ["CEPT", "DROP"]);
+    });
+}
+
+/// As many addresses, one a line.
+fn addresses(count: usize) -> String {
+    (0..count).map(|n| format!("1.0.0.{n}\n")).collect()
+}
+
+#[test]
+fn what_a_flushed_set_holds_does_not_escape_a_new_white_list() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset").start();
+        rfw.send_ok("PUT", "/drop/input/any", "10.9.8.7\n10.9.8.8\n");
+        rfw.ok("PUT", "/drop/output/any/10.9.8.7");
+        host.admin(iptables, "-F");
+        host.write("white.list", 0o644, "127.0.0.1\n::1\n10.9.8.7\n");
+        rfw.signal("HUP");
+        until(SOON, "it is read", || rfw.log().contains("has been read again"));
+        rfw.ok("PUT", "/drop/input/any/1.1.1.1");
+        rfw.ok("PUT", "/drop/output/any/1.1.1.1");
+        let held: Vec<String> = host.entries().into_iter().map(|entry| entry.element).collect();
+        assert!(held.len() == 3 && !held.contains(&"10.9.8.7".to_owned()), "{held:?}");
+    });
+}
+
+#[test]
+fn a_set_that_others_have_swapped_in_is_neither_filled_nor_destroyed() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset").start();
+        rfw.ok("PUT", "/drop/input/any/10.9.8.7");
+        for line in [
+            "create mine hash:net timeout 0 counters comment",
+            "add mine 5.5.5.5 comment mine",
+            "swap mine rfw4-ids",
+            "destroy mine",
+        ] {
+            host.run("ipset", &line.split(' ').collect::<Vec<_>>()).ok();
+        }
+        let reply = rfw.send("PUT", "/drop/input/any", &addresses(60));
+        assert!(reply.status == 500 && reply.body.contains("rfw has not made"), "{reply:?}");
+        rfw.stop();
+        let mut rfw = rfw.reconfigure("ipset\n", "");
+        rfw.spawn();
+        let held: Vec<String> = host.entries().into_iter().map(|entry| entry.element).collect();
+        assert_eq!(held, ["5.5.5.5"]);
+        assert_eq!(host.kept(iptables), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn addresses_that_are_rules_and_entries_after_a_kill_are_counted_once() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("rules.max = 100").start();
+        rfw.send_ok("PUT", "/drop/input/any", &addresses(60));
+        rfw.stop();
+        // As a start leaves it that is killed between its two steps.
+        let set: String = (0..60).map(|n| format!("add rfw4-ids 1.0.0.{n} timeout 3000\n")).collect();
+        let script = format!("create rfw4-ids hash:net timeout 0 counters\n{set}");
+        host.feed("ipset", &["restore"], script.as_bytes()).ok();
+        rfw.spawn();
+        assert_eq!((host.kept(iptables).len(), host.sets()), (60, vec![]));
+    });
+}
+
+#[test]
+fn rules_that_others_have_deleted_take_no_room() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("rules.max = 3").start();
+        for _ in 0..2 {
+            rfw.send_ok("PUT", "/drop/input/any", &addresses(3));
+            host.admin(iptables, "-F INPUT");
+        }
+        rfw.send_ok("PUT", "/drop/input/any", &addresses(3));
+        host.admin(iptables, "-F INPUT");
+        assert_eq!(rfw.ok("PUT", "/drop/input/any/9.9.9.9")["result"], "inserted");
+        // Copies that others have made are no addresses of their own.
+        for _ in 0..2 {
+            host.admin(iptables, "-A INPUT -s 9.9.9.9 -m comment --comment 'rfw permanent' -j DROP");
+        }
+        assert_eq!(rfw.send("PUT", "/drop/input/any", "9.9.9.9\n1.0.0.1\n1.0.0.2\n1.0.0.3\n").status, 507);
+    });
+}
+
+#[test]
+fn waiting_for_the_lock_makes_no_entry_end_late() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-legacy").configure("ipset").start();
+    rfw.ok("PUT", "/drop/input/any/1.0.0.1");
+    let holder = host.talk("flock", &["/run/xtables.lock", "sh", "-c", "echo held; sleep 3.5"]);
+    until(SOON, "the lock is held", || holder.heard().contains("held"));
+    let told = rfw.ok("PUT", "/drop/input/any/1.0.0.2?expire=100");
+    let told: SystemTime = OffsetDateTime::parse(told["expires"].as_str().unwrap(), &Rfc3339).unwrap().into();
+    let entries = host.entries();
+    let left = entries.iter().find(|entry| entry.element == "1.0.0.2").unwrap().timeout;
+    let end = SystemTime::now() + Duration::from_secs(left);
+    assert!(end <= told + Duration::from_secs(2), "{end:?} {told:?}");
+}
+
+#[test]
+fn those_who_ask_for_the_mark_of_an_instance_do_not_wear_it_out() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-nft").start();
+    // AF_UNIX and SOCK_STREAM are 1; O_NONBLOCK is 2048.
+    let ask = r#"use Fcntl; for (1..6000) { socket(my $s, 1, 1, 0); fcntl($s, F_SETFL, 2048); connect($s, pack("S a*", 1, "\0rfw")) }"#;
+    host.run("perl", &["-e", ask]).ok();
+    rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+    let error = rfw.call(&["--flush"]).fails_with(1);
+    assert!(error.contains("another rfw is running"), "{error}");
+    assert_eq!(host.kept("iptables-nft").len(), 1);
+}
+
+#[test]
+fn quotes_in_names_of_interfaces_hide_no_rules() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).start();
+        for name in ["a\"b", "c\"d"] {
+            host.run(iptables, &["-w", "-A", "INPUT", "-i", name, "-j", "ACCEPT"]).ok();
+            host.admin(iptables, "-A INPUT -s 1.0.0.1 -m comment --comment 'rfw permanent' -j DROP");
+        }
+        let list = rfw.ok("GET", "/list");
+        assert_eq!(list.as_array().unwrap().len(), 2, "{list}");
     });
 }
