@@ -1,26 +1,27 @@
-//! How long a rule stays: intervals as clients write them, and the moment in UTC
-//! that is written into the kernel.
+//! The lifetime of a rule: intervals as requests state them, and the end in UTC that
+//! is stored in the kernel, in the comment of the rule.
 //!
-//! The clock is always an argument; nothing here asks what time it is.
+//! The current time is always an argument; nothing here reads the clock.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// A time span in whole seconds; zero stands for ever.
+/// A time span in whole seconds; zero means without end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Interval(u64);
 
-/// The longest interval: 36,500 days, which keeps the year at four digits.
+/// The longest interval, in seconds: 36,500 days, so that the year of its end has four
+/// digits, as RFC 3339 requires.
 const LONGEST: u64 = 36_500 * 86_400;
 
-/// The longest interval in seconds that an entry of a set can last: 2^31 - 1
-/// milliseconds (`IPSET_MAX_TIMEOUT` of linux/netfilter/ipset/ip_set.h).
+/// The longest timeout of a set entry, in seconds: 2^31 - 1 milliseconds
+/// (`IPSET_MAX_TIMEOUT` of linux/netfilter/ipset/ip_set.h).
 pub const SET_LONGEST: u64 = 2_147_483;
 
 impl Interval {
-    /// Reads seconds, or a number with the unit `s`, `m`, `h` or `d`.
+    /// Parses a number of seconds, or a number with the unit `s`, `m`, `h` or `d`.
     ///
     /// # Errors
     /// Anything else, and more than 36500 days.
@@ -39,22 +40,22 @@ impl Interval {
         seconds.map(Interval).ok_or_else(error)
     }
 
-    /// So many seconds, at most 36500 days.
+    /// An interval of that many seconds, capped at 36500 days.
     pub fn of_seconds(seconds: u64) -> Interval {
         Interval(seconds.min(LONGEST))
     }
 
-    /// Its length in seconds, 0 for ever.
+    /// Its length in seconds; 0 means without end.
     pub fn seconds(self) -> u64 {
         self.0
     }
 
-    /// What begins at `now` and lasts this long.
+    /// The lease that begins at `now` and lasts this long.
     pub fn from(self, now: SystemTime) -> Lease {
         match self.0 {
             0 => Lease::Permanent,
-            // The kernel can't hold an entry of a set any longer, not by the part of a
-            // second that rounding up would add.
+            // Rounding up to a whole second would exceed the timeout that the kernel
+            // accepts for a set entry, so the end is rounded down.
             SET_LONGEST => {
                 let end = now + Duration::from_secs(SET_LONGEST);
                 let end = end.checked_sub(Duration::from_nanos(999_999_999)).unwrap_or(end);
@@ -71,7 +72,7 @@ impl fmt::Display for Interval {
     }
 }
 
-/// A text that is no interval.
+/// A string that is not an interval.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "\"{}\" is not a time span: expected seconds, or a number with s, m, h or d, up to 36500d",
@@ -84,19 +85,19 @@ pub struct IntervalError(String);
 pub struct Moment(u64);
 
 impl Moment {
-    /// The first whole second that is not before `time`: a lease is never cut short.
+    /// `time` rounded up to a whole second, so that a lease never ends early.
     pub fn at_or_after(time: SystemTime) -> Moment {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let part = u64::from(since.subsec_nanos() > 0);
         Moment(since.as_secs().saturating_add(part))
     }
 
-    /// The moment as a time.
+    /// The moment as a `SystemTime`.
     pub fn time(self) -> SystemTime {
         UNIX_EPOCH.checked_add(Duration::from_secs(self.0)).unwrap_or(UNIX_EPOCH)
     }
 
-    /// The second before.
+    /// The moment one second earlier.
     pub fn second_before(self) -> Moment {
         Moment(self.0.saturating_sub(1))
     }
@@ -106,12 +107,12 @@ impl Moment {
         self.0
     }
 
-    /// Whether it has come at `now`.
+    /// Whether it is at or before `now`.
     pub fn is_due(self, now: SystemTime) -> bool {
         UNIX_EPOCH.checked_add(Duration::from_secs(self.0)).is_some_and(|moment| moment <= now)
     }
 
-    /// Reads what is printed, in just that form.
+    /// Parses exactly what `Display` prints; any other RFC 3339 spelling is `None`.
     pub fn parse(text: &str) -> Option<Moment> {
         let seconds = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp();
         let moment = Moment(u64::try_from(seconds).ok()?);
@@ -120,7 +121,7 @@ impl Moment {
 }
 
 impl fmt::Display for Moment {
-    /// As in RFC 3339, with `Z`: `2026-11-22T10:05:00Z`.
+    /// RFC 3339 with `Z`: `2026-11-22T10:05:00Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let moment = i64::try_from(self.0).ok().and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok());
         match moment.and_then(|moment| moment.format(&Rfc3339).ok()) {
@@ -130,17 +131,17 @@ impl fmt::Display for Moment {
     }
 }
 
-/// Until when a rule stays.
+/// When a rule expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lease {
-    /// Until it is due.
+    /// At that moment.
     Until(Moment),
-    /// Until somebody deletes it.
+    /// Never; it stays until it is deleted.
     Permanent,
 }
 
 impl Lease {
-    /// The moment it ends, if it does.
+    /// The moment at which it ends; `None` if permanent.
     pub fn end(self) -> Option<Moment> {
         match self {
             Lease::Until(moment) => Some(moment),
@@ -148,12 +149,13 @@ impl Lease {
         }
     }
 
-    /// Whether it is over at `now`.
+    /// Whether it has expired at `now`.
     pub fn is_due(self, now: SystemTime) -> bool {
         self.end().is_some_and(|moment| moment.is_due(now))
     }
 
-    /// Reads the comment of a rule; any that rfw does not print is someone else's.
+    /// Parses the comment of a rule. `None` is a comment that rfw does not write: the rule
+    /// is not rfw's.
     pub fn from_comment(comment: &str) -> Option<Lease> {
         match comment.strip_prefix("rfw until ") {
             Some(moment) => Moment::parse(moment).map(Lease::Until),
@@ -163,7 +165,7 @@ impl Lease {
 }
 
 impl fmt::Display for Lease {
-    /// The comment that the rule carries in the kernel.
+    /// The comment of the rule in the kernel (`--comment`, iptables-extensions(8)).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Lease::Until(moment) => write!(f, "rfw until {moment}"),

@@ -1,8 +1,9 @@
-//! What rfw can ask of a packet filter: a target for the packets of one chain
-//! that match an interface and an address, or two of each when forwarded.
+//! Rules of the filter table: a target for the packets of one chain that match an
+//! interface and an address, or two of each in FORWARD.
 //!
-//! Every value here is checked when it is made. The kernel side takes only these
-//! types, never text of a client, so no client can smuggle in an option.
+//! Every value is validated by its constructor. The modules of [`crate::kernel`] take
+//! only these types, never strings of a request, so that a request can't inject an
+//! option of iptables.
 
 pub mod lease;
 pub mod network;
@@ -12,14 +13,14 @@ use crate::rule::network::{Family, Network};
 use std::fmt;
 use std::str::FromStr;
 
-/// What happens to a packet that matches.
+/// The target of a rule: what happens to a packet that matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
-    /// Let it pass.
+    /// Accept the packet.
     Accept,
-    /// Throw it away and answer with an ICMP error.
+    /// Discard the packet and send an ICMP error to its source.
     Reject,
-    /// Throw it away in silence.
+    /// Discard the packet.
     Drop,
 }
 
@@ -33,7 +34,7 @@ impl Target {
         }
     }
 
-    /// Reads a target in any case.
+    /// Parses a target; upper and lower case are equal.
     pub fn parse(text: &str) -> Option<Target> {
         let all = [Target::Accept, Target::Reject, Target::Drop];
         all.into_iter().find(|target| target.name().eq_ignore_ascii_case(text))
@@ -43,11 +44,11 @@ impl Target {
 /// A built-in chain of the filter table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Chain {
-    /// Packets to this host.
+    /// Packets destined to this host.
     Input,
-    /// Packets through this host.
+    /// Packets routed through this host.
     Forward,
-    /// Packets from this host.
+    /// Packets sent by this host.
     Output,
 }
 
@@ -61,30 +62,30 @@ impl Chain {
         }
     }
 
-    /// Reads a chain in any case.
+    /// Parses a chain; upper and lower case are equal.
     pub fn parse(text: &str) -> Option<Chain> {
         let all = [Chain::Input, Chain::Forward, Chain::Output];
         all.into_iter().find(|chain| chain.name().eq_ignore_ascii_case(text))
     }
 }
 
-/// The name of a network interface, or of all that begin alike: a name that does
-/// not end in a digit is a prefix.
+/// The name of a network interface, or a prefix of names: a name that does not end in
+/// a digit matches every interface whose name begins with it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Interface(String);
 
-/// The longest interface name in bytes: `IFNAMSIZ` of linux/if.h less its NUL.
+/// The longest interface name in bytes: `IFNAMSIZ` of linux/if.h without the NUL.
 const INTERFACE_MAX: usize = 15;
 
 impl Interface {
-    /// The name as iptables matches it: `eth0`, or `eth+` for a prefix. A prefix
-    /// of full length matches just the one interface of that name.
+    /// The name as iptables(8) takes it for `-i` and `-o`: `eth0`, or `eth+` for a
+    /// prefix. A name of the full length has no `+`, since no longer name exists.
     pub fn pattern(&self) -> String {
         let prefix = !self.0.ends_with(|c: char| c.is_ascii_digit()) && self.0.len() < INTERFACE_MAX;
         format!("{}{}", self.0, if prefix { "+" } else { "" })
     }
 
-    /// Reads what [`Interface::pattern`] makes; any other pattern is none of ours.
+    /// Parses what [`Interface::pattern`] returns; any other pattern is `None`.
     pub fn from_pattern(pattern: &str) -> Option<Interface> {
         let name = pattern.strip_suffix('+').unwrap_or(pattern);
         name.parse::<Interface>().ok().filter(|interface| interface.pattern() == pattern)
@@ -97,7 +98,7 @@ impl FromStr for Interface {
     fn from_str(text: &str) -> Result<Interface, RuleError> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_@:".contains(&b);
         let length = (1..=INTERFACE_MAX).contains(&text.len());
-        // An address in the place of an interface is a slip, though it could name one.
+        // An IPv4 address is a valid name to the kernel, but here a misplaced path segment.
         let address = text.parse::<std::net::IpAddr>().is_ok();
         let reserved = text == "." || text == ".." || text.eq_ignore_ascii_case("any") || address;
         if !length || reserved || text.starts_with('-') || !text.bytes().all(allowed) {
@@ -107,7 +108,7 @@ impl FromStr for Interface {
     }
 }
 
-/// Where a rule looks: its chain, what it does there, and on which interfaces.
+/// The part of a rule that is not its addresses: chain, target and interfaces.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Scope {
     target: Target,
@@ -117,25 +118,26 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Packets that come in by `input` to this host.
+    /// The scope in INPUT, for packets received on `input`; `None` is any interface.
     pub fn input(target: Target, input: Option<Interface>) -> Scope {
         Scope { target, chain: Chain::Input, input, output: None }
     }
 
-    /// Packets that leave this host by `output`.
+    /// The scope in OUTPUT, for packets sent on `output`; `None` is any interface.
     pub fn output(target: Target, output: Option<Interface>) -> Scope {
         Scope { target, chain: Chain::Output, input: None, output }
     }
 
-    /// Packets that come in by `input` and leave by `output`.
+    /// The scope in FORWARD, for packets received on `input` and sent on `output`; `None`
+    /// is any interface.
     pub fn forward(target: Target, input: Option<Interface>, output: Option<Interface>) -> Scope {
         Scope { target, chain: Chain::Forward, input, output }
     }
 
-    /// A place out of its parts.
+    /// A scope from its parts; as interface, `None` is any.
     ///
     /// # Errors
-    /// INPUT has no output interface and OUTPUT no input interface.
+    /// An output interface in INPUT, or an input interface in OUTPUT.
     pub fn new(
         target: Target,
         chain: Chain,
@@ -149,7 +151,7 @@ impl Scope {
         }
     }
 
-    /// What happens to a packet.
+    /// The target.
     pub fn target(&self) -> Target {
         self.target
     }
@@ -159,21 +161,21 @@ impl Scope {
         self.chain
     }
 
-    /// The interface the packet came in by; `None` is any.
+    /// The interface on which the packet is received; `None` is any.
     pub fn input_interface(&self) -> Option<&Interface> {
         self.input.as_ref()
     }
 
-    /// The interface the packet leaves by; `None` is any.
+    /// The interface on which the packet is sent; `None` is any.
     pub fn output_interface(&self) -> Option<&Interface> {
         self.output.as_ref()
     }
 
-    /// The rule that one address makes here: the source of what comes in or
-    /// passes through, the destination of what goes out.
+    /// The rule of this scope for one network: as the source in INPUT and FORWARD, as the
+    /// destination in OUTPUT.
     ///
     /// # Errors
-    /// A network that is no proper match, see [`Rule::new`].
+    /// A network that [`Rule::new`] refuses.
     pub fn rule(self, network: Network) -> Result<Rule, RuleError> {
         match self.chain {
             Chain::Output => Rule::new(self, None, Some(network)),
@@ -183,7 +185,7 @@ impl Scope {
 }
 
 impl fmt::Display for Scope {
-    /// The part of a rule that is not its addresses.
+    /// The scope as arguments of iptables, without `-I`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.chain.name())?;
         for (flag, interface) in [("-i", &self.input), ("-o", &self.output)] {
@@ -193,7 +195,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A rule of the filter table that rfw may keep.
+/// A valid rule of the filter table: a scope, and a source, a destination or both.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rule {
     scope: Scope,
@@ -203,12 +205,12 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule out of its parts; `None` is any address.
+    /// A rule from its parts; `None` is any address.
     ///
     /// # Errors
-    /// No address at all, addresses of two families, the address of the wrong
-    /// side, an unspecified address, or a mask so wide that it blocks a good part
-    /// of the internet.
+    /// No address at all, addresses of two families, an address on the side that the
+    /// chain does not take, an unspecified address, or a prefix length below 9 (IPv4) or
+    /// 16 (IPv6).
     pub fn new(
         scope: Scope,
         source: Option<Network>,
@@ -231,34 +233,34 @@ impl Rule {
         Ok(Rule { scope, family, source, destination })
     }
 
-    /// Where it looks and what it does.
+    /// Its chain, target and interfaces.
     pub fn scope(&self) -> &Scope {
         &self.scope
     }
 
-    /// The family of its addresses, and so the tool that keeps it.
+    /// The family of its addresses: IPv4 rules are rules of iptables, IPv6 of ip6tables.
     pub fn family(&self) -> Family {
         self.family
     }
 
-    /// The addresses the packet comes from; `None` is any.
+    /// The source network; `None` is any address.
     pub fn source(&self) -> Option<&Network> {
         self.source.as_ref()
     }
 
-    /// The addresses the packet goes to; `None` is any.
+    /// The destination network; `None` is any address.
     pub fn destination(&self) -> Option<&Network> {
         self.destination.as_ref()
     }
 
-    /// The networks it names, one or two.
+    /// Its source and destination, one or two networks.
     pub fn networks(&self) -> impl Iterator<Item = &Network> {
         self.source.iter().chain(&self.destination)
     }
 }
 
 impl fmt::Display for Rule {
-    /// The rule as a person would give it to iptables, without `-I`.
+    /// The rule as arguments of iptables, without `-I` and the comment.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.scope.chain.name())?;
         for (flag, network) in [("-s", &self.source), ("-d", &self.destination)] {
@@ -271,8 +273,8 @@ impl fmt::Display for Rule {
     }
 }
 
-/// The shortest masks, in bits, that a rule may have: nobody blocks half of the
-/// internet by a slip.
+/// The shortest prefix length of a rule, in bits, so that a mistyped one does not block
+/// a large part of the internet.
 fn shortest_mask(family: Family) -> u8 {
     match family {
         Family::V4 => 9,
@@ -290,31 +292,31 @@ fn check_width(network: &Network) -> Result<(), RuleError> {
     }
 }
 
-/// Why parts make no rule.
+/// Why the parts are not a valid rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    /// Not the name of an interface.
+    /// Not the name of a network interface.
     #[error(
         "\"{}\" is not an interface: expected \"any\" or 1 to 15 letters, digits or .-_@: not starting with -",
         .0.escape_debug()
     )]
     Name(String),
-    /// The chain has no such interface.
+    /// INPUT has no output interface, and OUTPUT no input interface.
     #[error("the chain {} has one interface", .0.name())]
     Interface(Chain),
-    /// The chain takes an address of the other side.
+    /// INPUT takes a source only, and OUTPUT a destination only.
     #[error("the chain {} takes one address", .0.name())]
     Side(Chain),
-    /// Source and destination of two families.
+    /// Source and destination are of different families.
     #[error("{0} is {one} and {1} is {other}: expected one family", one = .0.family(), other = .1.family())]
     Families(Network, Network),
-    /// A forward rule that matches everything.
+    /// A FORWARD rule without an address.
     #[error("any address on both sides matches everything: expected an address on one side")]
     AnyToAny,
-    /// `0.0.0.0` or `::` where an address is wanted.
+    /// `0.0.0.0` or `::` where an address is required.
     #[error("{0} means any address, which only one side of a forward rule may be, without a mask")]
     Unspecified(Network),
-    /// A mask that takes in too much.
+    /// A prefix length below the shortest allowed one.
     #[error(
         "the mask of {0} is too wide: expected {least} to {most} for {family}",
         least = shortest_mask(.0.family()), most = .0.family().bits(), family = .0.family()
@@ -322,8 +324,8 @@ pub enum RuleError {
     Mask(Network),
 }
 
-/// The rule that a path such as `/drop/input/eth0/1.2.3.4` stands for, for tests of
-/// layers that know no URLs.
+/// The rule of a path such as `/drop/input/eth0/1.2.3.4`, for tests of modules that do
+/// not depend on the URL parser.
 #[cfg(test)]
 pub fn rule_of(path: &str) -> Rule {
     let mut words = path.trim_start_matches('/').split('/').peekable();

@@ -1,14 +1,14 @@
-//! Addresses and networks, canonical from the moment they are parsed.
+//! Addresses and networks in canonical form.
 //!
 //! Host bits are cleared, an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) is its
-//! IPv4 address, and a `/32` or `/128` equals the bare address: two spellings of
-//! one network are one value, so the white list can't be walked around.
+//! IPv4 address, and a `/32` or `/128` equals the bare address: two spellings of one
+//! network are equal values, so that no spelling evades the white list.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// The two address families that have a packet filter each.
+/// The address family; each has a filter table of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
     /// IPv4, filtered by iptables.
@@ -26,7 +26,7 @@ impl Family {
         }
     }
 
-    /// Any address, as iptables prints it: `0.0.0.0/0` or `::/0`.
+    /// The network of all addresses, as `iptables -L` prints it: `0.0.0.0/0` or `::/0`.
     pub fn any(self) -> &'static str {
         match self {
             Family::V4 => "0.0.0.0/0",
@@ -53,11 +53,11 @@ pub struct Network {
 }
 
 impl Network {
-    /// The network of that prefix length which holds `addr`.
+    /// The network of that prefix length that contains `addr`.
     ///
     /// # Errors
-    /// A prefix length over 32 or 128, or one that reaches out of the
-    /// IPv4-mapped part of IPv6.
+    /// A prefix length over 32 (IPv4) or 128 (IPv6), or one below 96 with an IPv4-mapped
+    /// address.
     pub fn new(addr: IpAddr, prefix: u8) -> Result<Network, NetworkError> {
         let (addr, prefix) = match (addr, addr.to_canonical()) {
             (IpAddr::V6(_), IpAddr::V4(v4)) if prefix <= 128 => {
@@ -76,7 +76,7 @@ impl Network {
         Ok(Network { family, first: bits & !host_mask(family, prefix), prefix })
     }
 
-    /// The network that holds just this address.
+    /// The network of this address alone.
     pub fn host(addr: IpAddr) -> Network {
         let (family, first) = match addr.to_canonical() {
             IpAddr::V4(v4) => (Family::V4, u128::from(v4.to_bits())),
@@ -85,11 +85,11 @@ impl Network {
         Network { family, first, prefix: family.bits() }
     }
 
-    /// The fewest networks that hold exactly the addresses from `first` to
+    /// The fewest networks that together contain exactly the addresses from `first` to
     /// `last`, both included, in ascending order.
     ///
     /// # Errors
-    /// Ends of two families, or the first above the last.
+    /// Ends of different families, or `first` above `last`.
     pub fn range(first: IpAddr, last: IpAddr) -> Result<Vec<Network>, NetworkError> {
         let (low, high) = (Network::host(first), Network::host(last));
         if low.family != high.family || low.first > high.first {
@@ -113,7 +113,7 @@ impl Network {
     /// The lowest address.
     pub fn addr(&self) -> IpAddr {
         match self.family {
-            // The upper 96 bits of an IPv4 network are zero.
+            // No bits are lost: the upper 96 bits of an IPv4 network are zero.
             Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(self.first as u32)),
             Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(self.first)),
         }
@@ -124,12 +124,12 @@ impl Network {
         self.prefix
     }
 
-    /// Whether it holds one address only.
+    /// Whether it is a single address.
     pub fn is_host(&self) -> bool {
         self.prefix == self.family.bits()
     }
 
-    /// Whether it is the unspecified address, `0.0.0.0` or `::`, alone.
+    /// Whether it is the unspecified address, `0.0.0.0` or `::`, as a single address.
     pub fn is_unspecified(&self) -> bool {
         self.is_host() && self.first == 0
     }
@@ -149,13 +149,13 @@ impl Network {
     }
 }
 
-/// The bits of an address that a prefix of that length leaves to the host.
+/// The host bits of an address, those after the prefix, set to one.
 fn host_mask(family: Family, prefix: u8) -> u128 {
     let host_bits = u32::from(family.bits().saturating_sub(prefix));
     u128::MAX.checked_shr(128_u32.saturating_sub(host_bits)).unwrap_or(0)
 }
 
-/// The widest network that begins at `start` and does not pass `end`.
+/// The largest network whose first address is `start` and whose last is at most `end`.
 fn widest_from(family: Family, start: u128, end: u128) -> Network {
     let mut network = Network { family, first: start, prefix: family.bits() };
     while let Some(prefix) = network.prefix.checked_sub(1) {
@@ -180,7 +180,7 @@ impl fmt::Display for Network {
 impl FromStr for Network {
     type Err = NetworkError;
 
-    /// Reads `address` or `address/prefix`.
+    /// Parses `address` or `address/prefix`.
     fn from_str(text: &str) -> Result<Network, NetworkError> {
         match text.split_once('/') {
             Some((addr, prefix)) => parse(addr, Some(prefix)),
@@ -189,10 +189,10 @@ impl FromStr for Network {
     }
 }
 
-/// Reads an address and, apart from it, a prefix length.
+/// Parses an address and a separate prefix length.
 ///
 /// # Errors
-/// What is no address, or no prefix length of its family.
+/// A string that is not an address, or not a prefix length of its family.
 pub fn parse(addr: &str, prefix: Option<&str>) -> Result<Network, NetworkError> {
     let ip: IpAddr = addr.parse().map_err(|_| NetworkError::Address(addr.to_owned()))?;
     match prefix {
@@ -208,7 +208,7 @@ fn parse_prefix(ip: IpAddr, text: &str) -> Result<u8, NetworkError> {
     prefix.ok_or_else(|| NetworkError::Prefix(family, text.to_owned()))
 }
 
-/// Why a text or a pair of values is no network.
+/// Why a string or a pair of values is not a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
     /// Not an IPv4 or IPv6 address.
@@ -217,10 +217,10 @@ pub enum NetworkError {
     /// Not a prefix length of that family.
     #[error("\"{text}\" is not a mask of {0}: expected a number up to {most}", text = .1.escape_debug(), most = .0.bits())]
     Prefix(Family, String),
-    /// A prefix length that reaches out of `::ffff:0:0/96`.
+    /// A prefix length below 96 with an address of `::ffff:0:0/96`.
     #[error("mask {0} is too wide for an IPv4-mapped address: expected 96 to 128")]
     Mapped(u8),
-    /// Not a range of one family with its ends in order.
+    /// A range whose ends are of different families or in descending order.
     #[error("\"{0}\" is not a range: expected two addresses of one family, the lower first")]
     Range(String),
 }

@@ -1,6 +1,7 @@
-//! The white list: who may talk to rfw, and whom no rule may ever touch.
+//! The white list: the addresses of which clients may connect to rfw, and which no rule
+//! of rfw may match.
 //!
-//! One entry a line: an address, a network in CIDR notation, or a range
+//! One entry per line: an address, a network in CIDR notation, or a range
 //! `first-last`; `#` begins a comment. Parsing only, no I/O.
 
 use crate::rule::Rule;
@@ -12,10 +13,11 @@ use std::net::IpAddr;
 pub struct WhiteList(Vec<Network>);
 
 impl WhiteList {
-    /// Reads the text of a white list.
+    /// Parses the contents of a white list file.
     ///
     /// # Errors
-    /// A line that is no entry, an entry that takes in everything, no entry at all.
+    /// A line that is not an entry, an entry that includes all addresses or is the
+    /// unspecified address, or a file without entries.
     pub fn parse(text: &str) -> Result<WhiteList, WhiteListError> {
         let mut networks = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
@@ -41,8 +43,8 @@ impl WhiteList {
         self.0.iter().find(|listed| listed.overlaps(network))
     }
 
-    /// The first listed network that one side of a rule shares an address with,
-    /// and that side.
+    /// The first listed network that overlaps the source or the destination of a rule,
+    /// and that source or destination.
     pub fn conflict<'a>(&'a self, rule: &'a Rule) -> Option<(&'a Network, &'a Network)> {
         rule.networks().find_map(|side| self.overlap(side).map(|listed| (listed, side)))
     }
@@ -73,22 +75,23 @@ fn address(text: &str) -> Result<IpAddr, NetworkError> {
     text.trim().parse().map_err(|_| NetworkError::Address(text.trim().to_owned()))
 }
 
-/// Why a text is no white list.
+/// Why a file is not a valid white list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WhiteListError {
-    /// The number of a line, counted from 1, and why it is no address, network or range.
+    /// The number of a line, from 1, and why it is not an address, network or range.
     #[error("{1}")]
     Entry(usize, NetworkError),
-    /// A line that leaves nothing that could be blocked, or names no host.
+    /// An entry that includes every address of its family, which leaves none to block, or
+    /// is the unspecified address, which no host has.
     #[error("\"{1}\" means any address: expected the addresses of clients")]
     Everything(usize, String),
-    /// No entry.
+    /// A file without entries.
     #[error("no entry: expected at least one address, network or range")]
     Empty,
 }
 
 impl WhiteListError {
-    /// The line at fault, if it is one.
+    /// The number of the line at fault, if there is one.
     pub fn line(&self) -> Option<usize> {
         match self {
             WhiteListError::Entry(line, _) | WhiteListError::Everything(line, _) => Some(*line),
