@@ -11,7 +11,7 @@ use crate::kernel::generation;
 use crate::kernel::guard::Guard;
 use crate::kernel::iptables::{Change, Line, Owner, Transaction};
 use crate::kernel::program::{Lines, Program, ProgramError};
-use crate::kernel::save_reader::{End, Reading};
+use crate::kernel::save_reader::{End, SaveReader};
 use crate::kernel::set_key::SetKey;
 use crate::rule::lease::Lease;
 use crate::rule::network::Family;
@@ -71,14 +71,14 @@ impl Commands {
     /// It can't be started.
     pub fn read(&self, family: Family) -> Result<Rules, ProgramError> {
         let lines = self.save.lines(&["-c", "-t", "filter"])?;
-        Ok(Rules { lines, reading: Reading::new(family), family, nft: self.nft })
+        Ok(Rules { lines, reading: SaveReader::new(family), family, nft: self.nft })
     }
 }
 
 /// The rules of a table that is being printed.
 pub struct Rules {
     lines: Lines,
-    reading: Reading,
+    reading: SaveReader,
     family: Family,
     nft: bool,
 }
@@ -94,8 +94,8 @@ impl Rules {
                 Ok(Some(line)) => self.reading.line(&line),
                 Ok(None) => match self.reading.end() {
                     Ok(End::Whole) => return Ok(None),
-                    Ok(End::Nothing) if self.is_absent() => return Ok(None),
-                    Ok(End::Nothing) => Err("it printed nothing".to_owned()),
+                    Ok(End::Empty) if self.is_absent() => return Ok(None),
+                    Ok(End::Empty) => Err("it printed nothing".to_owned()),
                     Err(why) => Err(why),
                 },
                 // What it said is why it did not go on with a table that it had begun.

@@ -1,13 +1,13 @@
-//! A tool that stays: a process of iptables-restore or ipset that is fed one
-//! transaction after the other, which saves the fork and exec of each.
+//! A coprocess: a long-running iptables-restore or ipset that reads one transaction after
+//! the other from its standard input, which saves fork(2) and execve(2) for each.
 //!
-//! Each transaction is followed by a line that makes the tool say a known word
-//! once everything before it is done. Standard output is a pseudo-terminal,
-//! since the tools hold their output back on a pipe. iptables-restore ends on the
-//! first error, with nothing changed; ipset says what is wrong and goes on. A
-//! process that died or hangs is replaced at the next transaction.
+//! Each transaction is followed by a line in reply to which the program prints a sentinel
+//! once everything before it is done. Standard output is a pseudo-terminal (pty(7)), since
+//! stdio buffers output to a pipe in blocks. On an error iptables-restore exits, with
+//! nothing changed; ipset writes a message to standard error and continues. A process that
+//! has exited or exceeded its time is replaced at the next transaction.
 
-use crate::kernel::program::{Complaint, KillOnDrop, Program, ProgramError};
+use crate::kernel::program::{KillOnDrop, Program, ProgramError, StandardError};
 use crate::stop_signal::StopSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
@@ -17,28 +17,29 @@ use std::io::{self, Write};
 use std::process::{ChildStdin, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a tool may take for an answer: five seconds, and then it has waited
-/// that long for the lock of the tables itself and ends.
+/// Time allowed until the sentinel: longer than `--wait=5`, after which iptables-restore
+/// itself gives up waiting for the xtables lock and exits.
 const ANSWER_TIME: Duration = Duration::from_millis(5_500);
 
-/// How much longer for each line that it is given.
+/// Additional time for each line of the transaction.
 const LINE_TIME: Duration = Duration::from_millis(1);
 
-/// How long a tool that closed its output may take to end.
-const END_TIME: Duration = Duration::from_secs(1);
+/// Time allowed for a process to exit after it has closed its output.
+const EXIT_TIME: Duration = Duration::from_secs(1);
 
-/// How a tool is made to say that it has done everything so far.
+/// How a program reports that all input so far is processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sentinel {
-    /// The line that asks for it.
+    /// The line of input that requests it.
     pub ask: &'static str,
-    /// What its answer has and nothing else that it prints.
+    /// The text that is printed in reply, and in no other output of the program.
     pub answer: &'static str,
-    /// Whether it goes on after an error, so that any complaint is one.
+    /// Whether the program continues after an error, so that any output to standard error
+    /// means that the transaction failed.
     pub goes_on: bool,
 }
 
-/// A tool that is started on first use and then kept.
+/// A program that is started on first use and then kept running.
 pub struct Coprocess {
     program: Program,
     arguments: &'static [&'static str],
@@ -47,18 +48,19 @@ pub struct Coprocess {
 }
 
 impl Coprocess {
-    /// A tool that reads transactions from standard input when called so.
+    /// A program that, with these arguments, reads transactions from standard input; it is
+    /// not started yet.
     pub fn new(program: Program, arguments: &'static [&'static str], sentinel: Sentinel) -> Coprocess {
         Coprocess { program, arguments, sentinel, process: None }
     }
 
-    /// Has one transaction done, given as whole lines.
+    /// Executes one transaction, given as complete lines.
     ///
     /// # Errors
-    /// The tool could not do it, and says why; or gives no answer.
+    /// The program can't be started, reports an error, exits, or exceeds its time.
     pub fn transact(&mut self, lines: &str) -> Result<(), ProgramError> {
-        log::debug!("{}: {}", self.program, shown(lines));
-        let mut process = match self.process.take().filter(Process::is_fit) {
+        log::debug!("{}: {}", self.program, abbreviated(lines));
+        let mut process = match self.process.take().filter(Process::is_usable) {
             Some(process) => process,
             None => self.start()?,
         };
@@ -66,21 +68,21 @@ impl Coprocess {
         let text = format!("{lines}{}\n", self.sentinel.ask);
         let deadline = Instant::now() + limit;
         let answer = self.sentinel.answer;
-        let said = process.converse(text.as_bytes(), answer, self.program.stop(), deadline);
+        let outcome = process.exchange(text.as_bytes(), answer, self.program.stop(), deadline);
         let line = || self.program.line(self.arguments);
-        match said {
-            Ok(Said::Done(errors)) => {
+        match outcome {
+            Ok(Outcome::Done(errors)) => {
                 self.process = Some(process);
                 match self.sentinel.goes_on && !errors.is_empty() {
                     true => Err(self.program.failure(self.arguments, None, &errors)),
                     false => Ok(()),
                 }
             }
-            Ok(Said::Ended(errors)) => Err(match process.end() {
+            Ok(Outcome::Ended(errors)) => Err(match process.wait_exit() {
                 Some(status) => self.program.failure(self.arguments, Some(status), &errors),
-                None => ProgramError::TimedOut(line(), END_TIME),
+                None => ProgramError::TimedOut(line(), EXIT_TIME),
             }),
-            Ok(Said::Nothing) => Err(ProgramError::TimedOut(line(), limit)),
+            Ok(Outcome::TimedOut) => Err(ProgramError::TimedOut(line(), limit)),
             Err(error) => Err(ProgramError::Spawn(line(), error)),
         }
     }
@@ -95,13 +97,13 @@ impl Coprocess {
         };
         ioctl_fionbio(&stdin, true).map_err(|errno| error(errno.into()))?;
         ioctl_fionbio(&leader, true).map_err(|errno| error(errno.into()))?;
-        let complaint = Complaint::new(stderr).map_err(error)?;
-        Ok(Process { child, stdin, leader, complaint })
+        let stderr = StandardError::new(stderr).map_err(error)?;
+        Ok(Process { child, stdin, leader, stderr })
     }
 }
 
-/// A transaction for the log: on one line, and not the whole of a long one.
-fn shown(lines: &str) -> String {
+/// The first 1,024 lines of a transaction, joined to one line for the log.
+fn abbreviated(lines: &str) -> String {
     const MOST: usize = 1_024;
     let shown = lines.lines().take(MOST).collect::<Vec<_>>().join("; ");
     match lines.lines().count().saturating_sub(MOST) {
@@ -110,7 +112,8 @@ fn shown(lines: &str) -> String {
     }
 }
 
-/// Both ends of a pseudo-terminal: what reads the output, and what it goes to.
+/// Opens a pseudo-terminal (pty(7)); returns its leader, from which the output is read,
+/// and its follower, to which the program writes.
 fn pseudo_terminal() -> Result<(OwnedFd, OwnedFd), Errno> {
     let leader = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&leader)?;
@@ -120,78 +123,81 @@ fn pseudo_terminal() -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok((leader, follower))
 }
 
-/// What came of a transaction.
-enum Said {
-    /// It is done, with these complaints.
+/// The outcome of a transaction.
+enum Outcome {
+    /// The sentinel was printed; this is standard error.
     Done(String),
-    /// The process ended, with these last words.
+    /// The process has closed its output; this is standard error.
     Ended(String),
-    /// No answer in time.
-    Nothing,
+    /// The deadline has passed.
+    TimedOut,
 }
 
 struct Process {
     child: KillOnDrop,
     stdin: ChildStdin,
     leader: OwnedFd,
-    complaint: Complaint,
+    stderr: StandardError,
 }
 
 impl Process {
-    /// Whether it is alive and has said nothing since the last transaction.
-    fn is_fit(&self) -> bool {
+    /// Whether it is running and has printed nothing since the last transaction.
+    fn is_usable(&self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut fds = vec![PollFd::new(&self.leader, PollFlags::empty())];
-        fds.extend(self.complaint.poll_fd());
+        fds.extend(self.stderr.poll_fd());
         matches!(poll(&mut fds, Some(&now)), Ok(0))
     }
 
-    /// Feeds it and listens until it has answered, at most until `deadline`.
-    fn converse(
+    /// Writes the transaction and reads the output until the sentinel, at most until
+    /// `deadline`. Both are interleaved, so that neither side blocks on a full buffer.
+    fn exchange(
         &mut self,
         mut text: &[u8],
         answer: &str,
         stop: &StopSignal,
         deadline: Instant,
-    ) -> io::Result<Said> {
-        let mut heard = String::new();
+    ) -> io::Result<Outcome> {
+        let mut received = String::new();
         while self.wait(!text.is_empty(), stop, deadline)? {
             if !text.is_empty() {
-                text = feed(&mut self.stdin, text)?;
+                text = write_part(&mut self.stdin, text)?;
             }
             let leader = read_part(|bytes| Ok(rustix::io::read(&self.leader, bytes)?))?;
-            self.complaint.hear()?;
+            self.stderr.read()?;
             match leader {
-                Part::End => return Ok(Said::Ended(self.complaint.take())),
+                Part::End => return Ok(Outcome::Ended(self.stderr.take())),
                 Part::Nothing => {}
                 Part::Text(part) => {
-                    heard.push_str(&part);
-                    if heard.contains(answer) {
-                        return Ok(Said::Done(self.complaint.take()));
+                    received.push_str(&part);
+                    if received.contains(answer) {
+                        return Ok(Outcome::Done(self.stderr.take()));
                     }
-                    keep_end(&mut heard, answer.len());
+                    keep_last(&mut received, answer.len());
                 }
             }
         }
-        Ok(Said::Nothing)
+        Ok(Outcome::TimedOut)
     }
 
-    /// Sleeps until it has said something, or may be fed; `false` at the deadline.
-    fn wait(&self, feed: bool, stop: &StopSignal, deadline: Instant) -> io::Result<bool> {
+    /// Waits until output is available or, with `writes`, input is accepted; `false` at the
+    /// deadline.
+    fn wait(&self, writes: bool, stop: &StopSignal, deadline: Instant) -> io::Result<bool> {
         let mut fds = vec![PollFd::new(&self.leader, PollFlags::IN)];
-        fds.extend(self.complaint.poll_fd());
-        fds.extend(feed.then(|| PollFd::new(&self.stdin, PollFlags::OUT)));
+        fds.extend(self.stderr.poll_fd());
+        fds.extend(writes.then(|| PollFd::new(&self.stdin, PollFlags::OUT)));
         stop.wait(&fds, deadline)
     }
 
-    /// Its exit status; a process that has closed its output ends at once.
-    fn end(mut self) -> Option<ExitStatus> {
-        self.child.status_by(Instant::now() + END_TIME)
+    /// Waits for the exit status; `None` if the process does not exit in time.
+    fn wait_exit(mut self) -> Option<ExitStatus> {
+        self.child.status_by(Instant::now() + EXIT_TIME)
     }
 }
 
-/// Writes as much as is taken and gives the rest; a tool that has ended takes none.
-fn feed<'a>(stdin: &mut ChildStdin, text: &'a [u8]) -> io::Result<&'a [u8]> {
+/// Writes as much as the pipe accepts and returns the rest; none is left if the process
+/// has closed its input, as the rest can't be written.
+fn write_part<'a>(stdin: &mut ChildStdin, text: &'a [u8]) -> io::Result<&'a [u8]> {
     match stdin.write(text) {
         Ok(length) => Ok(text.get(length..).unwrap_or_default()),
         Err(error) => match error.kind() {
@@ -202,7 +208,7 @@ fn feed<'a>(stdin: &mut ChildStdin, text: &'a [u8]) -> io::Result<&'a [u8]> {
     }
 }
 
-/// What a read gave that does not wait.
+/// The result of a non-blocking read.
 enum Part {
     Text(String),
     Nothing,
@@ -218,15 +224,15 @@ fn read_part(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<Pa
         }
         Err(error) => match Errno::from_io_error(&error) {
             Some(Errno::AGAIN | Errno::INTR) => Ok(Part::Nothing),
-            // What a pseudo-terminal says when its other end is closed.
+            // Linux reports EIO for a leader when all followers are closed.
             Some(Errno::IO) => Ok(Part::End),
             _ => Err(error),
         },
     }
 }
 
-/// Forgets what came before the last `length` bytes.
-fn keep_end(text: &mut String, length: usize) {
+/// Removes all but the last `length` bytes, rounded up to a character.
+fn keep_last(text: &mut String, length: usize) {
     let mut start = text.len().saturating_sub(length);
     while !text.is_char_boundary(start) {
         start = start.saturating_sub(1);
@@ -239,9 +245,9 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    /// A shell that does each line and, asked for a sign, gives it.
+    /// A shell, which executes each line and prints the sentinel.
     fn shell(goes_on: bool) -> Coprocess {
-        let sentinel = Sentinel { ask: "echo the sign", answer: "the sign", goes_on };
+        let sentinel = Sentinel { ask: "echo the sentinel", answer: "the sentinel", goes_on };
         Coprocess::new(Program::find(Path::new("/bin/sh"), &StopSignal::default()).unwrap(), &[], sentinel)
     }
 
@@ -250,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_stays_from_one_transaction_to_the_next() {
+    fn a_coprocess_is_kept_from_one_transaction_to_the_next() {
         let mut shell = shell(true);
         shell.transact("x=1\n").unwrap();
         let first = pid(&shell);
@@ -259,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complaint_of_a_tool_that_goes_on_is_an_error() {
+    fn standard_error_of_a_program_that_continues_is_an_error() {
         let mut shell = shell(true);
         let error = shell.transact("echo no such set >&2\n").unwrap_err();
         assert_eq!(error.to_string(), "/bin/sh : no such set");
@@ -268,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_that_ends_is_started_again() {
+    fn a_program_that_exits_is_started_again() {
         let mut shell = shell(false);
         let error = shell.transact("echo line 2 failed >&2; exit 1\n").unwrap_err();
         assert_eq!(error.to_string(), "/bin/sh : exit status: 1: line 2 failed");
@@ -278,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_that_was_killed_meanwhile_is_started_again() {
+    fn a_program_that_was_killed_meanwhile_is_started_again() {
         let mut shell = shell(false);
         shell.transact("true\n").unwrap();
         let first = pid(&shell).unwrap();
@@ -287,7 +293,7 @@ mod tests {
             .run(&["-9", &first.to_string()])
             .unwrap();
         let start = Instant::now();
-        while shell.process.as_ref().is_some_and(Process::is_fit) {
+        while shell.process.as_ref().is_some_and(Process::is_usable) {
             assert!(start.elapsed() < Duration::from_secs(5));
         }
         shell.transact("true\n").unwrap();
@@ -295,13 +301,13 @@ mod tests {
     }
 
     #[test]
-    fn much_complaint_does_not_jam() {
+    fn much_on_standard_error_does_not_deadlock() {
         let mut shell = shell(false);
         shell.transact(&"echo 0123456789012345678901234567890123456789 >&2\n".repeat(5_000)).unwrap();
     }
 
     #[test]
-    fn much_text_both_ways_does_not_jam() {
+    fn much_text_both_ways_does_not_deadlock() {
         let mut shell = shell(true);
         let lines = "echo 0123456789012345678901234567890123456789\n".repeat(5_000);
         shell.transact(&lines).unwrap();

@@ -1,8 +1,9 @@
-//! The language of iptables-save(8) and iptables-restore(8): rules as one text
-//! line each. Reading and printing only; nothing here runs a program.
+//! The format of iptables-save(8) and iptables-restore(8): one rule per line. Parsing and
+//! formatting only, no I/O.
 //!
-//! A line is ours if its comment is one that rfw writes and all the rest of it is
-//! what rfw would have made. Anything more, anything else, is someone else's.
+//! A rule is rfw's if its comment is one that rfw writes and every other option is one
+//! that rfw would write with it. A rule with any other option, or one more, is foreign and
+//! is never changed.
 
 use crate::kernel::Counters;
 use crate::kernel::guard::Guard;
@@ -18,39 +19,39 @@ const SET: &str = "rfw set";
 /// A rule of the kernel's table, as `iptables-save -c` prints it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// The name of the chain it is in.
+    /// The name of its chain.
     pub chain: String,
-    /// Packets and bytes that it has matched.
+    /// Its packet and byte counters.
     pub counters: Counters,
-    /// Whose it is.
+    /// Whether it is rfw's, and what it stands for.
     pub owner: Owner,
 }
 
-/// Whose a line is, and what it says.
+/// The owner of a rule, with its meaning if that is rfw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    /// A rule that rfw put in for a client.
+    /// A rule that a request has inserted.
     Rfw(Rule, Lease),
     /// A rule that looks packets up in a set of rfw.
     Set(SetKey),
-    /// A rule that guards rfw's port.
+    /// A guard rule of rfw's port.
     Guard(Guard),
-    /// Somebody else's.
+    /// A foreign rule.
     Other,
 }
 
-/// Reads one line of `iptables-save -c -t filter`; `None` is a line that is no rule.
+/// Parses one line of `iptables-save -c -t filter`; `None` if it is not a rule.
 pub fn parse(line: &str, family: Family) -> Option<Line> {
     let (counters, rest) = parse_counters(line)?;
     let specification = rest.strip_prefix("-A ")?;
     let words = split(specification)?;
     let chain = words.first()?.clone();
-    let owner = own(&words, family).or_else(|| Guard::parse(&words, family).map(Owner::Guard));
+    let owner = parse_own(&words, family).or_else(|| Guard::parse(&words, family).map(Owner::Guard));
     let owner = owner.unwrap_or(Owner::Other);
     Some(Line { chain, counters, owner })
 }
 
-/// Reads `[packets:bytes] rest`; without brackets both are zero.
+/// Parses `[packets:bytes] rest`; without brackets both are zero.
 fn parse_counters(line: &str) -> Option<(Counters, &str)> {
     let Some(inner) = line.strip_prefix('[') else { return Some((Counters::default(), line)) };
     let (numbers, rest) = inner.split_once("] ")?;
@@ -84,8 +85,8 @@ pub fn split(line: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
-/// What a line says that rfw made for a client.
-fn own(words: &[String], family: Family) -> Option<Owner> {
+/// Parses a rule that a request has inserted, or the rule of a set.
+fn parse_own(words: &[String], family: Family) -> Option<Owner> {
     let (chain, options) = words.split_first()?;
     let mut found = Options::default();
     let mut options = options.iter().map(String::as_str);
@@ -139,12 +140,12 @@ impl Options<'_> {
     }
 }
 
-/// Sets what is to be set only once.
+/// Stores the value of an option; `None` if the option is repeated.
 fn set<T>(slot: &mut Option<T>, value: T) -> Option<()> {
     slot.replace(value).is_none().then_some(())
 }
 
-/// The ICMP error that REJECT answers with unless told otherwise.
+/// The default of `--reject-with`, which iptables-save prints (iptables-extensions(8)).
 fn reject_with(family: Family) -> &'static str {
     match family {
         Family::V4 => "icmp-port-unreachable",
@@ -152,75 +153,76 @@ fn reject_with(family: Family) -> &'static str {
     }
 }
 
-/// Changes of the filter table that the kernel makes all together or not at all.
+/// Changes of the filter table that the kernel commits atomically.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction(Vec<Change>);
 
 /// One change of the filter table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Puts a rule into its chain, as the one of that number.
+    /// Inserts a rule into its chain at that rule number, from 1.
     Insert(Rule, Lease, usize),
-    /// Takes a rule out.
+    /// Deletes a rule.
     Delete(Rule, Lease),
-    /// Puts the rule of a set into its chain, as the one of that number.
+    /// Inserts the rule of a set into its chain at that rule number, from 1.
     InsertSet(SetKey, usize),
-    /// Takes the rule of a set out.
+    /// Deletes the rule of a set.
     DeleteSet(SetKey),
-    /// Fails unless the rule of a set is there.
+    /// Fails if the rule of a set does not exist.
     CheckSet(SetKey),
-    /// Puts a rule in front of a chain that guards rfw's port.
+    /// Inserts a guard rule at the head of its chain.
     InsertGuard(Guard),
-    /// Takes a guard rule out.
+    /// Deletes a guard rule.
     DeleteGuard(Guard),
 }
 
 impl Transaction {
-    /// Puts a rule into its chain, as the one of that number; 1 is in front.
+    /// Inserts a rule into its chain at that rule number; 1 is the head of the chain.
     pub fn insert(&mut self, rule: &Rule, lease: Lease, number: usize) {
         self.0.push(Change::Insert(rule.clone(), lease, number));
     }
 
-    /// Puts the rule of a set into its chain, as the one of that number.
+    /// Inserts the rule of a set into its chain at that rule number.
     pub fn insert_set(&mut self, set: &SetKey, number: usize) {
         self.0.push(Change::InsertSet(set.clone(), number));
     }
 
-    /// Takes the rule of a set out.
+    /// Deletes the rule of a set.
     pub fn delete_set(&mut self, set: &SetKey) {
         self.0.push(Change::DeleteSet(set.clone()));
     }
 
-    /// Fails unless the rule of a set is there.
+    /// Makes the transaction fail if the rule of a set does not exist (`-C`).
     pub fn check_set(&mut self, set: &SetKey) {
         self.0.push(Change::CheckSet(set.clone()));
     }
 
-    /// Takes a rule out.
+    /// Deletes a rule.
     pub fn delete(&mut self, rule: &Rule, lease: Lease) {
         self.0.push(Change::Delete(rule.clone(), lease));
     }
 
-    /// Takes a guard rule out.
+    /// Deletes a guard rule.
     pub fn delete_guard(&mut self, guard: Guard) {
         self.0.push(Change::DeleteGuard(guard));
     }
 
-    /// Puts guard rules in front of their chains, the last foremost.
+    /// Inserts guard rules at the head of their chains, one after the other: the last one
+    /// given becomes the first of its chain.
     pub fn insert_guards(&mut self, guards: &[Guard]) {
         self.0.extend(guards.iter().copied().map(Change::InsertGuard));
     }
 
-    /// Its changes, in their order.
+    /// The changes, in the order in which they are made.
     pub fn changes(&self) -> &[Change] {
         &self.0
     }
 
-    /// The text that iptables-restore takes.
+    /// The input of iptables-restore(8).
     pub fn script(&self) -> String {
         let mut script = "*filter\n".to_owned();
         for change in &self.0 {
-            // Writing to a string can't fail.
+            // Writing to a `String` is infallible.
             let _ = match change {
                 Change::Insert(rule, lease, number) => {
                     writeln!(script, "-I {}", numbered(&specification(rule, *lease), *number))
@@ -239,20 +241,21 @@ impl Transaction {
     }
 }
 
-/// A rule with its lease as iptables takes it, and prints it but for the masks of hosts.
+/// The specification of a rule with its lease. iptables-save prints the same, but a
+/// single address with its mask, and REJECT with `--reject-with`.
 fn specification(rule: &Rule, lease: Lease) -> String {
     let networks = [("-s", rule.source()), ("-d", rule.destination())];
     let networks = networks.into_iter().filter_map(|(flag, network)| Some(format!(" {flag} {}", network?)));
-    in_place(rule.scope(), &networks.collect::<String>(), &lease.to_string())
+    in_scope(rule.scope(), &networks.collect::<String>(), &lease.to_string())
 }
 
-/// The rule that looks packets up in a set.
+/// The specification of the rule that looks packets up in a set.
 fn set_specification(set: &SetKey) -> String {
     let matches = format!(" -m set --match-set {} {}", set.name(), set.side().direction());
-    in_place(set.scope(), &matches, SET)
+    in_scope(set.scope(), &matches, SET)
 }
 
-fn in_place(scope: &Scope, matches: &str, comment: &str) -> String {
+fn in_scope(scope: &Scope, matches: &str, comment: &str) -> String {
     let interfaces = [("-i", scope.input_interface()), ("-o", scope.output_interface())];
     let interfaces = interfaces
         .into_iter()
@@ -262,7 +265,7 @@ fn in_place(scope: &Scope, matches: &str, comment: &str) -> String {
     format!("{chain}{matches}{interfaces} -m comment --comment \"{comment}\" -j {target}")
 }
 
-/// A specification with the number behind its chain that says where to insert it.
+/// A specification with a rule number after the chain; 1, the default of `-I`, is left out.
 fn numbered(specification: &str, number: usize) -> String {
     match specification.split_once(' ') {
         Some((chain, rest)) if number > 1 => format!("{chain} {number} {rest}"),
@@ -357,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_rfw_would_have_made_is_a_guard() {
+    fn any_other_rule_is_not_a_guard() {
         for (at, [line, owner]) in cases("guards.txt") {
             let chain = line.split(' ').next().unwrap();
             let expected = match owner.as_str() {

@@ -1,5 +1,5 @@
-//! How one speaks to the kernel: through iptables and ipset, whose languages stand here,
-//! and by netlink.
+//! Access to the kernel's packet filter: the formats of iptables(8) and ipset(8), the
+//! execution of these programs, and netlink(7).
 
 pub mod coprocess;
 pub mod generation;
@@ -18,11 +18,11 @@ pub mod set_key;
 pub mod socket;
 pub mod timeout;
 
-/// The packets and bytes that a rule, or an entry of a set, has matched.
+/// The packet and byte counters of a rule or of a set entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Packets.
+    /// Number of packets matched.
     pub packets: u64,
-    /// Bytes.
+    /// Number of bytes in these packets.
     pub bytes: u64,
 }

@@ -1,10 +1,9 @@
-//! The one door to other programs.
+//! Execution of other programs; no other module of rfw starts a process.
 //!
-//! A tool is found once, when rfw starts, and from then on known by its absolute
-//! path; it runs with an empty environment but for the locale, so that its words
-//! are those that rfw knows. What it says when it fails goes into the error. No
-//! tool is waited for without a deadline: one that passes it is killed, with all
-//! that it has started.
+//! A program is resolved once, when rfw starts, to an absolute path. Its environment is
+//! only `PATH` and `LC_ALL=C`, so that its messages are untranslated. An error carries its
+//! command line, exit status and standard error. Every wait has a deadline; a program that
+//! exceeds it is killed with its process group.
 
 use crate::stop_signal::StopSignal;
 use rustix::event::{PollFd, PollFlags};
@@ -21,21 +20,20 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where tools of the system are, whatever `PATH` says.
+/// Directories searched after those of `PATH`, and the `PATH` of the programs.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The exit status of iptables when it can't get what it needs from the system.
+/// `RESOURCE_PROBLEM` of xtables.h: the exit status of iptables if it can't get the lock.
 const RESOURCE_PROBLEM: i32 = 4;
 
-/// How long rfw waits for the output of one run, all waits added up. A table of
-/// 100,000 rules takes iptables-nft-save some seconds before its first line.
+/// Time allowed for waiting on the output of one run, all waits added up.
+/// iptables-nft-save takes some seconds until its first line for 100,000 rules.
 const READ_TIME: Duration = Duration::from_secs(15);
 
 /// How long a tool that closed its output, or was killed, may take to end.
 const END_TIME: Duration = Duration::from_secs(1);
 
-/// The longest line of output that is read, in bytes. A line of iptables-save has at
-/// most some hundred.
+/// The longest line of output, in bytes. A rule of rfw takes some hundred.
 const LINE_MAX: usize = 64 << 10;
 
 /// The most that is read of standard error at a time, in parts of 4 KiB.
@@ -50,7 +48,7 @@ const STOP_INTERVAL: usize = 256;
 /// What is kept of standard error, in bytes.
 const COMPLAINT_MAX: usize = 4 << 10;
 
-/// A program that is there and may be executed.
+/// A program that exists and is executable.
 #[derive(Debug, Clone)]
 pub struct Program {
     path: PathBuf,
@@ -58,8 +56,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Finds a program by its name in `PATH` or the system's folders, or by a path.
-    /// It is not waited for when `stop` has been told.
+    /// Finds a program by a path, or by its name in `PATH` and then the directories of the
+    /// system. Once `stop` is set, rfw does not wait for it any longer.
     ///
     /// # Errors
     /// No executable file of that name.
@@ -81,15 +79,15 @@ impl Program {
         program.ok_or_else(|| ProgramError::Missing(name.to_owned()))
     }
 
-    /// What tells rfw to end.
+    /// The signal that ends waiting when rfw stops.
     pub fn stop(&self) -> &StopSignal {
         &self.stop
     }
 
-    /// Runs it to its end and gives the lines that it printed.
+    /// Runs it to completion and returns the lines of its standard output.
     ///
     /// # Errors
-    /// It can't be started, ends with another status than 0, or not in time.
+    /// It can't be started, exits with a status other than 0, or exceeds its time.
     pub fn run(&self, arguments: &[&str]) -> Result<Vec<String>, ProgramError> {
         let mut lines = self.lines(arguments)?;
         let mut all = Vec::new();
@@ -102,7 +100,7 @@ impl Program {
         Ok(all)
     }
 
-    /// Runs it and gives what it prints line by line, while it runs.
+    /// Starts it and returns its standard output, to be read line by line.
     ///
     /// # Errors
     /// It can't be started.
@@ -117,13 +115,13 @@ impl Program {
             return Err(error(io::ErrorKind::BrokenPipe.into()));
         };
         ioctl_fionbio(&stdout, true).map_err(|errno| error(errno.into()))?;
-        let complaint = Complaint::new(stderr).map_err(error)?;
+        let stderr = StandardError::new(stderr).map_err(error)?;
         Ok(Lines {
             program: self.clone(),
             arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
             child,
             output: Some(BufReader::with_capacity(64 << 10, stdout)),
-            complaint,
+            stderr,
             line: Vec::new(),
             count: 0,
             left: time,
@@ -131,7 +129,7 @@ impl Program {
         })
     }
 
-    /// Starts it, with its standard error in a pipe, as the leader of a process group.
+    /// Starts it as the leader of a new process group, with a pipe as standard error.
     ///
     /// # Errors
     /// It can't be started.
@@ -142,7 +140,7 @@ impl Program {
             .env("LC_ALL", "C")
             .env("PATH", SYSTEM_PATH)
             .current_dir("/")
-            // Ctrl-C in a terminal is for rfw, which first finishes its transaction.
+            // SIGINT of a terminal must reach rfw alone, which completes its transaction first.
             .process_group(0)
             .stdin(stdin)
             .stdout(stdout)
@@ -151,18 +149,18 @@ impl Program {
         child.map_err(|error| ProgramError::Spawn(self.line(arguments), error))
     }
 
-    /// The error of a run that ended with that status, or goes on without one, and
-    /// said that much.
+    /// The error of a program that has exited with that status, or is still running
+    /// (`None`), and has written that to standard error.
     pub fn failure(&self, arguments: &[&str], status: Option<ExitStatus>, stderr: &str) -> ProgramError {
-        let words =
+        let message =
             stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
         match status.and_then(|status| status.code()) {
-            Some(RESOURCE_PROBLEM) if words.contains("xtables lock") => ProgramError::Locked(words),
-            _ => ProgramError::Failed(self.line(arguments), status, words),
+            Some(RESOURCE_PROBLEM) if message.contains("xtables lock") => ProgramError::Locked(message),
+            _ => ProgramError::Failed(self.line(arguments), status, message),
         }
     }
 
-    /// The command line as a person would type it.
+    /// The command line, for messages.
     pub fn line(&self, arguments: &[&str]) -> String {
         format!("{} {}", self.path.display(), arguments.join(" "))
     }
@@ -211,33 +209,33 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// What a running tool prints to its standard error.
-pub struct Complaint {
+/// The standard error of a running program, read without blocking.
+pub struct StandardError {
     pipe: ChildStderr,
     text: Vec<u8>,
     ended: bool,
 }
 
-impl Complaint {
-    /// Begins to listen.
+impl StandardError {
+    /// Takes the read end of the pipe and sets it to non-blocking mode.
     ///
     /// # Errors
-    /// The system's.
-    pub fn new(pipe: ChildStderr) -> io::Result<Complaint> {
+    /// Those of ioctl(2) with `FIONBIO`.
+    pub fn new(pipe: ChildStderr) -> io::Result<StandardError> {
         ioctl_fionbio(&pipe, true)?;
-        Ok(Complaint { pipe, text: Vec::new(), ended: false })
+        Ok(StandardError { pipe, text: Vec::new(), ended: false })
     }
 
-    /// What to poll for more; nothing after the end.
+    /// The descriptor to poll for input; `None` after end of file.
     pub fn poll_fd(&self) -> Option<PollFd<'_>> {
         (!self.ended).then(|| PollFd::new(&self.pipe, PollFlags::IN))
     }
 
-    /// Reads what there is now, so that the tool never waits for a reader.
+    /// Reads what is available, so that the program does not block on a full pipe.
     ///
     /// # Errors
-    /// The system's.
-    pub fn hear(&mut self) -> io::Result<()> {
+    /// Those of read(2).
+    pub fn read(&mut self) -> io::Result<()> {
         let mut part = [0; 4 << 10];
         // Bounded, for a program that writes faster than is read.
         for _ in 0..READS_MAX {
@@ -247,7 +245,7 @@ impl Complaint {
             match self.pipe.read(&mut part) {
                 Ok(0) => self.ended = true,
                 Ok(length) => {
-                    let room = COMPLAINT_MAX.saturating_sub(self.text.len());
+                    let room = STDERR_MAX.saturating_sub(self.text.len());
                     self.text.extend_from_slice(part.get(..length.min(room)).unwrap_or_default());
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -258,33 +256,34 @@ impl Complaint {
         Ok(())
     }
 
-    /// Its first bytes since they were last taken.
+    /// Removes and returns what is kept: the first `STDERR_MAX` bytes since the last call.
     pub fn take(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.text)).into_owned()
     }
 }
 
-/// What a running tool prints, line by line.
+/// The standard output of a running program, line by line.
 pub struct Lines {
     program: Program,
     arguments: Vec<String>,
     child: KillOnDrop,
     output: Option<BufReader<ChildStdout>>,
-    complaint: Complaint,
+    stderr: StandardError,
     line: Vec<u8>,
     /// The number of lines that were asked for.
     count: usize,
     /// How long it may still be waited for, of how much.
     left: Duration,
+    /// Time allowed for waiting in all.
     time: Duration,
 }
 
 impl Lines {
-    /// The next line without its end; `None` after the last one, if the tool has
-    /// ended well.
+    /// The next line without its line feed; `None` after the last one, once the program
+    /// has exited with status 0.
     ///
     /// # Errors
-    /// The tool failed or hangs.
+    /// The program failed or exceeds its time, or a line is longer than `LINE_MAX`.
     pub fn next_line(&mut self) -> Result<Option<Cow<'_, str>>, ProgramError> {
         self.line.clear();
         self.count = self.count.wrapping_add(1);
@@ -302,7 +301,7 @@ impl Lines {
                 }
                 Ok(_) => {
                     self.output = None;
-                    self.end()?;
+                    self.wait_exit()?;
                     if self.line.is_empty() {
                         return Ok(None);
                     }
@@ -334,10 +333,10 @@ impl Lines {
     /// Waits for more output.
     fn wait(&mut self) -> Result<(), ProgramError> {
         let start = Instant::now();
-        let mut fds: Vec<PollFd<'_>> = self.complaint.poll_fd().into_iter().collect();
+        let mut fds: Vec<PollFd<'_>> = self.stderr.poll_fd().into_iter().collect();
         fds.extend(self.output.as_ref().map(|output| PollFd::new(output.get_ref(), PollFlags::IN)));
         let ready = self.program.stop.wait(&fds, start + self.left);
-        let ready = ready.and_then(|ready| self.complaint.hear().map(|()| ready));
+        let ready = ready.and_then(|ready| self.stderr.read().map(|()| ready));
         self.left = self.left.saturating_sub(start.elapsed());
         match ready {
             Ok(true) => Ok(()),
@@ -352,14 +351,14 @@ impl Lines {
     fn end(&mut self) -> Result<(), ProgramError> {
         let deadline = self.program.stop.limit(Instant::now() + END_TIME.max(self.left));
         let Some(status) = self.child.status_by(deadline) else {
-            return Err(ProgramError::TimedOut(self.command_line(), END_TIME));
+            return Err(ProgramError::TimedOut(self.command_line(), EXIT_TIME));
         };
-        self.complaint.hear().map_err(|error| self.error(error))?;
+        self.stderr.read().map_err(|error| self.error(error))?;
         match status.success() {
             true => Ok(()),
             false => {
                 let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
-                Err(self.program.failure(&arguments, Some(status), &self.complaint.take()))
+                Err(self.program.failure(&arguments, Some(status), &self.stderr.take()))
             }
         }
     }
@@ -379,43 +378,42 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
-/// Why a tool did not do what it was told.
+/// Why a program has not done its task.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
-    /// No such program.
+    /// No executable file of that name.
     #[error("no executable program \"{}\"", .0.display())]
     Missing(PathBuf),
-    /// It can't be started: the command line, and why.
+    /// It can't be started, or reading from or writing to it fails: command line and cause.
     #[error("{0}: {1}")]
     Spawn(String, io::Error),
-    /// It failed: the command line, its status if it has ended, and what it said.
+    /// It failed: command line, exit status unless it is still running, standard error.
     #[error("{0}: {status}{2}", status = .1.map(|status| format!("{status}: ")).unwrap_or_default())]
     Failed(String, Option<ExitStatus>, String),
-    /// It gave no answer in time and was killed: the command line, and the time.
+    /// It exceeded its time and was killed: command line and time.
     #[error("{0}: no answer in {time} s, so it was killed", time = .1.as_secs_f32().round())]
     TimedOut(String, Duration),
-    /// What it printed is not the whole of what there is: the command line, what is
-    /// wrong, and what to do.
+    /// Its output is incomplete: command line, cause and remedy.
     #[error("{0}: can't be read whole, so nothing was changed: {1}: {2}")]
     Unreadable(String, String, String),
     /// Other programs changed the table again and again.
     #[error("other programs keep changing the table")]
     Contended,
-    /// Another program held the lock of the tables for too long.
+    /// Another program held the xtables lock for longer than `--wait` allows: standard error.
     #[error("another program holds the xtables lock: {0}")]
     Locked(String),
 }
 
 impl ProgramError {
-    /// Whether the tool itself failed and said this.
+    /// Whether the program failed with these words in its standard error.
     pub fn says(&self, words: &str) -> bool {
-        matches!(self, ProgramError::Failed(_, _, said) if said.contains(words))
+        matches!(self, ProgramError::Failed(_, _, stderr) if stderr.contains(words))
     }
 
-    /// Whether the tool was killed, or ended well, before it had given an answer: it may
-    /// or may not have done its work. iptables-legacy-restore ends so of itself, five
-    /// seconds after its last transaction: the alarm of its option `--wait` goes off in
-    /// the middle of a read.
+    /// Whether a coprocess was killed, or exited with status 0, before it printed the
+    /// sentinel: its transaction may or may not be committed. iptables-legacy-restore does
+    /// so by itself, five seconds after its last transaction, when the alarm of `--wait`
+    /// interrupts its read(2).
     pub fn is_cut_short(&self) -> bool {
         matches!(self, ProgramError::Failed(_, Some(status), _) if status.success() || status.signal().is_some())
     }
@@ -430,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_is_found_by_name_or_path() {
+    fn a_program_is_found_by_name_or_path() {
         assert!(program("sh").to_string().starts_with('/'));
         assert_eq!(program("/bin/sh").to_string(), "/bin/sh");
         for missing in ["no-such-tool", "/bin/no-such-tool", "/etc/passwd", "/etc", ""] {
@@ -440,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_what_the_tool_said() {
+    fn a_failure_quotes_standard_error() {
         let script = "echo one >&2; echo >&2; echo ' two' >&2; exit 3";
         let error = program("/bin/sh").run(&["-c", script]).unwrap_err();
         assert_eq!(error.to_string(), format!("/bin/sh -c {script}: exit status: 3: one; two"));
@@ -449,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_runs_in_a_clean_environment() {
+    fn a_program_runs_in_a_clean_environment() {
         let output = program("env").run(&[]).unwrap();
         let mut names: Vec<&str> = output.iter().filter_map(|line| line.split('=').next()).collect();
         names.sort_unstable();
@@ -457,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn much_on_both_outputs_does_not_jam() {
+    fn much_on_both_outputs_does_not_deadlock() {
         let script = "i=0; while [ $i -lt 20000 ]; do echo 0123456789 >&2; echo $i; i=$((i + 1)); done";
         let mut lines = program("/bin/sh").lines(&["-c", script]).unwrap();
         let mut count = 0;
@@ -508,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_that_hangs_is_killed_with_its_group() {
+    fn a_program_that_hangs_is_killed_with_its_group() {
         let mut lines = program("/bin/sh").lines_on(
             &["-c", "sleep 1000 & echo $!; wait"],
             Stdio::null(),
@@ -520,11 +518,11 @@ mod tests {
         let (own, start) = (lines.child.child.id(), Instant::now());
         drop(std::mem::replace(&mut lines.child, KillOnDrop::new(Command::new("true").spawn().unwrap())));
         for process in [own, child] {
-            // A child of ours is reaped by us, one of its own by init; until then it
-            // has no memory any more.
-            let gone =
+            // The child is reaped by this process, the grandchild by init. A zombie has an
+            // empty cmdline (proc_pid_cmdline(5)).
+            let is_running =
                 || std::fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|line| !line.is_empty());
-            while gone() {
+            while is_running() {
                 assert!(start.elapsed() < Duration::from_secs(5), "{process} runs");
             }
         }

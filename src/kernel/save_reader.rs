@@ -1,92 +1,92 @@
-//! What `iptables-save -c -t filter` prints (iptables-save(8)), read line by line: it
-//! counts only if it is whole. Nothing here runs a program.
+//! Parser of the output of `iptables-save -c -t filter` (iptables-save(8)), line by line,
+//! which also detects incomplete output. No I/O.
 
 use crate::kernel::iptables::{Line, parse, split};
 use crate::rule::network::Family;
 
-/// The chains that every filter table has.
+/// The built-in chains, which every filter table has.
 const CHAINS: [&str; 3] = ["INPUT", "FORWARD", "OUTPUT"];
 
-/// The most bytes of a rule whose comment has line breaks in it.
+/// The longest rule in bytes; a comment with line breaks makes a rule span several lines.
 const RULE_MAX: usize = 64 << 10;
 
-/// A reading of what `iptables-save -c -t filter` prints. It counts only if it is
-/// whole: the table's name, its chains, its rules, and `COMMIT`. iptables-nft-save
-/// prints a comment in their place, and ends well, where another program has put
-/// something into the table that iptables does not know.
+/// The state of the parser. Output is complete if it has the table's name, its chains, its
+/// rules, and `COMMIT`. Exit status 0 does not prove that: if another program has put an
+/// expression into the table that iptables does not support, iptables-nft-save prints a
+/// comment in place of the table and exits with 0.
 #[derive(Debug)]
-pub struct Reading {
+pub struct SaveReader {
     family: Family,
-    part: Part,
+    section: Section,
     chains: Vec<String>,
-    /// A rule of which not all lines have come: a comment may have line breaks.
+    /// The lines so far of a rule whose comment has line breaks.
     pending: String,
-    /// What the tool had to say before the table.
-    remarks: Vec<String>,
+    /// The comments before the table that explain why it is missing.
+    comments: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum Section {
     Before,
     Inside,
     After,
 }
 
-/// What came of a reading that the tool ended well.
+/// What the output of an iptables-save that exited with status 0 has contained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// All of the table has been read.
+    /// The complete table.
     Whole,
-    /// Nothing at all was printed: perhaps there is no such table.
-    Nothing,
+    /// Nothing: the table does not exist, or iptables-save failed without an error.
+    Empty,
 }
 
-impl Reading {
-    /// A reading of the table of that family, of which nothing has come yet.
-    pub fn new(family: Family) -> Reading {
-        Reading {
+impl SaveReader {
+    /// A parser for the table of that family, before the first line.
+    pub fn new(family: Family) -> SaveReader {
+        SaveReader {
             family,
-            part: Part::Before,
+            section: Section::Before,
             chains: Vec::new(),
             pending: String::new(),
-            remarks: Vec::new(),
+            comments: Vec::new(),
         }
     }
 
-    /// Takes the next line and gives the rule that it is or ends.
+    /// Parses the next line; returns the rule that is complete with it.
     ///
     /// # Errors
-    /// What has no place there, in words.
+    /// The line is not valid at this point; the string describes it.
     pub fn line(&mut self, line: &str) -> Result<Option<Line>, String> {
         if !self.pending.is_empty() {
             return self.rule(line);
         }
-        match (self.part, line) {
+        match (self.section, line) {
             (_, "") => Ok(None),
-            (Part::Before, _) if line.starts_with('#') => {
-                self.remark(line);
+            (Section::Before, _) if line.starts_with('#') => {
+                self.note_comment(line);
                 Ok(None)
             }
-            (Part::Before, "*filter") => {
-                self.part = Part::Inside;
+            (Section::Before, "*filter") => {
+                self.section = Section::Inside;
                 Ok(None)
             }
-            (Part::Inside, "COMMIT") => {
-                self.part = Part::After;
+            (Section::Inside, "COMMIT") => {
+                self.section = Section::After;
                 Ok(None)
             }
-            (Part::Inside, _) if line.starts_with(':') => {
+            (Section::Inside, _) if line.starts_with(':') => {
                 let chain = line.trim_start_matches(':').split(' ').next().unwrap_or_default();
                 self.chains.push(chain.to_owned());
                 Ok(None)
             }
-            (Part::Inside, _) if line.starts_with(['[', '-']) => self.rule(line),
-            (Part::Inside | Part::After, _) if line.starts_with('#') => Ok(None),
-            _ => Err(format!("\"{}\" has no place there", shown(line))),
+            (Section::Inside, _) if line.starts_with(['[', '-']) => self.rule(line),
+            (Section::Inside | Section::After, _) if line.starts_with('#') => Ok(None),
+            _ => Err(format!("\"{}\" has no place there", excerpt(line))),
         }
     }
 
-    /// Takes a line of a rule, which is the last if all its quotes are closed.
+    /// Parses a line of a rule; the rule is complete if no quote is open at its end.
     fn rule(&mut self, line: &str) -> Result<Option<Line>, String> {
         let whole = match self.pending.as_str() {
             "" => line.to_owned(),
@@ -99,35 +99,35 @@ impl Reading {
         }
         match parse(&whole, self.family) {
             Some(rule) if self.chains.contains(&rule.chain) => Ok(Some(rule)),
-            _ => Err(format!("\"{}\" is no rule of its chains", shown(&whole))),
+            _ => Err(format!("\"{}\" is no rule of its chains", excerpt(&whole))),
         }
     }
 
-    /// Keeps what the tool says that it does not say of every table.
-    fn remark(&mut self, line: &str) {
+    /// Keeps a comment, unless it is one of those that iptables-save always prints.
+    fn note_comment(&mut self, line: &str) {
         let usual = ["# Generated by ", "# Completed on ", "# Warning: iptables-legacy tables present"];
         if !usual.iter().any(|usual| line.starts_with(usual)) {
-            self.remarks.push(shown(line.trim_start_matches(['#', ' '])));
+            self.comments.push(excerpt(line.trim_start_matches(['#', ' '])));
         }
     }
 
-    /// Whether some of the table has come.
+    /// Whether the first line of the table has been read.
     pub fn has_begun(&self) -> bool {
-        self.part != Part::Before
+        self.section != Section::Before
     }
 
-    /// Whether all has come, when the tool has ended well.
+    /// Whether the output was complete, after iptables-save has exited with status 0.
     ///
     /// # Errors
-    /// What is missing, in words.
+    /// The output is incomplete; the string describes what is missing.
     pub fn end(&self) -> Result<End, String> {
         let missing = CHAINS.iter().find(|chain| !self.chains.iter().any(|known| known == *chain));
-        match (self.part, missing) {
-            (Part::Before, _) if self.remarks.is_empty() => Ok(End::Nothing),
-            (Part::Before, _) => Err(self.remarks.join(" ")),
-            (Part::Inside, _) => Err("it ended before COMMIT".to_owned()),
-            (Part::After, Some(chain)) => Err(format!("the chain {chain} is missing")),
-            (Part::After, None) => Ok(End::Whole),
+        match (self.section, missing) {
+            (Section::Before, _) if self.comments.is_empty() => Ok(End::Empty),
+            (Section::Before, _) => Err(self.comments.join(" ")),
+            (Section::Inside, _) => Err("it ended before COMMIT".to_owned()),
+            (Section::After, Some(chain)) => Err(format!("the chain {chain} is missing")),
+            (Section::After, None) => Ok(End::Whole),
         }
     }
 }
@@ -143,29 +143,29 @@ mod tests {
     use super::*;
     use crate::golden::cases;
 
-    /// The chains of the rules of a text, or what is wrong with it.
-    fn reading(text: &str) -> String {
-        let mut reading = Reading::new(Family::V4);
+    /// The chains of the rules of an output, or the error.
+    fn read_all(text: &str) -> String {
+        let mut reader = SaveReader::new(Family::V4);
         let mut chains = Vec::new();
         for line in text.lines() {
-            match reading.line(line) {
+            match reader.line(line) {
                 Ok(rule) => chains.extend(rule.map(|rule| rule.chain)),
                 Err(why) => return why,
             }
         }
-        match reading.end() {
+        match reader.end() {
             Ok(End::Whole) => format!("whole {}", chains.join(" ")).trim_end().to_owned(),
-            Ok(End::Nothing) => "nothing".to_owned(),
+            Ok(End::Empty) => "nothing".to_owned(),
             Err(why) => why,
         }
     }
 
     #[test]
-    fn a_reading_counts_only_if_it_is_whole() {
+    fn incomplete_output_is_an_error() {
         const HEAD: &str = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n";
-        assert_eq!(reading(""), "nothing");
+        assert_eq!(read_all(""), "nothing");
         for (at, [text, expected]) in cases("readings.txt") {
-            assert_eq!(reading(&text.replace("{}", HEAD)), expected, "{at}");
+            assert_eq!(read_all(&text.replace("{}", HEAD)), expected, "{at}");
         }
     }
 }

@@ -1,25 +1,26 @@
-//! The sets that rfw keeps, one for each family, place and side, and their names in the
-//! kernel: the same for the same set for ever.
+//! The identity of an IP set of rfw: family, scope and side. The name of the set in the
+//! kernel follows from it alone, so that a restarted rfw finds its sets again.
 
 use crate::rule::network::Family;
 use crate::rule::{Chain, Interface, Rule, Scope, Target};
 
-/// The longest name of a set in bytes: `IPSET_MAXNAMELEN` less its NUL.
+/// The longest name of a set in bytes: `IPSET_MAXNAMELEN` of
+/// linux/netfilter/ipset/ip_set.h without the NUL.
 const NAME_MAX: usize = 31;
 
-/// Which addresses of a packet a set is looked up by.
+/// The addresses of a packet that are looked up in a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Side {
-    /// Where it comes from.
+    /// The source address.
     Source,
-    /// Where it goes to.
+    /// The destination address.
     Destination,
-    /// Both, as a pair.
+    /// Source and destination address, as a pair.
     Both,
 }
 
 impl Side {
-    /// The direction as the match `--match-set` takes it.
+    /// The flags of `--match-set` (iptables-extensions(8)).
     pub fn direction(self) -> &'static str {
         match self {
             Side::Source => "src",
@@ -28,14 +29,14 @@ impl Side {
         }
     }
 
-    /// Reads a direction.
+    /// Parses the flags of `--match-set`.
     pub fn from_direction(text: &str) -> Option<Side> {
         [Side::Source, Side::Destination, Side::Both].into_iter().find(|side| side.direction() == text)
     }
 }
 
-/// A set that rfw keeps: all rules of one family at one place that name the same
-/// sides are its entries.
+/// The key of a set: all rules of one family and scope that have the same sides are
+/// entries of one set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SetKey {
     family: Family,
@@ -44,12 +45,12 @@ pub struct SetKey {
 }
 
 impl SetKey {
-    /// The set at a place for addresses of a family.
+    /// The key of the set of a family, scope and side.
     pub fn new(family: Family, scope: Scope, side: Side) -> SetKey {
         SetKey { family, scope, side }
     }
 
-    /// The set that holds a rule.
+    /// The key of the set that holds a rule as an entry.
     pub fn of(rule: &Rule) -> SetKey {
         let side = match (rule.source(), rule.destination()) {
             (Some(_), Some(_)) => Side::Both,
@@ -64,19 +65,19 @@ impl SetKey {
         self.family
     }
 
-    /// The place of its rules.
+    /// The scope of its rules.
     pub fn scope(&self) -> &Scope {
         &self.scope
     }
 
-    /// Which addresses it is looked up by.
+    /// The addresses of a packet that are looked up in it.
     pub fn side(&self) -> Side {
         self.side
     }
 
-    /// Its name, the same for the same set for ever: `rfw4-` or `rfw6-`, the first
-    /// letters of chain, target and side, and the interfaces, or their hash where
-    /// they are too long.
+    /// The name of the set: `rfw4-` or `rfw6-`, the initials of chain, target and side
+    /// (source, destination, both), and `-` with the interfaces. Where that exceeds 31
+    /// bytes, a hash stands for the interfaces. A set outlives rfw, so this format is stable.
     pub fn name(&self) -> String {
         let letter = |word: &str| word.chars().next().unwrap_or('-').to_ascii_lowercase();
         let family = if self.family == Family::V4 { 4 } else { 6 };
@@ -94,7 +95,7 @@ impl SetKey {
             Chain::Input => input,
             Chain::Output => output,
             Chain::Forward if output.is_empty() => input,
-            // No interface has a comma in its name.
+            // `Interface` does not allow a comma, so that the two can be told apart.
             Chain::Forward => format!("{input},{output}"),
         };
         let start = format!("rfw{family}-{chain}{target}{side}");
@@ -105,8 +106,8 @@ impl SetKey {
         }
     }
 
-    /// The set of that name; nothing where rfw gives the name to none, or the name has
-    /// a hash in place of the interfaces.
+    /// The key of the set of that name; `None` if it is not a name that rfw uses, or has a
+    /// hash in place of the interfaces.
     pub fn named(name: &str) -> Option<SetKey> {
         let mut letters = name.strip_prefix("rfw")?.chars();
         let family = match letters.next()? {
@@ -134,15 +135,15 @@ impl SetKey {
             _ => return None,
         };
         let interfaces = letters.as_str().strip_prefix('-').unwrap_or_default();
-        let (near, far) = interfaces.split_once(',').unwrap_or((interfaces, ""));
+        let (first, second) = interfaces.split_once(',').unwrap_or((interfaces, ""));
         let interface = |pattern: &str| match pattern {
             "" => Some(None),
             _ => Interface::from_pattern(pattern).map(Some),
         };
-        let (near, far) = (interface(near)?, interface(far)?);
+        let (first, second) = (interface(first)?, interface(second)?);
         let scope = match chain {
-            Chain::Input | Chain::Forward => Scope::new(target, chain, near, far),
-            Chain::Output => Scope::new(target, chain, far, near),
+            Chain::Input | Chain::Forward => Scope::new(target, chain, first, second),
+            Chain::Output => Scope::new(target, chain, second, first),
         };
         let set = SetKey::new(family, scope.ok()?, side);
         (set.name() == name).then_some(set)
@@ -162,14 +163,14 @@ pub fn is_work_name(name: &str) -> bool {
     process.is_some_and(|process| work_name(process) == name)
 }
 
-/// FNV-1a of 64 bits (draft-eastlake-fnv): short names for long ones.
+/// The 64-bit FNV-1a hash (draft-eastlake-fnv).
 fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
-/// Whether it is like the name of a set whose interfaces did not fit into it.
+/// Whether a name has the form of one with a hash in place of the interfaces.
 pub fn is_hashed_name(name: &str) -> bool {
     let Some((start, hash)) = name.split_at_checked("rfw4-ids-".len()) else { return false };
     let Some(start) = start.strip_suffix('-') else { return false };
