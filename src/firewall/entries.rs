@@ -1,4 +1,4 @@
-//! Addresses as entries of sets, where the option `ipset` is on.
+//! Addresses as set entries, with the option `ipset`.
 
 use super::sets::{EntryResult, ListOp, ListResult, Made};
 use super::{Batch, Firewall, FirewallError, Outcome};
@@ -13,12 +13,12 @@ use crate::rule::whitelist::WhiteList;
 use std::collections::HashSet;
 use std::time::{Instant, SystemTime};
 
-/// How often a set is tried whose rule somebody else keeps removing.
+/// Attempts to add an entry while another program keeps destroying the set.
 const ATTEMPTS: usize = 3;
 
 impl Firewall {
-    /// Whether rules like those of `set` are kept in sets. Where the kernel has no
-    /// sets of pairs, a pair is a rule of its own.
+    /// Whether rules of this key are kept as entries of a set. A pair is a rule of its own
+    /// if the kernel does not support sets of pairs.
     pub(super) fn is_for_sets(&mut self, set: &SetKey) -> Result<bool, FirewallError> {
         match &mut self.sets {
             Some(sets) if self.use_sets => Ok(set.side() != Side::Both || sets.has_pairs()?),
@@ -43,7 +43,7 @@ impl Firewall {
             let outcome = match sets.add(set, rule, timeout)? {
                 EntryResult::Done => Outcome::Inserted,
                 EntryResult::NoSet => {
-                    self.table(set.family())?.forget();
+                    self.table(set.family())?.invalidate();
                     continue;
                 }
                 EntryResult::Already
@@ -61,9 +61,13 @@ impl Firewall {
         Err(ProgramError::Contended.into())
     }
 
-    /// Deletes the rule of an address that is in a set now. There is one where its
-    /// time was longer than a set can hold.
-    pub(super) fn without_rule(&mut self, rule: &Rule, outcome: Outcome) -> Result<Outcome, FirewallError> {
+    /// Deletes the rule of an address that is now a set entry. Such a rule exists if its
+    /// lease exceeded the timeout of a set entry when the option `ipset` was turned on.
+    pub(super) fn delete_rule_of_entry(
+        &mut self,
+        rule: &Rule,
+        outcome: Outcome,
+    ) -> Result<Outcome, FirewallError> {
         if self.table(rule.family())?.cache().leases(rule).is_empty() {
             return Ok(outcome);
         }
@@ -73,9 +77,8 @@ impl Firewall {
         Ok(Outcome::Refreshed)
     }
 
-    /// Makes sure that a set is there and a rule looks packets up in it. A set that has
-    /// lost its rule, since somebody flushed the table, gets it back and keeps its
-    /// entries.
+    /// Creates a set and the rule that looks packets up in it, unless they exist. A set
+    /// without its rule, as after `iptables -F`, keeps its entries.
     pub(super) fn link(&mut self, set: &SetKey) -> Result<(), FirewallError> {
         self.link_expecting(set, 0)
     }
@@ -97,8 +100,8 @@ impl Firewall {
                 let number = cache.number_for(set.scope());
                 transaction.insert_set(set, number);
             })?;
-            // The rule that went in has moved others.
-            self.table(set.family())?.forget();
+            // The insertion has changed the numbers of the rules behind it.
+            self.table(set.family())?.invalidate();
             if size > 0 {
                 log::warn!("the set {} has {size} entries and had lost its rule: put back", set.name());
             }
@@ -129,7 +132,7 @@ impl Firewall {
         Ok(())
     }
 
-    /// Whether there is a set of that name that rfw has made, with a rule or without.
+    /// Whether the set exists and was created by rfw, with or without a rule.
     pub(super) fn has_own_set(&mut self, set: &SetKey) -> Result<bool, FirewallError> {
         let linked = self.table(set.family())?.cache().sets().any(|linked| linked == set);
         Ok(linked || self.sets()?.own_size(set)?.is_some())
@@ -142,8 +145,8 @@ impl Firewall {
         if size > most { Err(FirewallError::Full(sets.maxelem())) } else { Ok(()) }
     }
 
-    /// Puts a batch into its set, and deletes those of it that are rules: their time
-    /// was longer than a set can hold.
+    /// Adds a batch to its set and deletes the rules of the same addresses, see
+    /// [`Firewall::delete_rule_of_entry`].
     pub(super) fn insert_entries(
         &mut self,
         batch: &Batch,
@@ -173,13 +176,16 @@ impl Firewall {
         self.sets()?.apply(&batch.set, &batch.networks, op, as_rules, now)
     }
 
-    /// The sets that a rule looks packets up in, as last read.
+    /// The sets that have a rule, according to the cache.
     pub(super) fn linked_sets(&self) -> Vec<SetKey> {
         self.tables.iter().flat_map(|table| table.cache().sets()).cloned().collect()
     }
 
-    /// The entries that a white list forbids.
-    pub(super) fn conflicting_entries(&mut self, list: &WhiteList) -> Result<Vec<Unwanted>, FirewallError> {
+    /// The entries that overlap a network of the white list.
+    pub(super) fn conflicting_entries(
+        &mut self,
+        list: &WhiteList,
+    ) -> Result<Vec<ConflictingEntry>, FirewallError> {
         let mut found = Vec::new();
         for set in self.linked_sets() {
             let rules = self.sets()?.rules(&set, |rule| list.conflict(rule).is_some())?;
@@ -208,14 +214,17 @@ impl Firewall {
     }
 }
 
-/// An entry that has to go.
-pub(super) struct Unwanted {
+/// An entry that overlaps a network of the white list.
+pub(super) struct ConflictingEntry {
     set: SetKey,
     pub(super) rule: Rule,
     timeout: Timeout,
 }
 
-/// What is left of a lease at `now`, as the kernel's timeout of an entry.
+/// The remaining time of a lease at `now`, as the timeout of a set entry.
+///
+/// # Errors
+/// It is longer than the kernel allows ([`FirewallError::TooLong`]).
 pub(super) fn timeout(lease: Lease, now: SystemTime) -> Result<Timeout, FirewallError> {
     let left = lease.end().map(|end| end.time().duration_since(now).unwrap_or_default().as_secs());
     match left {

@@ -1,9 +1,9 @@
-//! Expiry: the one background thread, asleep until the next rule is due.
+//! Expiry: a background thread, the sweeper, deletes rules whose lease has ended.
 //!
-//! It sleeps on a timer of the wall clock (timerfd_create(2)), which also fires
-//! when the clock is set past the moment. The firewall is shared with the server
-//! under one lock; the sweeper gives way after each transaction and keeps each one
-//! short, so that no client waits for long.
+//! It blocks on an absolute timer of `CLOCK_REALTIME` (timerfd_create(2)), which also
+//! expires when the clock is set past its time. Sweeper and server share the firewall
+//! under one mutex. The sweeper keeps its transactions short and yields to a client after
+//! each, which bounds the time that a request waits for the mutex.
 
 use crate::firewall::{Firewall, FirewallError};
 use crate::kernel::program::ProgramError;
@@ -20,36 +20,37 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long requests are refused at once after one has waited in vain for another
-/// program that holds the lock of the tables, or for a tool that hangs.
+/// How long changes are refused without an attempt after one has failed because another
+/// program holds the xtables lock or a program has exceeded its time. Also `Retry-After`.
 pub const BUSY_TIME: Duration = Duration::from_secs(2);
 
-/// The firewall, the timer of its next expiry, and who waits for it.
+/// The firewall as shared by server and sweeper, with the timer of the next expiry.
 pub struct SharedFirewall {
     firewall: Mutex<Firewall>,
     /// Until when requests are refused at once.
     busy: Mutex<Option<Busy>>,
     timer: OwnedFd,
+    /// Whether a client waits for the mutex.
     client_waits: AtomicBool,
 }
 
-/// How long after a failure the sweeper tries again.
+/// Time from a failure of the sweeper to its next attempt.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How often the tables are looked after though nothing is due.
-const LOOK_TIME: Duration = Duration::from_secs(60);
+/// Interval of the check for changes by other programs, which don't notify rfw.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long to leave the tables to another program that holds their lock.
+/// Time from finding the xtables lock held to the next attempt.
 const LOCKED_TIME: Duration = Duration::from_millis(200);
 
-/// What one transaction of the sweeper should take at most.
-const SHORT: Duration = Duration::from_millis(150);
+/// Target for the longest transaction of the sweeper: it holds the mutex for that long.
+const TRANSACTION_TIME: Duration = Duration::from_millis(150);
 
-/// The fewest and the most rules that go in one transaction while all is well.
+/// The fewest and the most rules of one transaction; fewer only after one has failed.
 const BATCH: (usize, usize) = (16, 8192);
 
-/// How many rules that can't be removed are passed over before it gives up for now.
-const PASS_OVER_MAX: usize = 16;
+/// How many rules that can't be deleted are skipped before the sweep is postponed.
+const SKIP_MAX: usize = 16;
 
 /// Requests are refused at once.
 #[derive(Debug, Clone, Copy)]
@@ -60,10 +61,10 @@ struct Busy {
 }
 
 impl SharedFirewall {
-    /// Shares a firewall; nothing expires before [`SharedFirewall::start_sweeper`].
+    /// Shares a firewall. Rules expire only once [`SharedFirewall::start_sweeper`] is called.
     ///
     /// # Errors
-    /// The system has no timer to give.
+    /// Those of timerfd_create(2).
     pub fn new(firewall: Firewall) -> io::Result<Arc<SharedFirewall>> {
         let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC)?;
         Ok(Arc::new(SharedFirewall {
@@ -74,7 +75,7 @@ impl SharedFirewall {
         }))
     }
 
-    /// Works on the firewall for a client, then sets the timer anew.
+    /// Runs `work` for a client with the mutex held, then sets the timer to the next expiry.
     pub fn with<T>(&self, work: impl FnOnce(&mut Firewall) -> T) -> T {
         self.client_waits.store(true, Ordering::SeqCst);
         let mut firewall = self.lock();
@@ -84,11 +85,12 @@ impl SharedFirewall {
         result
     }
 
-    /// Changes the firewall for a client. After one that waited in vain for another
-    /// program, the next ones need not wait too.
+    /// Changes the firewall for a client. After a change that timed out waiting for another
+    /// program, those of the next [`BUSY_TIME`] are refused, so that requests do not each
+    /// wait in turn.
     ///
     /// # Errors
-    /// Those of the change, or that it was not tried.
+    /// Those of the change, or [`FirewallError::Busy`] if it was not attempted.
     pub fn change<T>(
         &self,
         work: impl FnOnce(&mut Firewall) -> Result<T, FirewallError>,
@@ -129,17 +131,17 @@ impl SharedFirewall {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the sweeper end what it is doing, and keeps it from going on: there is
-    /// nothing after this but the end of the process.
+    /// Waits for a transaction of the sweeper to complete and prevents the next one while
+    /// the returned guard is held. To be called before the process exits.
     pub fn close(&self) -> impl Drop {
         self.client_waits.store(true, Ordering::SeqCst);
         self.lock()
     }
 
-    /// Removes what is due, and from then on whatever comes due.
+    /// Starts the sweeper, which first deletes the rules that are already due.
     ///
     /// # Errors
-    /// The system has no thread to give.
+    /// Those of pthread_create(3).
     pub fn start_sweeper(self: &Arc<SharedFirewall>) -> io::Result<()> {
         let shared = Arc::clone(self);
         let sweeper = thread::Builder::new().name("sweeper".to_owned()).stack_size(256 << 10);
@@ -148,7 +150,7 @@ impl SharedFirewall {
             loop {
                 shared.sweep_all(&mut failures);
                 shared.sleep();
-                shared.look_after(&mut failures);
+                shared.check_tables(&mut failures);
             }
         })?;
         Ok(())
@@ -162,18 +164,19 @@ impl SharedFirewall {
             let line = format_args!("the tables can't be looked after, next try in {LOOK_TIME:?}: {error}");
             log_failure(&error, line, failures);
         }
-        self.give_way();
+        self.yield_to_client();
     }
 
-    /// Removes all that is due, one short transaction after the other, and sets the
-    /// timer for the next.
+    /// Deletes all rules that are due, in short transactions, and sets the timer to the
+    /// next expiry. If a transaction fails, its size is halved; a rule that fails alone is
+    /// skipped.
     fn sweep_all(&self, failures: &mut LogLimit) {
-        let (mut batch, mut largest, mut passed_over) = (1024, BATCH.1, 0);
+        let (mut batch, mut largest, mut skipped) = (1024, BATCH.1, 0);
         loop {
             let mut firewall = self.lock();
             let start = Instant::now();
-            match firewall.sweep(SystemTime::now(), passed_over, batch) {
-                Ok(removed) if removed.is_empty() && passed_over == 0 => {
+            match firewall.sweep(SystemTime::now(), skipped, batch) {
+                Ok(removed) if removed.is_empty() && skipped == 0 => {
                     return self.arm(firewall.next_due());
                 }
                 Ok(removed) if removed.is_empty() => return self.arm_retry(),
@@ -186,7 +189,7 @@ impl SharedFirewall {
                     thread::sleep(LOCKED_TIME);
                     continue;
                 }
-                // Too much at once, or one among them that can't be removed.
+                // The transaction is too large, or one of its rules can't be deleted.
                 Err(FirewallError::Program(ProgramError::Failed(..))) if batch > 1 => {
                     largest = batch / 2;
                     batch = largest;
@@ -195,15 +198,15 @@ impl SharedFirewall {
                     self.note(Some(&error).filter(|error| error.is_timeout()));
                     let line = format_args!("what is due can't be removed, next try in {RETRY:?}: {error}");
                     log_failure(&error, line, failures);
-                    (largest, passed_over) = (BATCH.1, passed_over + 1);
+                    (largest, skipped) = (BATCH.1, skipped + 1);
                     let one_rule = matches!(error, FirewallError::Program(ProgramError::Failed(..)));
-                    if passed_over > PASS_OVER_MAX || !one_rule {
+                    if skipped > SKIP_MAX || !one_rule {
                         return self.arm_retry();
                     }
                 }
             }
             drop(firewall);
-            self.give_way();
+            self.yield_to_client();
         }
     }
 
@@ -211,18 +214,20 @@ impl SharedFirewall {
         self.firewall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A lock is not fair: without this the sweeper would take it again at once.
-    fn give_way(&self) {
+    /// Waits while a client waits for the mutex. A mutex is not fair: the sweeper would
+    /// otherwise lock it again first.
+    fn yield_to_client(&self) {
         while self.client_waits.load(Ordering::SeqCst) {
             thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Sets the timer to the next expiry, or to when the tables are looked after.
+    /// Sets the timer to the next expiry or the next check of the tables, whichever is
+    /// earlier.
     fn arm(&self, due: Option<Moment>) {
-        let look = Moment::at_or_after(SystemTime::now() + LOOK_TIME);
-        // A timer set to zero would be off; no rule of today is due in 1970.
-        let seconds = due.map_or(look, |due| due.min(look)).seconds().max(1);
+        let check = Moment::at_or_after(SystemTime::now() + CHECK_INTERVAL);
+        // An it_value of zero disarms the timer (timerfd_settime(2)).
+        let seconds = due.map_or(check, |due| due.min(check)).seconds().max(1);
         let none = Timespec { tv_sec: 0, tv_nsec: 0 };
         let due = Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), ..none };
         let timer = Itimerspec { it_interval: none, it_value: due };
@@ -239,7 +244,7 @@ impl SharedFirewall {
         self.arm(Some(Moment::at_or_after(SystemTime::now() + RETRY)));
     }
 
-    /// Returns when the timer has fired.
+    /// Blocks until the timer expires.
     fn sleep(&self) {
         loop {
             match rustix::io::read(&self.timer, &mut [0; 8]) {
@@ -255,18 +260,18 @@ impl SharedFirewall {
     }
 }
 
-/// Logs a failure, unless it is one that the table has told of already.
+/// Logs a failure, except `Unreadable`, which [`crate::firewall::table`] logs itself.
 fn log_failure(error: &FirewallError, line: fmt::Arguments<'_>, failures: &mut LogLimit) {
     if !matches!(error, FirewallError::Program(ProgramError::Unreadable(..))) {
         failures.log(Instant::now(), log::Level::Error, line);
     }
 }
 
-/// The size of the next transaction, after one of `batch` rules took that long.
+/// The number of rules of the next transaction, after one of `batch` rules took `took`.
 fn next_batch(batch: usize, took: Duration) -> usize {
     let next = match took {
-        took if took > SHORT => batch / 2,
-        took if took < SHORT / 3 => batch * 2,
+        took if took > TRANSACTION_TIME => batch / 2,
+        took if took < TRANSACTION_TIME / 3 => batch * 2,
         _ => batch,
     };
     next.clamp(BATCH.0, BATCH.1)

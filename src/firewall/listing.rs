@@ -1,5 +1,5 @@
-//! What the kernel holds of rfw, row by row and straight from the tools that print
-//! it: nothing is gathered, so a list of any length takes the same memory.
+//! The list of rules and set entries of rfw, streamed row by row from the output of
+//! iptables-save and `ipset save`: memory use does not depend on the length of the list.
 
 use super::FirewallError;
 use super::sets::{SetReader, SetRules};
@@ -13,20 +13,19 @@ use crate::rule::{Chain, Interface, Rule, Scope};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::SystemTime;
 
-/// Which rules a list is of.
+/// Which rules a list includes; a field that is `None` admits all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
-    /// Of this chain only.
+    /// Only rules of this chain.
     pub chain: Option<Chain>,
-    /// On this interface only; `Some(None)` are the rules for any interface.
+    /// Only rules with this interface; `Some(None)` admits those for any interface.
     pub interface: Option<Option<Interface>>,
-    /// Only those that hold this address or network, as a whole.
+    /// Only rules of which a network contains this address or the whole of this network.
     pub address: Option<Network>,
 }
 
 impl Filter {
-    /// Whether rules at that place are asked for. A forward rule is on both of its
-    /// interfaces.
+    /// Whether rules of that scope are admitted. Of a FORWARD rule, either interface counts.
     pub fn admits_scope(&self, scope: &Scope) -> bool {
         let chain = self.chain.is_none_or(|chain| chain == scope.chain());
         let sides = [scope.input_interface(), scope.output_interface()];
@@ -38,30 +37,31 @@ impl Filter {
         chain && interface
     }
 
-    /// Whether a rule is asked for.
+    /// Whether a rule is admitted.
     pub fn admits(&self, rule: &Rule) -> bool {
         let holds = |address| rule.networks().any(|network| network.covers(address));
         self.admits_scope(rule.scope()) && self.address.as_ref().is_none_or(holds)
     }
 }
 
-/// A rule of rfw as the kernel holds it.
+/// A rule or set entry of rfw in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// The number in its chain, from 1, all rules of the chain counted; of an entry
-    /// of a set, that of the set's rule.
+    /// The rule number in its chain, from 1, foreign rules included; for a set entry, that
+    /// of the rule of the set.
     pub number: usize,
-    /// What it has matched.
+    /// Its packet and byte counters.
     pub counters: Counters,
     /// The rule.
     pub rule: Rule,
-    /// How long it stays.
+    /// When it expires.
     pub lease: Lease,
-    /// The name of the set that it is an entry of.
+    /// The name of its set, if it is a set entry.
     pub set: Option<String>,
 }
 
-/// The rows that a filter admits, in the kernel's order.
+/// The rows that a filter admits, in the order of the tables; the entries of a set take
+/// the place of its rule.
 pub struct Listing {
     filter: Filter,
     tables: VecDeque<Rules>,

@@ -1,5 +1,5 @@
-//! What a start finds: addresses that were kept in the other way before the option
-//! `ipset` was changed, and sets that nobody needs any more.
+//! Migration at startup: addresses move between rules and set entries after a change of
+//! the option `ipset`, and unused sets are destroyed.
 
 use super::entries::timeout;
 use super::sets::{self, is_like, is_like_ours};
@@ -16,19 +16,19 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
 impl Firewall {
-    /// Takes along what was kept in the other way before the option `ipset` was
-    /// changed, puts back the rules of sets that have lost them, and clears away sets
-    /// that are empty.
+    /// Converts rules to set entries, or set entries to rules, as the option `ipset` says;
+    /// inserts missing rules of sets that have entries, destroys empty sets, and gives sets
+    /// the configured maximum of entries.
     ///
     /// # Errors
-    /// A table or set can't be read or changed; or there would be too many rules.
+    /// A table or set can't be read or changed, or the entries would exceed `rules.max`.
     pub fn migrate(&mut self, now: SystemTime) -> Result<(), FirewallError> {
         self.refresh()?;
         self.known.extend(self.linked_sets());
         if self.sets.is_some() {
-            let lost = self.own_sets()?;
-            self.check_entries(&lost)?;
-            lost.iter()
+            let own = self.own_sets()?;
+            self.check_entries(&own)?;
+            own.iter()
                 .filter(|set| self.has_family(set))
                 .cloned()
                 .collect::<Vec<SetKey>>()
@@ -42,12 +42,12 @@ impl Firewall {
                 false => self.move_sets_to_rules(family, now)?,
             }
         }
-        self.clear_away(false)?;
+        self.destroy_unused_sets(false)?;
         self.known = self.linked_sets().into_iter().collect();
         self.linked_sets().iter().try_for_each(|set| self.resize(set))
     }
 
-    /// The sets that are made as rfw makes them and have one of its names.
+    /// The existing sets that have a name of rfw and the type and options that rfw sets.
     fn own_sets(&mut self) -> Result<Vec<SetKey>, FirewallError> {
         let infos = self.sets()?.infos()?;
         let own =
@@ -59,12 +59,12 @@ impl Firewall {
         self.families().contains(&set.family())
     }
 
-    /// Refuses to make rules of more entries than there may be rules.
-    fn check_entries(&mut self, lost: &[SetKey]) -> Result<(), FirewallError> {
+    /// Checks that converting all set entries to rules does not exceed `rules.max`.
+    fn check_entries(&mut self, own: &[SetKey]) -> Result<(), FirewallError> {
         if self.use_sets {
             return Ok(());
         }
-        let sets: BTreeSet<SetKey> = self.linked_sets().into_iter().chain(lost.iter().cloned()).collect();
+        let sets: BTreeSet<SetKey> = self.linked_sets().into_iter().chain(own.iter().cloned()).collect();
         for family in self.families() {
             let mut entries = 0;
             for set in sets.iter().filter(|set| set.family() == family) {
@@ -107,7 +107,8 @@ impl Firewall {
         }
     }
 
-    /// What was kept as rules goes into sets, with what is left of its time.
+    /// Converts rules to set entries with their remaining time. If an ACCEPT rule comes after a
+    /// block among the rules that stay, ACCEPT rules are moved to the head of the chain.
     fn move_rules_to_sets(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
         let mut entries: HashMap<SetKey, Vec<(Rule, Timeout)>> = HashMap::new();
         let mut moved: Vec<Rule> = Vec::new();
@@ -135,8 +136,8 @@ impl Firewall {
             let (old, staying): (Vec<_>, Vec<_>) =
                 cache.find(|_, _| true).into_iter().partition(|(rule, _)| moved.contains(rule));
             old.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
-            if has_exception_behind_block(&staying) {
-                put_exceptions_in_front(&staying, transaction);
+            if has_exception_after_block(&staying) {
+                move_exceptions_to_head(&staying, transaction);
             }
         })?;
         if !moved.is_empty() {
@@ -145,9 +146,10 @@ impl Firewall {
         Ok(())
     }
 
-    /// What was kept in sets becomes rules, with what is left of its time.
+    /// Converts set entries to rules with their remaining time.
     fn move_sets_to_rules(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
-        // Accept comes first in this order; put in last, it is in front.
+        // `SetKey` sorts ACCEPT first. Each rule is inserted at the head of its chain, so in
+        // reverse order the ACCEPT rules come last and end up first.
         let sets: Vec<SetKey> =
             self.linked_sets().into_iter().filter(|set| set.family() == family).rev().collect();
         let (mut moved, mut emptied) = (Vec::<(Rule, Lease)>::new(), Vec::new());
@@ -161,11 +163,11 @@ impl Firewall {
             moved.extend(rules.into_iter().map(|(rule, timeout)| (rule, timeout.latest_end(now))));
         }
         self.change(family, Plan::FromKernel, |cache, transaction| {
-            // A start that was cut short may have moved some of them already.
+            // An interrupted migration may have converted some of them already.
             let new = moved.iter().filter(|(rule, _)| cache.leases(rule).is_empty());
             new.for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
             if !moved.is_empty() {
-                put_exceptions_in_front(&cache.find(|_, _| true), transaction);
+                move_exceptions_to_head(&cache.find(|_, _| true), transaction);
             }
             let moved_sets = cache.rules_of_sets().filter(|set| sets.contains(set));
             moved_sets.for_each(|set| transaction.delete_set(set));
@@ -183,14 +185,14 @@ impl Firewall {
         }
         if !moved.is_empty() {
             log::info!("entries of sets that are rules of {family} now: {}", moved.len());
-            self.say_if_many();
+            self.warn_if_many_rules();
         }
         Ok(())
     }
 
-    /// Destroys the sets of rfw that are empty, and with `all` those that have entries
-    /// and no rule. Gives the number of those entries. What the kernel still uses stays.
-    pub(super) fn clear_away(&mut self, all: bool) -> Result<usize, FirewallError> {
+    /// Destroys the empty sets of rfw and, with `all`, those that have entries but no rule.
+    /// A set that a foreign rule refers to is kept. Returns the number of entries destroyed.
+    pub(super) fn destroy_unused_sets(&mut self, all: bool) -> Result<usize, FirewallError> {
         if self.sets.is_none() {
             return Ok(0);
         }
@@ -246,8 +248,8 @@ impl Firewall {
     }
 }
 
-/// Whether a rule lets pass what one before it, in the same chain, may have blocked.
-fn has_exception_behind_block(rules: &[(&Rule, Lease)]) -> bool {
+/// Whether an ACCEPT rule comes after a REJECT or DROP rule of the same chain.
+fn has_exception_after_block(rules: &[(&Rule, Lease)]) -> bool {
     let mut blocked = HashSet::new();
     rules.iter().any(|(rule, _)| match rule.scope().target() {
         Target::Accept => blocked.contains(&rule.scope().chain()),
@@ -258,8 +260,8 @@ fn has_exception_behind_block(rules: &[(&Rule, Lease)]) -> bool {
     })
 }
 
-/// Plans that the rules which let packets pass stand in front, in the order they have.
-fn put_exceptions_in_front(rules: &[(&Rule, Lease)], transaction: &mut Transaction) {
+/// Plans to move the ACCEPT rules to the head of their chains, with their order kept.
+fn move_exceptions_to_head(rules: &[(&Rule, Lease)], transaction: &mut Transaction) {
     let exceptions = rules.iter().filter(|(rule, _)| rule.scope().target() == Target::Accept);
     exceptions.clone().for_each(|(rule, lease)| transaction.delete(rule, *lease));
     let mut put = HashSet::new();

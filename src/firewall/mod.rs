@@ -1,9 +1,9 @@
-//! The packet filter as rfw sees it: a handful of verbs, each idempotent, each one
-//! transaction of the kernel.
+//! The operations of rfw on the packet filter: insert, delete, list, expire, guard, flush.
+//! Each is idempotent, and a change of one table is one transaction.
 //!
-//! The kernel is the database. An address is a rule of its own, or with the option
-//! `ipset` an entry of a set that one rule looks packets up in; both work the same
-//! to a client. What rfw did not make is never touched.
+//! The kernel is the only storage. An address is a rule of its own or, with the option
+//! `ipset`, an entry of a set that one rule looks packets up in; a client sees no
+//! difference. Foreign rules and sets are never changed.
 
 mod entries;
 pub mod expiry;
@@ -29,41 +29,40 @@ use sets::{EntryResult, ListOp, Sets};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::{Instant, SystemTime};
 
-/// So many rules of its own make rfw say that sets are the better choice.
+/// Number of rules above which the log recommends the option `ipset`.
 const MANY_RULES: usize = 500;
 
-/// The tables of both families, or of IPv4 alone where there is no IPv6, and the
-/// sets.
+/// The filter tables of IPv4 and, if the host has it, IPv6, and the sets.
 pub struct Firewall {
     tables: Vec<Table>,
     sets: Option<Sets>,
     use_sets: bool,
-    /// The sets that had a rule since the start.
+    /// The sets that have had a rule since rfw started.
     known: BTreeSet<SetKey>,
-    /// The most rules of a family, the rules of sets not counted.
+    /// The most rules of each family, without those of sets (`rules.max`).
     rules_max: usize,
     said_many: bool,
     /// The port that is guarded, if there is one, and the white list in force.
     guarded: Option<(Option<u16>, WhiteList)>,
 }
 
-/// What a change came to.
+/// The outcome of inserting or deleting a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The rule was not there and now is.
+    /// The rule did not exist and was inserted.
     Inserted,
-    /// The rule was there and has another lease now.
+    /// The rule existed and has a new lease.
     Refreshed,
-    /// The rule was there for ever and stays so.
+    /// The rule existed without an end, as requested; nothing was changed.
     Unchanged,
-    /// The rule was there and is gone.
+    /// The rule existed and was deleted.
     Deleted,
-    /// The rule was not there.
+    /// The rule to delete did not exist.
     Absent,
 }
 
 impl Outcome {
-    /// The word for it in an answer.
+    /// The name in the answer of the API.
     pub fn name(self) -> &'static str {
         match self {
             Outcome::Inserted => "inserted",
@@ -76,9 +75,9 @@ impl Outcome {
 }
 
 impl Firewall {
-    /// The tables behind these commands, and the sets if the host has ipset;
-    /// `use_sets` tells whether addresses are kept in them, `rules_max` how many may be
-    /// rules of a family. Nothing is read or changed yet.
+    /// A firewall on the tables of these commands and, if the host has ipset, on its sets.
+    /// With `use_sets` addresses are kept as set entries; `rules_max` bounds the rules of
+    /// each family. Nothing is read or changed yet.
     pub fn new(
         v4: Commands,
         v6: Option<Commands>,
@@ -94,15 +93,16 @@ impl Firewall {
             sets,
             known: BTreeSet::new(),
             rules_max,
-            said_many: false,
+            warned_many: false,
             guarded: None,
         }
     }
 
-    /// Puts a rule in front of its chain, or renews the lease of the one there.
+    /// Inserts a rule at the head of its chain, with sets in use after the ACCEPT rules, or
+    /// adds a set entry. If it exists, its lease is replaced.
     ///
     /// # Errors
-    /// The kernel does not have it: see [`FirewallError`].
+    /// The rule or entry was not inserted: see [`FirewallError`].
     pub fn insert(&mut self, rule: &Rule, lease: Lease, now: SystemTime) -> Result<Outcome, FirewallError> {
         let set = SetKey::of(rule);
         if self.is_for_sets(&set)? {
@@ -123,7 +123,7 @@ impl Firewall {
     fn insert_rule(&mut self, rule: &Rule, lease: Lease, plan_from: Plan) -> Result<Outcome, FirewallError> {
         let (by_precedence, rules_max) = (self.use_sets, self.rules_max);
         if by_precedence {
-            self.table(rule.family())?.forget();
+            self.table(rule.family())?.invalidate();
         }
         self.change(rule.family(), plan_from, |cache, transaction| {
             let leases = cache.leases(rule);
@@ -140,10 +140,10 @@ impl Firewall {
         })?
     }
 
-    /// Takes a rule out.
+    /// Deletes a rule, and the equivalent set entry.
     ///
     /// # Errors
-    /// The kernel may still have it: see [`FirewallError`].
+    /// The rule or entry may still exist: see [`FirewallError`].
     pub fn delete(&mut self, rule: &Rule) -> Result<Outcome, FirewallError> {
         let as_rule = self.change(rule.family(), Plan::FromKernel, |cache, transaction| {
             let leases = cache.leases(rule);
@@ -160,11 +160,12 @@ impl Firewall {
         }
     }
 
-    /// Puts in or renews a rule for every address of a list at one place: for each
-    /// family all of them or none.
+    /// Inserts or renews the rule of one scope for every network of a list; for each family
+    /// the change is atomic.
     ///
     /// # Errors
-    /// See [`FirewallError`]; where a set has no room nothing has been changed.
+    /// See [`FirewallError`]. [`FirewallError::Full`] and [`FirewallError::TooManyRules`] are
+    /// checked before anything is changed.
     pub fn insert_all(
         &mut self,
         scope: &Scope,
@@ -186,11 +187,11 @@ impl Firewall {
                 false => self.insert_rules(batch, lease)?,
             });
         }
-        self.say_if_many();
+        self.warn_if_many_rules();
         Ok(total)
     }
 
-    /// Takes out the rule of every address of a list at one place.
+    /// Deletes the rule of one scope for every network of a list.
     ///
     /// # Errors
     /// See [`FirewallError`].
@@ -212,15 +213,16 @@ impl Firewall {
         Ok(total)
     }
 
-    /// The rules of rfw that the filter admits, in the kernel's order, to be read
-    /// row by row.
+    /// The rules and set entries of rfw that the filter admits, in the order of the tables,
+    /// to be read row by row.
     ///
     /// # Errors
     /// A table can't be read.
     pub fn list(&mut self, filter: &Filter, now: SystemTime) -> Result<Listing, FirewallError> {
         let mut tables = VecDeque::new();
         for table in &mut self.tables {
-            // What is listed with an end has to have it, whoever brought it there.
+            // A rule that iptables-restore has brought back enters the cache, so that it expires
+            // at the end that the list shows.
             table.refresh()?;
             tables.push_back(table.commands().read(table.family())?);
         }
@@ -235,29 +237,24 @@ impl Firewall {
         Ok(Listing::new(filter.clone(), tables, self.sets.as_ref().map(Sets::reader), skipped, now))
     }
 
-    /// Removes rules that are due at `now`, of each family at most `most` in one
-    /// transaction, and gives them. The first `pass_over` are left alone; no others
-    /// are left when it gives none. Entries of sets are swept by the kernel.
+    /// Deletes rules that are due at `now`, without the first `skip`, at most `most` of each
+    /// family in one transaction. Returns the deleted rules; none if no other rule is due.
+    /// Set entries are expired by the kernel.
     ///
     /// # Errors
     /// A table can't be read or changed.
-    pub fn sweep(
-        &mut self,
-        now: SystemTime,
-        pass_over: usize,
-        most: usize,
-    ) -> Result<Vec<Rule>, FirewallError> {
+    pub fn sweep(&mut self, now: SystemTime, skip: usize, most: usize) -> Result<Vec<Rule>, FirewallError> {
         let (mut removed, mut failed) = (Vec::new(), None);
         for family in self.families() {
             let swept = self.change(family, Plan::InBackground, |cache, transaction| {
-                let due = cache.find(|_, lease| lease.is_due(now)).into_iter().skip(pass_over).take(most);
+                let due = cache.find(|_, lease| lease.is_due(now)).into_iter().skip(skip).take(most);
                 due.map(|(rule, lease)| {
                     transaction.delete(rule, lease);
                     rule.clone()
                 })
                 .collect::<Vec<Rule>>()
             });
-            // One family that fails is no reason to leave the other.
+            // A failure of one family does not prevent expiry in the other.
             match swept {
                 Ok(rules) => removed.extend(rules),
                 Err(error) => {
@@ -275,7 +272,7 @@ impl Firewall {
         }
     }
 
-    /// When the next rule is due, as far as rfw has read the tables.
+    /// The end of the rule that expires next, according to the cache.
     pub fn next_due(&self) -> Option<Moment> {
         self.tables.iter().flat_map(|table| table.cache().all_leases()).filter_map(Lease::end).min()
     }
@@ -285,7 +282,7 @@ impl Firewall {
         Ok(self.tables.iter_mut().try_for_each(Table::refresh)?)
     }
 
-    /// Removes everything that rfw made and gives the number of rules and entries.
+    /// Deletes all rules and sets of rfw. Returns the number of rules and entries deleted.
     ///
     /// # Errors
     /// A table or set can't be read or changed.
@@ -301,7 +298,7 @@ impl Firewall {
                 rules.len() + cache.guards().len()
             })?;
         }
-        count += self.clear_away(true)?;
+        count += self.destroy_unused_sets(true)?;
         Ok(count)
     }
 
@@ -318,8 +315,8 @@ impl Firewall {
         self.sets.as_mut().ok_or(FirewallError::NoSets)
     }
 
-    /// Changes the table of a family and tells the other, which is of the same
-    /// ruleset where this is nftables.
+    /// Changes the table of a family. With nf_tables both tables share one generation, so the
+    /// other table is told of the commit, or its cache would count as stale.
     fn change<T>(
         &mut self,
         family: Family,
@@ -335,11 +332,11 @@ impl Firewall {
         Ok(outcome?)
     }
 
-    /// Once says that sets are better for so many rules.
-    fn say_if_many(&mut self) {
+    /// Logs once a recommendation of the option `ipset` above [`MANY_RULES`] rules.
+    fn warn_if_many_rules(&mut self) {
         let rules: usize = self.tables.iter().map(|table| table.cache().len()).sum();
-        if !self.use_sets && !self.said_many && rules > MANY_RULES {
-            self.said_many = true;
+        if !self.use_sets && !self.warned_many && rules > MANY_RULES {
+            self.warned_many = true;
             log::warn!(
                 "{rules} rules: each packet is compared with one after the other; \
                  with the option ipset in rfw.conf they cost as little as a single rule"
@@ -358,7 +355,7 @@ impl Firewall {
         })
     }
 
-    /// Whether a list fits beside the rules that there are.
+    /// Checks that a batch does not exceed `rules.max` with the existing rules.
     fn check_rules(&mut self, batch: &Batch) -> Result<(), FirewallError> {
         let rules_max = self.rules_max;
         if batch.networks.len() > rules_max {
@@ -383,7 +380,7 @@ impl Firewall {
         fits
     }
 
-    /// Deletes those of a batch that are rules, and gives them.
+    /// Deletes the rules of a batch. Returns the networks whose rule existed.
     fn delete_rules(&mut self, batch: &Batch) -> Result<HashSet<Network>, FirewallError> {
         self.change(batch.set.family(), Plan::FromKernel, |cache, transaction| {
             batch.delete_present(cache, transaction)
@@ -406,9 +403,9 @@ impl Firewall {
     }
 }
 
-/// The addresses of one family in a list.
+/// The networks of one family in a list.
 struct Batch {
-    /// The set that holds them, where addresses are kept in sets.
+    /// The key of their set; without sets it stands for family and scope.
     set: SetKey,
     networks: HashSet<Network>,
 }
@@ -422,12 +419,12 @@ impl Batch {
         Batch { set: SetKey::new(family, scope.clone(), side), networks }
     }
 
-    /// The rules that they make.
+    /// The rules of these networks.
     fn rules(&self) -> impl Iterator<Item = Rule> {
         self.networks.iter().filter_map(|network| self.set.scope().clone().rule(*network).ok())
     }
 
-    /// Those that are there as rules.
+    /// Those of the rules that exist.
     fn present<'a>(&self, cache: &'a RuleCache) -> Vec<(&'a Rule, Lease)> {
         cache.find(|rule, _| {
             rule.scope() == self.set.scope()
@@ -436,7 +433,7 @@ impl Batch {
         })
     }
 
-    /// Deletes those that are there, and gives them.
+    /// Plans to delete the rules that exist. Returns their networks.
     fn delete_present(&self, cache: &RuleCache, transaction: &mut Transaction) -> HashSet<Network> {
         let present = self.present(cache);
         present.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
@@ -448,7 +445,7 @@ impl Batch {
     }
 }
 
-/// Why the kernel does not hold what was asked for.
+/// Why an operation on the packet filter has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
     /// A program failed.
@@ -466,16 +463,16 @@ pub enum FirewallError {
     /// There are rules of sets, and no sets to read.
     #[error("the tables use sets of rfw, but the kernel has none, or does not let rfw at them")]
     NoSets,
-    /// A set has its most entries.
+    /// The set has `ipset.maxelem` entries.
     #[error("no room: a set has at most {0} entries (ipset.maxelem in rfw.conf)")]
     Full(u32),
-    /// A time in seconds that a set can't hold.
+    /// An interval in seconds above the longest timeout of a set entry.
     #[error(
         "{0} seconds are too long: a set holds an address for at most {TIMEOUT_MAX} seconds, \
          or for ever with expire=0"
     )]
     TooLong(u64),
-    /// As many rules of a family as there may be.
+    /// A family has `rules.max` rules.
     #[error(
         "no room: at most {0} addresses of a family are rules of their own (rules.max in rfw.conf), since \
          each packet is compared with one after the other; with the option ipset they are kept in sets, \
@@ -488,10 +485,11 @@ pub enum FirewallError {
          turn the option on again, or raise rules.max"
     )]
     TooManyEntries(Family, usize, usize),
-    /// A set of that name is there, and rfw has not made it.
+    /// A set of that name exists, but rfw has not created it.
     #[error("there is a set {0} that rfw has not made: destroy or rename it (ipset rename {0} OTHER)")]
     ForeignSet(String),
-    /// A request before this one waited in vain for another program.
+    /// Not attempted, since an earlier change has just failed: another program holds the
+    /// xtables lock, or a program has exceeded its time.
     #[error(
         "not tried, since another program holds the lock of the tables, or one of rfw's own gives no answer: \
          try again in 2 seconds"
@@ -527,7 +525,8 @@ impl FirewallError {
     }
 }
 
-/// The networks of a rule as `iptables -L` prints them: no mask for a host.
+/// A network as `iptables -L -n` prints it: a single address without a mask, `None` as the
+/// network of all addresses.
 pub fn printed(network: Option<&Network>, family: Family) -> String {
     network.map_or_else(|| family.any().to_owned(), Network::to_string)
 }

@@ -1,10 +1,10 @@
-//! The filter table of one family: what rfw keeps in it, and changes planned on
-//! that, made as one transaction of the kernel.
+//! The filter table of one family: a cache of the rules of rfw, and changes that are
+//! planned from it and committed as one transaction.
 //!
-//! What was read last is remembered, so that a change need not read the whole
-//! table. With iptables-nft the kernel tells whether anything has changed since
-//! ([`crate::kernel::generation`]). With iptables-legacy nothing does: there a plan is made
-//! on memory only where the transaction itself fails if memory is wrong.
+//! The cache saves reading the whole table for each change. With iptables-nft the
+//! generation ID shows whether the cache is current ([`crate::kernel::generation`]).
+//! iptables-legacy has none: there a change is planned from the cache only if its
+//! transaction fails when the cache is stale.
 
 use crate::kernel::coprocess::{Coprocess, Sentinel};
 use crate::kernel::generation;
@@ -21,18 +21,18 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::iter;
 use std::path::Path;
 
-/// How often a change is planned anew when the kernel's table keeps changing.
+/// Attempts to plan and commit a change while other programs keep changing the table.
 const ATTEMPTS: usize = 5;
 
-/// Without touching the other rules, after at most five seconds of waiting for the
-/// lock of the tables, and with comments repeated on standard output.
+/// Arguments of iptables-restore(8): keep the other rules, wait up to five seconds for the
+/// xtables lock, and print comments of the input, which makes the sentinel appear.
 const RESTORE: [&str; 3] = ["--noflush", "--wait=5", "--verbose"];
 
-/// The same for what is not urgent, with the shortest waiting that iptables-legacy
-/// knows. nftables has no such lock.
-const RESTORE_LATER: [&str; 3] = ["--noflush", "--wait=1", "--verbose"];
+/// The same for changes in the background: wait one second, the shortest time that
+/// iptables-legacy accepts. nf_tables has no such lock.
+const RESTORE_BACKGROUND: [&str; 3] = ["--noflush", "--wait=1", "--verbose"];
 
-/// A comment, which iptables-restore repeats when all before it is committed.
+/// A comment as sentinel: iptables-restore prints it once everything before is committed.
 const COMMITTED: Sentinel = Sentinel { ask: "# rfw: committed", answer: "rfw: committed", goes_on: false };
 
 /// The commands of one family: `iptables-save` and `iptables-restore`, or those of
@@ -45,11 +45,11 @@ pub struct Commands {
 }
 
 impl Commands {
-    /// Finds the companions of an iptables command by its name, and sees that they
-    /// read the whole table.
+    /// Finds the `-save` and `-restore` programs that belong to an iptables command, and
+    /// checks that the table can be read completely.
     ///
     /// # Errors
-    /// One of the three is not there, or fails, or the table can't be read whole.
+    /// One of the three does not exist or fails, or the output is incomplete.
     pub fn find(command: &Path, family: Family, stop: &StopSignal) -> Result<Commands, ProgramError> {
         Program::find(command, stop)?;
         let companion = |suffix: &str| {
@@ -65,41 +65,41 @@ impl Commands {
         Ok(commands)
     }
 
-    /// The rules of the filter table as `iptables-save` prints them, with counters.
+    /// Starts `iptables-save` and returns the rules of the filter table, with counters.
     ///
     /// # Errors
     /// It can't be started.
     pub fn read(&self, family: Family) -> Result<Rules, ProgramError> {
         let lines = self.save.lines(&["-c", "-t", "filter"])?;
-        Ok(Rules { lines, reading: SaveReader::new(family), family, nft: self.nft })
+        Ok(Rules { lines, reader: SaveReader::new(family), family, nft: self.nft })
     }
 }
 
-/// The rules of a table that is being printed.
+/// The rules of a table, read from a running `iptables-save`.
 pub struct Rules {
     lines: Lines,
-    reading: SaveReader,
+    reader: SaveReader,
     family: Family,
     nft: bool,
 }
 
 impl Rules {
-    /// The next rule; `None` after the last, if all of the table has come.
+    /// The next rule; `None` after the last, if the output was complete.
     ///
     /// # Errors
-    /// The tool failed, or it did not print the whole table.
+    /// The program failed, or its output is incomplete.
     pub fn next_rule(&mut self) -> Result<Option<Line>, ProgramError> {
         loop {
             let read = match self.lines.next_line() {
-                Ok(Some(line)) => self.reading.line(&line),
-                Ok(None) => match self.reading.end() {
+                Ok(Some(line)) => self.reader.line(&line),
+                Ok(None) => match self.reader.end() {
                     Ok(End::Whole) => return Ok(None),
                     Ok(End::Empty) if self.is_absent() => return Ok(None),
                     Ok(End::Empty) => Err("it printed nothing".to_owned()),
                     Err(why) => Err(why),
                 },
-                // What it said is why it did not go on with a table that it had begun.
-                Err(ProgramError::Failed(_, status, words)) if self.reading.has_begun() => {
+                // A failure within the table leaves it incomplete; standard error has the cause.
+                Err(ProgramError::Failed(_, status, words)) if self.reader.has_begun() => {
                     let status = status.map(|status| format!("{status}: ")).unwrap_or_default();
                     Err(format!("{status}{words}"))
                 }
@@ -113,8 +113,8 @@ impl Rules {
         }
     }
 
-    /// Whether it is certain that there is no table yet. iptables-legacy makes it when
-    /// it is read.
+    /// Whether the kernel confirms that the table does not exist. With iptables-legacy it
+    /// always exists, as reading creates it.
     fn is_absent(&self) -> bool {
         self.nft && generation::has_filter_table(self.family) == Some(false)
     }
@@ -134,15 +134,14 @@ impl Rules {
     }
 }
 
-/// What a change may be planned from.
+/// What a change is planned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
-    /// The cache: where it is wrong, the transaction fails.
+    /// The cache: if it is stale, the transaction fails.
     FromCache,
-    /// A fresh reading, unless the cache is known to be what the kernel holds.
+    /// The kernel's table, which is read unless the cache is known to be current.
     FromKernel,
-    /// The cache, and nobody waits for the change: the lock of the tables, where
-    /// another program holds it, is not waited for.
+    /// The cache, for changes of the sweeper: waits at most one second for the xtables lock.
     InBackground,
 }
 
@@ -151,29 +150,29 @@ pub struct Table {
     family: Family,
     commands: Commands,
     restore: Coprocess,
-    /// Only used, and so only started, with iptables-legacy.
-    restore_later: Coprocess,
+    /// Used only with iptables-legacy, and not started otherwise.
+    restore_background: Coprocess,
     cache: RuleCache,
-    /// The generation that `kept` is of.
+    /// The generation of `cache`.
     generation: Option<u32>,
-    /// Whether `kept` has been read, and no transaction has failed since.
+    /// Whether `cache` has been read, and no transaction has failed since.
     read: bool,
-    /// The generations before and after rfw's own last commit.
+    /// The generations before and after the last commit, if no other commit was between.
     own_change: Option<(u32, u32)>,
-    /// Why the table could not be read whole the last time, as the log has it.
+    /// The last logged reason why the output was incomplete, so that it is logged once.
     unreadable: Option<String>,
 }
 
 impl Table {
-    /// A table, not yet read.
+    /// A table with an empty cache, which is read on first use.
     pub fn new(family: Family, commands: Commands) -> Table {
-        let resident = |arguments| Coprocess::new(commands.restore.clone(), arguments, COMMITTED);
-        let (restore, restore_later) = (resident(&RESTORE), resident(&RESTORE_LATER));
+        let coprocess = |arguments| Coprocess::new(commands.restore.clone(), arguments, COMMITTED);
+        let (restore, restore_background) = (coprocess(&RESTORE), coprocess(&RESTORE_BACKGROUND));
         Table {
             family,
             commands,
             restore,
-            restore_later,
+            restore_background,
             cache: RuleCache::default(),
             generation: None,
             read: false,
@@ -187,41 +186,41 @@ impl Table {
         self.family
     }
 
-    /// What rfw keeps in it, as last read or changed.
+    /// The rules of rfw, as last read or changed.
     pub fn cache(&self) -> &RuleCache {
         &self.cache
     }
 
-    /// The commands that read it.
+    /// The commands that read and change it.
     pub fn commands(&self) -> &Commands {
         &self.commands
     }
 
-    /// Reads what the kernel holds, unless that is known to be what was read last.
+    /// Reads the table into the cache, unless the generation shows that it is current.
     ///
     /// # Errors
     /// The table can't be read.
     pub fn refresh(&mut self) -> Result<(), ProgramError> {
-        let now = self.now();
+        let now = self.current_generation();
         if !(self.read && now.is_some() && now == self.generation) {
             self.read = false;
             let cache = self.commands.read(self.family).and_then(RuleCache::read);
-            self.say_if_unreadable(cache.as_ref().err());
+            self.log_unreadable(cache.as_ref().err());
             self.cache = cache?;
-            // What changes while it is read has another generation.
+            // `now` is from before the reading: a change meanwhile has a later generation.
             (self.generation, self.read) = (now, true);
         }
         Ok(())
     }
 
-    /// Says once that the table can't be read whole, and once that it can be again.
-    fn say_if_unreadable(&mut self, error: Option<&ProgramError>) {
+    /// Logs once that the output is incomplete, and once that it is complete again.
+    fn log_unreadable(&mut self, error: Option<&ProgramError>) {
         match (error, &self.unreadable) {
-            (Some(error @ ProgramError::Unreadable(..)), said) => {
-                let words = error.to_string();
-                if said.as_ref() != Some(&words) {
-                    log::error!("the table of {}: {words}", self.family);
-                    self.unreadable = Some(words);
+            (Some(error @ ProgramError::Unreadable(..)), logged) => {
+                let message = error.to_string();
+                if logged.as_ref() != Some(&message) {
+                    log::error!("the table of {}: {message}", self.family);
+                    self.unreadable = Some(message);
                 }
             }
             (None, Some(_)) => {
@@ -232,18 +231,18 @@ impl Table {
         }
     }
 
-    /// Has the table read anew at the next refresh.
-    pub fn forget(&mut self) {
+    /// Makes the next [`Table::refresh`] read the table.
+    pub fn invalidate(&mut self) {
         self.read = false;
     }
 
-    /// Makes sure that the rule of a set is there; `false` is for sure that it is not.
+    /// Whether the rule of a set exists in the kernel, not only in the cache.
     ///
     /// # Errors
     /// The table can't be read.
     pub fn has_set(&mut self, set: &SetKey) -> Result<bool, ProgramError> {
         let known = self.cache.sets.contains_key(set);
-        if self.read && known && self.now().is_none() {
+        if self.read && known && self.current_generation().is_none() {
             match self.check_set(set) {
                 Ok(()) => return Ok(true),
                 Err(ProgramError::Failed(..)) => self.read = false,
@@ -251,14 +250,14 @@ impl Table {
             }
         }
         match self.refresh() {
-            // A rule that was known to be there can be asked for without reading.
+            // The table is unreadable, but the existence of a known rule can be checked.
             Err(ProgramError::Unreadable(..)) if known && self.check_set(set).is_ok() => Ok(true),
             result => result.map(|()| self.cache.sets.contains_key(set)),
         }
     }
 
-    /// Has the kernel say whether the rule of a set is there: a transaction that checks
-    /// for it fails if it is not.
+    /// Checks that the rule of a set exists, by a transaction of `-C` alone. It changes
+    /// nothing, so that an interrupted one is repeated.
     fn check_set(&mut self, set: &SetKey) -> Result<(), ProgramError> {
         let mut check = Transaction::default();
         check.check_set(set);
@@ -268,8 +267,9 @@ impl Table {
         }
     }
 
-    /// Plans a change and makes it. A plan that failed because the table was not
-    /// what it had been is made again; one that would be the same again is an error.
+    /// Plans a change and commits it. After a failed transaction the table is read and the
+    /// change planned again, as the cache may have been stale; if the plan is the same, its
+    /// error is returned.
     ///
     /// # Errors
     /// The table can't be read or changed.
@@ -282,13 +282,17 @@ impl Table {
         // What came of a plan that a program was cut short in: it may have been done.
         let mut cut_short: Option<T> = None;
         for attempt in 0..ATTEMPTS {
-            if attempt > 0 || plan_from == Plan::FromKernel || !self.read || self.now() != self.generation {
+            if attempt > 0
+                || plan_from == Plan::FromKernel
+                || !self.read
+                || self.current_generation() != self.generation
+            {
                 self.refresh()?;
             }
             let mut transaction = Transaction::default();
             let outcome = plan(&self.cache, &mut transaction);
             match failed {
-                // A tool that was cut short is tried once more, on what is there now.
+                // It is unknown whether an interrupted transaction is committed: try it once more.
                 Some((before, error)) if before == transaction && (attempt > 1 || !error.is_cut_short()) => {
                     return Err(error);
                 }
@@ -309,15 +313,15 @@ impl Table {
         Err(failed.map_or(ProgramError::Contended, |(_, error)| error))
     }
 
-    /// Has the kernel make a transaction, and remembers what it did.
+    /// Commits a transaction and applies it to the cache.
     fn commit(&mut self, transaction: &Transaction, plan_from: Plan) -> Result<(), ProgramError> {
         let restore = match plan_from {
-            Plan::InBackground if !self.commands.nft => &mut self.restore_later,
+            Plan::InBackground if !self.commands.nft => &mut self.restore_background,
             _ => &mut self.restore,
         };
         let committed = restore.transact(&transaction.script());
-        let now = self.now();
-        // One commit more than before was ours; any other number, and memory is old.
+        let now = self.current_generation();
+        // If the generation has risen by one, no other commit was between; else the cache is stale.
         let ours = self.generation.map(|before| before.wrapping_add(1));
         self.read = committed.is_ok() && now == ours;
         self.own_change = self.generation.zip(now).filter(|_| self.read);
@@ -328,41 +332,42 @@ impl Table {
         committed
     }
 
-    /// Learns that another table of this ruleset was changed by rfw itself, which
-    /// raised the generation from `before` to `after`.
+    /// Records that a commit of rfw to the other table raised the generation from `before`
+    /// to `after`. The generation is common to all tables, so this cache stays current.
     pub fn note_change(&mut self, before: u32, after: u32) {
         if self.generation == Some(before) {
             self.generation = Some(after);
         }
     }
 
-    /// The generations before and after the last commit, if it was the only one.
+    /// Removes and returns the generations before and after the last commit; `None` if
+    /// another commit was between.
     pub fn take_own_change(&mut self) -> Option<(u32, u32)> {
         self.own_change.take()
     }
 
-    fn now(&self) -> Option<u32> {
+    fn current_generation(&self) -> Option<u32> {
         if self.commands.nft { generation::current() } else { None }
     }
 }
 
-/// What rfw keeps in a table.
+/// The cache: the rules of rfw in one table.
 #[derive(Default)]
 pub struct RuleCache {
     rules: HashMap<Rule, Vec<CachedRule>>,
-    /// The rules that guard rfw's port, in the order of the table.
+    /// The guard rules, in the order of the table.
     guards: VecDeque<Guard>,
-    /// The sets that rules look packets up in, and how many do: other programs may
-    /// have made a second.
+    /// The sets that have a rule, with the number of these rules: other programs may have
+    /// duplicated one.
     sets: BTreeMap<SetKey, usize>,
-    /// The number and position of the last rule of a chain by which rfw lets packets
-    /// pass.
+    /// The rule number and position of the last ACCEPT rule of rfw in each chain.
     last_accept: BTreeMap<Chain, (usize, i64)>,
-    /// The position of the rule put in last; the kernel's own begin at 1.
-    top: i64,
+    /// The position of the last inserted rule: positions count up from 1 for rules that were
+    /// read, and down from -1 for rules inserted since.
+    lowest: i64,
 }
 
-/// One of the copies of a rule; other programs may have made a second.
+/// One instance of a rule; other programs may have duplicated it.
 struct CachedRule {
     lease: Lease,
     position: i64,
@@ -405,8 +410,8 @@ impl RuleCache {
         }
     }
 
-    /// Does what the kernel has done. The numbers of rules are those of the last
-    /// reading, which is why they are only used right after one.
+    /// Applies a committed transaction. Rule numbers are not updated: they are valid only
+    /// right after the table has been read.
     fn apply(&mut self, transaction: &Transaction) {
         for change in transaction.changes() {
             match change {
@@ -437,7 +442,7 @@ impl RuleCache {
         }
     }
 
-    /// The leases of a rule, one for each copy of it.
+    /// The leases of a rule, one for each instance; empty if there is no such rule.
     pub fn leases(&self, rule: &Rule) -> Vec<Lease> {
         self.rules.get(rule).into_iter().flatten().map(|copy| copy.lease).collect()
     }
@@ -452,13 +457,13 @@ impl RuleCache {
         self.rules.values().flatten().map(|copy| copy.lease)
     }
 
-    /// The number of rules.
+    /// The number of distinct rules; those of sets and guard rules are not counted.
     pub fn len(&self) -> usize {
         self.rules.len()
     }
 
-    /// The rules that are wanted, first in the table first: iptables looks for a
-    /// rule to delete from the head, so this order keeps many deletes linear.
+    /// The rules that `wanted` selects, in the order of the table: iptables searches for a
+    /// rule to delete from the head of the chain, so that order keeps many deletions linear.
     pub fn find(&self, wanted: impl Fn(&Rule, Lease) -> bool) -> Vec<(&Rule, Lease)> {
         let all = self.rules.iter().flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule, copy)));
         let mut found: Vec<_> = all.filter(|(rule, copy)| wanted(rule, copy.lease)).collect();
@@ -481,8 +486,8 @@ impl RuleCache {
         &self.guards
     }
 
-    /// Whether the guards are just the wanted ones, which are given as they are put in,
-    /// in each chain the last foremost.
+    /// Whether the guard rules are exactly `wanted`, which is in the order of insertion: the
+    /// last one inserted is the first of its chain.
     pub fn is_guarded(&self, wanted: &[Guard]) -> bool {
         [false, true].into_iter().all(|output| {
             let there = self.guards.iter().filter(|guard| guard.is_output() == output);
@@ -495,24 +500,24 @@ impl RuleCache {
         self.sets.keys()
     }
 
-    /// The same, each as often as it has a rule.
+    /// The sets that have a rule, each repeated for every rule.
     pub fn rules_of_sets(&self) -> impl Iterator<Item = &SetKey> {
         self.sets.iter().flat_map(|(set, copies)| iter::repeat_n(set, *copies))
     }
 
-    /// The number at which the rule of a set goes in where an exception wins over a
-    /// block: ACCEPT in front, the others behind the last ACCEPT of rfw.
+    /// The rule number at which the rule of a set is inserted, so that ACCEPT takes
+    /// precedence: ACCEPT at the head of the chain, others after the last ACCEPT of rfw.
     pub fn number_for(&self, scope: &Scope) -> usize {
-        self.number_behind_exceptions(scope, &[])
+        self.number_after_exceptions(scope, &[])
     }
 
-    /// The same for a rule, once all copies of it have been deleted.
+    /// The same for a rule, after all instances of it have been deleted.
     pub fn number_for_rule(&self, rule: &Rule) -> usize {
         let copies = self.rules.get(rule).map(Vec::as_slice);
-        self.number_behind_exceptions(rule.scope(), copies.unwrap_or_default())
+        self.number_after_exceptions(rule.scope(), copies.unwrap_or_default())
     }
 
-    fn number_behind_exceptions(&self, scope: &Scope, deleted: &[CachedRule]) -> usize {
+    fn number_after_exceptions(&self, scope: &Scope, deleted: &[CachedRule]) -> usize {
         match (scope.target(), self.last_accept.get(&scope.chain())) {
             (Target::Accept, _) | (_, None) => 1,
             (Target::Reject | Target::Drop, Some((number, position))) => {
