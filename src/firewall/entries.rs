@@ -56,7 +56,7 @@ impl Firewall {
                     EntryResult::Done | EntryResult::Already => Outcome::Refreshed,
                 },
             };
-            return self.without_rule(rule, outcome);
+            return self.delete_rule_of_entry(rule, outcome);
         }
         Err(ProgramError::Contended.into())
     }
@@ -87,7 +87,7 @@ impl Firewall {
     fn link_expecting(&mut self, set: &SetKey, expected: usize) -> Result<(), FirewallError> {
         let table = self.table(set.family())?;
         if !table.has_set(set)? {
-            table.forget();
+            table.invalidate();
             let size = match self.sets()?.create(set, expected)? {
                 Made::New => 0,
                 Made::Present(size) => size,
@@ -189,7 +189,7 @@ impl Firewall {
         let mut found = Vec::new();
         for set in self.linked_sets() {
             let rules = self.sets()?.rules(&set, |rule| list.conflict(rule).is_some())?;
-            found.extend(rules.into_iter().map(|(rule, timeout)| Unwanted {
+            found.extend(rules.into_iter().map(|(rule, timeout)| ConflictingEntry {
                 set: set.clone(),
                 rule,
                 timeout,
@@ -199,10 +199,10 @@ impl Firewall {
     }
 
     /// Deletes entries, or, where that fails, none of them.
-    pub(super) fn remove_entries(&mut self, entries: &[Unwanted]) -> Result<(), FirewallError> {
-        for (count, Unwanted { set, rule, .. }) in entries.iter().enumerate() {
+    pub(super) fn remove_entries(&mut self, entries: &[ConflictingEntry]) -> Result<(), FirewallError> {
+        for (count, ConflictingEntry { set, rule, .. }) in entries.iter().enumerate() {
             if let Err(error) = self.sets()?.delete(set, rule) {
-                for Unwanted { set, rule, timeout } in entries.iter().take(count) {
+                for ConflictingEntry { set, rule, timeout } in entries.iter().take(count) {
                     if let Err(error) = self.sets()?.renew(set, rule, timeout.rounded_up()) {
                         log::error!("can't be put back: {rule}: {error}");
                     }

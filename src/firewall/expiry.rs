@@ -157,11 +157,12 @@ impl SharedFirewall {
     }
 
     /// Sees what others have done to the tables, since nobody else tells.
-    fn look_after(&self, failures: &mut LogLimit) {
-        let looked = self.lock().look_after();
+    fn check_tables(&self, failures: &mut LogLimit) {
+        let looked = self.lock().check_tables();
         if let Err(error) = looked {
             self.note(Some(&error).filter(|error| error.is_timeout()));
-            let line = format_args!("the tables can't be looked after, next try in {LOOK_TIME:?}: {error}");
+            let line =
+                format_args!("the tables can't be looked after, next try in {CHECK_INTERVAL:?}: {error}");
             log_failure(&error, line, failures);
         }
         self.yield_to_client();

@@ -1,7 +1,7 @@
 //! The white list in force: the rules that guard rfw's port, rules and entries that it
 //! forbids, and what is put back when others have removed it.
 
-use super::entries::Unwanted;
+use super::entries::ConflictingEntry;
 use super::{Firewall, FirewallError};
 use crate::firewall::table::{Plan, RuleCache};
 use crate::kernel::guard::Guard;
@@ -29,7 +29,7 @@ impl Firewall {
         let entries = self.conflicting_entries(list)?;
         for family in self.families() {
             if let Err(error) = self.put_guards(family, port, list) {
-                self.take_back_guards();
+                self.roll_back_guards();
                 return Err(error);
             }
         }
@@ -37,7 +37,7 @@ impl Firewall {
         let removed = self.remove_conflicts(&conflicts, &entries);
         if let Err(error) = removed {
             self.put_back(&conflicts);
-            self.take_back_guards();
+            self.roll_back_guards();
             return Err(error);
         }
         self.guarded = Some((port, list.clone()));
@@ -63,13 +63,13 @@ impl Firewall {
         list: &WhiteList,
     ) -> Result<(), FirewallError> {
         let wanted = guards(port, list, family);
-        self.table(family)?.forget();
+        self.table(family)?.invalidate();
         self.change(family, Plan::FromKernel, |cache, transaction| {
             replace_guards(cache, transaction, &wanted);
         })?;
         // Numbers of rules are those of a reading.
         let table = self.table(family)?;
-        table.forget();
+        table.invalidate();
         Ok(table.refresh()?)
     }
 
@@ -85,7 +85,7 @@ impl Firewall {
     fn remove_conflicts(
         &mut self,
         conflicts: &[Conflicts],
-        entries: &[Unwanted],
+        entries: &[ConflictingEntry],
     ) -> Result<(), FirewallError> {
         for (family, rules) in conflicts {
             self.change(*family, Plan::FromKernel, |cache, transaction| {
@@ -111,12 +111,12 @@ impl Firewall {
 
     /// Puts the guards of the white list back that is in force. At the start there is
     /// none: there the new guards stay.
-    fn take_back_guards(&mut self) {
+    fn roll_back_guards(&mut self) {
         let Some((port, list)) = self.guarded.clone() else { return };
         for family in self.families() {
             let before = guards(port, &list, family);
             let table = self.tables.iter_mut().find(|table| table.family() == family);
-            table.into_iter().for_each(|table| table.forget());
+            table.into_iter().for_each(|table| table.invalidate());
             let taken_back = self.change(family, Plan::FromKernel, |cache, transaction| {
                 if !cache.is_guarded(&before) {
                     replace_guards(cache, transaction, &before);
@@ -133,20 +133,20 @@ impl Firewall {
     ///
     /// # Errors
     /// A table or set can't be read or changed.
-    pub fn look_after(&mut self) -> Result<(), FirewallError> {
+    pub fn check_tables(&mut self) -> Result<(), FirewallError> {
         let mut failed: Option<FirewallError> = None;
         for family in self.families() {
             if failed.as_ref().is_some_and(FirewallError::is_timeout) {
                 break;
             }
-            if let Err(error) = self.look_after_family(family) {
+            if let Err(error) = self.check_table(family) {
                 failed = failed.or(Some(error));
             }
         }
         failed.map_or(Ok(()), Err)
     }
 
-    fn look_after_family(&mut self, family: Family) -> Result<(), FirewallError> {
+    fn check_table(&mut self, family: Family) -> Result<(), FirewallError> {
         self.table(family)?.refresh()?;
         if let Some((port, list)) = self.guarded.clone() {
             let wanted = guards(port, &list, family);

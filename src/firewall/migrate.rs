@@ -212,13 +212,13 @@ impl Firewall {
         let infos = self.sets()?.infos()?;
         let mut count = 0;
         for info in infos.iter().filter(|info| !used.contains(&info.header.name)) {
-            count += self.clear_away_set(info, all)?;
+            count += self.destroy_unused_set(info, all)?;
         }
         Ok(count)
     }
 
     /// Destroys a set that no rule of rfw uses, if it is one of rfw's.
-    fn clear_away_set(&mut self, info: &SetInfo, all: bool) -> Result<usize, FirewallError> {
+    fn destroy_unused_set(&mut self, info: &SetInfo, all: bool) -> Result<usize, FirewallError> {
         let (name, size) = (info.header.name.as_str(), sets::size(info));
         let is_work = set_key::is_work_name(name) && is_like_ours(info);
         let is_own = SetKey::named(name).is_some_and(|set| is_like(info, &set))

@@ -41,7 +41,7 @@ pub struct Firewall {
     known: BTreeSet<SetKey>,
     /// The most rules of each family, without those of sets (`rules.max`).
     rules_max: usize,
-    said_many: bool,
+    warned_many: bool,
     /// The port that is guarded, if there is one, and the white list in force.
     guarded: Option<(Option<u16>, WhiteList)>,
 }
@@ -116,7 +116,7 @@ impl Firewall {
             }
             outcome => outcome,
         }?;
-        self.say_if_many();
+        self.warn_if_many_rules();
         Ok(outcome)
     }
 

@@ -416,8 +416,8 @@ impl RuleCache {
         for change in transaction.changes() {
             match change {
                 Change::Insert(rule, lease, _) => {
-                    self.top -= 1;
-                    let copy = CachedRule { lease: *lease, position: self.top, number: 1 };
+                    self.lowest -= 1;
+                    let copy = CachedRule { lease: *lease, position: self.lowest, number: 1 };
                     self.rules.entry(rule.clone()).or_default().push(copy);
                 }
                 Change::Delete(rule, lease) => {

@@ -30,8 +30,8 @@ const RESOURCE_PROBLEM: i32 = 4;
 /// iptables-nft-save takes some seconds until its first line for 100,000 rules.
 const READ_TIME: Duration = Duration::from_secs(15);
 
-/// How long a tool that closed its output, or was killed, may take to end.
-const END_TIME: Duration = Duration::from_secs(1);
+/// Time allowed for a program to exit after it has closed its output or was killed.
+const EXIT_TIME: Duration = Duration::from_secs(1);
 
 /// The longest line of output, in bytes. A rule of rfw takes some hundred.
 const LINE_MAX: usize = 64 << 10;
@@ -45,8 +45,8 @@ const LINES_MAX: usize = 1_000;
 /// The number of lines after which the stop signal is looked at.
 const STOP_INTERVAL: usize = 256;
 
-/// What is kept of standard error, in bytes.
-const COMPLAINT_MAX: usize = 4 << 10;
+/// How much of standard error is kept, in bytes; the rest is discarded.
+const STDERR_MAX: usize = 4 << 10;
 
 /// A program that exists and is executable.
 #[derive(Debug, Clone)]
@@ -166,7 +166,7 @@ impl Program {
     }
 }
 
-/// A child that is killed, with its process group, when nobody holds it any more.
+/// A child process that is killed, with its process group, when dropped.
 pub struct KillOnDrop {
     /// The child, which leads its process group.
     pub child: Child,
@@ -203,7 +203,7 @@ impl Drop for KillOnDrop {
         // It leads its group, which has its number until it is waited for.
         let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-        if self.status_by(Instant::now() + END_TIME).is_none() {
+        if self.status_by(Instant::now() + EXIT_TIME).is_none() {
             log::warn!("the process {} does not end though it was killed", self.child.id());
         }
     }
@@ -270,9 +270,9 @@ pub struct Lines {
     output: Option<BufReader<ChildStdout>>,
     stderr: StandardError,
     line: Vec<u8>,
-    /// The number of lines that were asked for.
+    /// Lines read so far.
     count: usize,
-    /// How long it may still be waited for, of how much.
+    /// Time left for waiting.
     left: Duration,
     /// Time allowed for waiting in all.
     time: Duration,
@@ -324,9 +324,9 @@ impl Lines {
     /// Gives up on a program that never pauses when rfw has been told to end.
     fn check_stop(&self) -> Result<(), ProgramError> {
         let now = Instant::now();
-        match self.program.stop.limit(now + END_TIME) > now {
+        match self.program.stop.limit(now + EXIT_TIME) > now {
             true => Ok(()),
-            false => Err(ProgramError::TimedOut(self.command_line(), END_TIME)),
+            false => Err(ProgramError::TimedOut(self.command_line(), EXIT_TIME)),
         }
     }
 
@@ -347,9 +347,9 @@ impl Lines {
         }
     }
 
-    /// Hears it out and sees how it ends.
-    fn end(&mut self) -> Result<(), ProgramError> {
-        let deadline = self.program.stop.limit(Instant::now() + END_TIME.max(self.left));
+    /// Waits for the program to exit, after the end of its output.
+    fn wait_exit(&mut self) -> Result<(), ProgramError> {
+        let deadline = self.program.stop.limit(Instant::now() + EXIT_TIME.max(self.left));
         let Some(status) = self.child.status_by(deadline) else {
             return Err(ProgramError::TimedOut(self.command_line(), EXIT_TIME));
         };

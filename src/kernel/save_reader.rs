@@ -133,7 +133,7 @@ impl SaveReader {
 }
 
 /// A line as an error quotes it.
-fn shown(line: &str) -> String {
+fn excerpt(line: &str) -> String {
     let start: String = line.chars().take(200).collect();
     start.escape_debug().to_string().replace("\\'", "'").replace("\\\"", "\"")
 }
