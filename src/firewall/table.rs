@@ -7,7 +7,7 @@
 //! transaction fails when the cache is stale.
 
 use crate::kernel::coprocess::{Coprocess, Sentinel};
-use crate::kernel::generation;
+use crate::kernel::generation::Ruleset;
 use crate::kernel::guard::Guard;
 use crate::kernel::iptables::{Change, Line, Owner, Transaction};
 use crate::kernel::program::{Lines, Program, ProgramError};
@@ -116,7 +116,7 @@ impl Rules {
     /// Whether the kernel confirms that the table does not exist. With iptables-legacy it
     /// always exists, as reading creates it.
     fn is_absent(&self) -> bool {
-        self.nft && generation::has_filter_table(self.family) == Some(false)
+        self.nft && Ruleset::default().has_filter_table(self.family) == Some(false)
     }
 
     fn unreadable(&self, why: String) -> ProgramError {
@@ -149,6 +149,8 @@ pub enum Plan {
 pub struct Table {
     family: Family,
     commands: Commands,
+    /// Tells the generation, with iptables-nft.
+    ruleset: Ruleset,
     restore: Coprocess,
     /// Used only with iptables-legacy, and not started otherwise.
     restore_background: Coprocess,
@@ -171,6 +173,7 @@ impl Table {
         Table {
             family,
             commands,
+            ruleset: Ruleset::default(),
             restore,
             restore_background,
             cache: RuleCache::default(),
@@ -346,8 +349,8 @@ impl Table {
         self.own_change.take()
     }
 
-    fn current_generation(&self) -> Option<u32> {
-        if self.commands.nft { generation::current() } else { None }
+    fn current_generation(&mut self) -> Option<u32> {
+        if self.commands.nft { self.ruleset.generation() } else { None }
     }
 }
 

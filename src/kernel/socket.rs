@@ -81,7 +81,7 @@ impl Socket {
     }
 
     /// Opens a socket with buffers of twice that size, in bytes.
-    pub(super) fn with_buffers(size: usize) -> Result<Socket, SocketError> {
+    pub fn with_buffers(size: usize) -> Result<Socket, SocketError> {
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::NETFILTER))?;
         // The forced size needs CAP_NET_ADMIN in the first user namespace. The other is
