@@ -9,7 +9,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// The rate limit of one kind of line.
 #[derive(Debug, Default)]
-pub struct LogLimit {
+pub(crate) struct LogLimit {
     /// The time of the last logged line.
     last: Option<Instant>,
     /// The number of lines suppressed since.
@@ -19,7 +19,7 @@ pub struct LogLimit {
 impl LogLimit {
     /// Logs a line, with the number suppressed before it, unless one was logged in the last
     /// minute.
-    pub fn log(&mut self, now: Instant, level: log::Level, line: fmt::Arguments<'_>) {
+    pub(crate) fn log(&mut self, now: Instant, level: log::Level, line: fmt::Arguments<'_>) {
         match self.admit(now) {
             None => {}
             Some(0) => log::log!(level, "{line}"),

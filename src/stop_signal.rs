@@ -13,7 +13,7 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 
 /// A shared stop flag; the default one is never set.
 #[derive(Debug, Clone, Default)]
-pub struct StopSignal(Option<Arc<State>>);
+pub(crate) struct StopSignal(Option<Arc<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -25,12 +25,12 @@ struct State {
 
 impl StopSignal {
     /// A stop signal that is set once the descriptor is readable. Nothing may read from it.
-    pub fn new(signal: OwnedFd) -> StopSignal {
+    pub(crate) fn new(signal: OwnedFd) -> StopSignal {
         StopSignal(Some(Arc::new(State { signal, since: OnceLock::new() })))
     }
 
     /// The deadline; after the stop signal, [`STOP_TIME`] from it if that is earlier.
-    pub fn limit(&self, deadline: Instant) -> Instant {
+    pub(crate) fn limit(&self, deadline: Instant) -> Instant {
         // An error only delays that the signal is seen until the next poll.
         let _ = self.poll(Vec::new(), Instant::now());
         match self.since() {
@@ -45,7 +45,7 @@ impl StopSignal {
     ///
     /// # Errors
     /// poll(2) fails.
-    pub fn wait(&self, fds: &[PollFd<'_>], deadline: Instant) -> io::Result<bool> {
+    pub(crate) fn wait(&self, fds: &[PollFd<'_>], deadline: Instant) -> io::Result<bool> {
         loop {
             let limit = self.since().map_or(deadline, |since| deadline.min(since + STOP_TIME));
             let ready = self.poll(fds.to_vec(), limit)?;

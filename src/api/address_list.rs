@@ -15,7 +15,7 @@ const SKIPPED_MAX: usize = 100;
 
 /// The addresses of a list, without duplicates.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct List {
+pub(crate) struct List {
     /// The networks to insert or delete.
     pub networks: Vec<Network>,
     /// The first [`SKIPPED_MAX`] that may not be changed.
@@ -26,7 +26,7 @@ pub struct List {
 
 /// A line whose address may not be changed: white-listed, or not valid in the scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skipped {
+pub(crate) struct Skipped {
     /// The line number, counted from 1.
     pub line: usize,
     /// The address.
@@ -41,7 +41,7 @@ impl List {
     /// # Errors
     /// The first line that is not an address, a list without any address, or a body that
     /// can't be read. The list is then rejected as a whole.
-    pub fn read<S: Read + Write>(
+    pub(crate) fn read<S: Read + Write>(
         body: &mut Body<'_, S>,
         forbidden: impl Fn(&Network) -> Option<String>,
     ) -> Result<List, ListError> {
@@ -107,7 +107,7 @@ fn quoted(line: &[u8]) -> String {
 
 /// Error in reading an address list.
 #[derive(Debug, thiserror::Error)]
-pub enum ListError {
+pub(crate) enum ListError {
     /// An invalid line: its number, its text, and why it is rejected.
     #[error("line {0}: \"{text}\" {2}; nothing was changed", text = .1.escape_debug())]
     Line(usize, String, &'static str),

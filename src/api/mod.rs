@@ -1,9 +1,9 @@
 //! From a request to its answer: authentication, parsing, execution, and the one place
 //! where errors become HTTP status codes.
 
-pub mod address_list;
+pub(crate) mod address_list;
 mod rows;
-pub mod url;
+pub(crate) mod url;
 
 use crate::api::address_list::{List, ListError};
 use crate::api::rows::Rows;
@@ -29,7 +29,7 @@ use std::time::{Instant, SystemTime};
 use subtle::ConstantTimeEq;
 
 /// The REST API: executes requests on the firewall.
-pub struct Service {
+pub(crate) struct Service {
     config: Config,
     shared: Arc<SharedFirewall>,
     whitelist: WhiteList,
@@ -38,7 +38,7 @@ pub struct Service {
 
 /// The client of a connection, and what its listener requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
+pub(crate) struct Peer {
     /// The source address; IPv4-mapped IPv6 is converted to IPv4.
     pub address: IpAddr,
     /// Whether the listener requires HTTP Basic authentication.
@@ -52,7 +52,7 @@ impl Service {
     ///
     /// # Errors
     /// The rules can't be changed.
-    pub fn new(
+    pub(crate) fn new(
         config: Config,
         shared: Arc<SharedFirewall>,
         whitelist: WhiteList,
@@ -63,7 +63,7 @@ impl Service {
     }
 
     /// Whether the white list admits a client with that address to the HTTPS listener.
-    pub fn admits(&self, address: IpAddr) -> bool {
+    pub(crate) fn admits(&self, address: IpAddr) -> bool {
         self.whitelist.contains(address)
     }
 
@@ -72,7 +72,7 @@ impl Service {
     ///
     /// # Errors
     /// The rules can't be changed.
-    pub fn replace_whitelist(&mut self, list: WhiteList) -> Result<(), FirewallError> {
+    pub(crate) fn replace_whitelist(&mut self, list: WhiteList) -> Result<(), FirewallError> {
         self.apply_whitelist(&list)?;
         self.whitelist = list;
         Ok(())
@@ -88,12 +88,12 @@ impl Service {
     }
 
     /// The configuration.
-    pub fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
     /// Authenticates and executes a request, logs the outcome and returns the answer.
-    pub fn answer<S: Read + Write>(
+    pub(crate) fn answer<S: Read + Write>(
         &mut self,
         peer: Peer,
         request: &Request,
@@ -441,7 +441,7 @@ impl ApiError {
 }
 
 /// The answer to a request that can't be read; `None` if the connection is broken.
-pub fn unreadable(error: &HttpError) -> Option<Answer> {
+pub(crate) fn unreadable(error: &HttpError) -> Option<Answer> {
     error.status().map(|status| failed(status, error))
 }
 

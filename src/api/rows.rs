@@ -15,7 +15,7 @@ use std::io::{self, Read};
 const PART: usize = 16 << 10;
 
 /// The rows of a listing.
-pub struct Rows {
+pub(super) struct Rows {
     listing: Option<Listing>,
     writer: RowWriter,
     /// Generated text that is not yet read.
@@ -27,7 +27,7 @@ impl Rows {
     ///
     /// # Errors
     /// A table or a set can't be read.
-    pub fn begin(mut listing: Listing) -> Result<Rows, FirewallError> {
+    pub(super) fn begin(mut listing: Listing) -> Result<Rows, FirewallError> {
         let (mut writer, mut text) = (RowWriter::default(), String::new());
         let listing = match listing.next_row()? {
             Some(first) => {

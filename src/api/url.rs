@@ -20,7 +20,7 @@ use tiny_http::Method;
 
 /// A parsed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     /// Describe the API.
     Help,
     /// List the rules that match a filter.
@@ -50,7 +50,7 @@ pub enum Command {
 ///
 /// # Errors
 /// See [`UrlError`].
-pub fn parse(method: &Method, target: &str, non_restful: bool) -> Result<Command, UrlError> {
+pub(crate) fn parse(method: &Method, target: &str, non_restful: bool) -> Result<Command, UrlError> {
     let (path, query) = match origin_form(target).split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (origin_form(target), None),
@@ -324,7 +324,7 @@ fn percent_decode(text: &str) -> Result<String, UrlError> {
 
 /// Error in a method or a request target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UrlError {
+pub(crate) enum UrlError {
     /// The method is not allowed for this path.
     #[error("this path takes {allow} only")]
     Method {

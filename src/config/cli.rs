@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// The action that the command line selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Call {
+pub(crate) enum Call {
     /// Print this text (`--help`, `--version`).
     Print(String),
     /// Check the configuration (`--check`).
@@ -19,7 +19,7 @@ pub enum Call {
 
 /// Option values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The configuration file (`-f`).
     pub config: PathBuf,
     /// The log file (`--logfile`).
@@ -46,7 +46,7 @@ const LEVELS: [(&str, LevelFilter); 5] = [
 ///
 /// # Errors
 /// A one-line message that refers to `--help`.
-pub fn parse(arguments: &[String]) -> Result<Call, String> {
+pub(crate) fn parse(arguments: &[String]) -> Result<Call, String> {
     let options = options();
     let fail = |why: String| format!("{why} (see rfw --help)");
     let given = options.parse(arguments).map_err(|error| fail(error.to_string()))?;

@@ -31,11 +31,11 @@ const VALUES: [&str; 14] = [
 ];
 
 /// Maximum length of a user name and of a password, in bytes.
-pub const CREDENTIAL_MAX: usize = 255;
+pub(crate) const CREDENTIAL_MAX: usize = 255;
 
 /// A validated configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub(crate) struct Config {
     /// The file that it comes from.
     pub file: PathBuf,
     /// The HTTPS server for remote clients (`outward.server`).
@@ -66,7 +66,7 @@ pub struct Config {
 
 /// The HTTPS server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outward {
+pub(crate) struct Outward {
     /// Where it listens.
     pub address: SocketAddr,
     /// The certificate and its chain, in PEM (RFC 7468).
@@ -77,7 +77,7 @@ pub struct Outward {
 
 /// The HTTP server on 127.0.0.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Local {
+pub(crate) struct Local {
     /// Where it listens.
     pub address: SocketAddr,
     /// Whether it requires authentication.
@@ -86,7 +86,7 @@ pub struct Local {
 
 /// A user name and a password, of 1 to [`CREDENTIAL_MAX`] bytes each when configured.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     /// The user name; without a colon when configured (RFC 7617, 2).
     pub username: String,
     /// The password.
@@ -102,7 +102,7 @@ impl fmt::Debug for Credentials {
 
 /// A value and its line, for errors that are found after parsing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting<T> {
+pub(crate) struct Setting<T> {
     /// The option name.
     pub option: &'static str,
     /// The line, counted from 1; `None` if the value is the default.
@@ -113,7 +113,7 @@ pub struct Setting<T> {
 
 impl<T> Setting<T> {
     /// An error about this setting in the file `file`.
-    pub fn error(&self, file: &Path, why: impl fmt::Display) -> LocatedError {
+    pub(crate) fn error(&self, file: &Path, why: impl fmt::Display) -> LocatedError {
         let why = format!("{}: {why}", self.option);
         LocatedError { file: file.to_owned(), line: self.line, why }
     }
@@ -124,7 +124,7 @@ impl Config {
     ///
     /// # Errors
     /// The first invalid line, or a missing option.
-    pub fn parse(file: &Path, text: &str) -> Result<Config, LocatedError> {
+    pub(crate) fn parse(file: &Path, text: &str) -> Result<Config, LocatedError> {
         let config = read_options(text).and_then(|options| check(file, &options));
         config.map_err(|(line, error)| LocatedError { file: file.to_owned(), line, why: error.to_string() })
     }
@@ -396,7 +396,7 @@ enum ConfigError {
 /// An error with its file and line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}:{}{why}", .file.display(), .line.map(|line| format!("{line}: ")).unwrap_or(" ".to_owned()))]
-pub struct LocatedError {
+pub(crate) struct LocatedError {
     /// The file.
     pub file: PathBuf,
     /// The line, counted from 1; `None` if the error is about no single line.

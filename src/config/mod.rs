@@ -1,6 +1,6 @@
 //! Configuration: `rfw.conf`, the command line, and the checks of owner and mode on the
 //! files that they name.
 
-pub mod cli;
-pub mod file;
-pub mod trusted_file;
+pub(crate) mod cli;
+pub(crate) mod file;
+pub(crate) mod trusted_file;

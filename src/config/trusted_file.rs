@@ -21,7 +21,7 @@ const LINKS_MAX: u32 = 40;
 ///
 /// # Errors
 /// The file can't be read, or other users can read or replace it.
-pub fn read_secret(path: &Path) -> Result<String, FileError> {
+pub(crate) fn read_secret(path: &Path) -> Result<String, FileError> {
     read(path, 0o077, FileError::Readable)
 }
 
@@ -29,7 +29,7 @@ pub fn read_secret(path: &Path) -> Result<String, FileError> {
 ///
 /// # Errors
 /// The file can't be read, or other users can write or replace it.
-pub fn read_trusted(path: &Path) -> Result<String, FileError> {
+pub(crate) fn read_trusted(path: &Path) -> Result<String, FileError> {
     read(path, 0o022, FileError::Writable)
 }
 
@@ -38,7 +38,7 @@ pub fn read_trusted(path: &Path) -> Result<String, FileError> {
 ///
 /// # Errors
 /// It can't be opened, or is of another type, such as a FIFO, to which a write may block.
-pub fn open_log(path: &Path) -> Result<File, FileError> {
+pub(crate) fn open_log(path: &Path) -> Result<File, FileError> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o640);
     let file = open(&mut options, path)?;
@@ -144,7 +144,7 @@ fn is_mapped(map: &str, user: u32) -> bool {
 
 /// Error in opening or reading a file.
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+pub(crate) enum FileError {
     /// A system call fails.
     #[error(transparent)]
     Io(io::Error),

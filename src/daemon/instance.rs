@@ -20,7 +20,7 @@ const NAME: &str = "rfw";
 const DRAIN_MAX: usize = 64;
 
 /// The lock, held until it is dropped.
-pub struct Instance {
+pub(super) struct Instance {
     /// `None` if a process of another, unprivileged user has bound the name: an abstract
     /// name has no access permissions.
     lock: Option<UnixListener>,
@@ -31,7 +31,7 @@ impl Instance {
     ///
     /// # Errors
     /// A socket call fails.
-    pub fn claim() -> io::Result<Option<Instance>> {
+    pub(super) fn claim() -> io::Result<Option<Instance>> {
         match UnixListener::bind_addr(&SocketAddr::from_abstract_name(NAME)?) {
             Ok(lock) => {
                 lock.set_nonblocking(true)?;
@@ -53,7 +53,7 @@ impl Instance {
 impl Instance {
     /// Closes the connections of those who asked whether the lock is held, so that the
     /// backlog never fills: nobody could ask any more.
-    pub fn drain(&self) {
+    pub(super) fn drain(&self) {
         for _ in 0..DRAIN_MAX {
             if self.lock.as_ref().is_none_or(|lock| lock.accept().is_err()) {
                 return;
@@ -62,7 +62,7 @@ impl Instance {
     }
 
     /// What is readable when somebody has asked.
-    pub fn poll_fd(&self) -> Option<PollFd<'_>> {
+    pub(super) fn poll_fd(&self) -> Option<PollFd<'_>> {
         self.lock.as_ref().map(|lock| PollFd::new(lock, PollFlags::IN))
     }
 }

@@ -3,4 +3,4 @@
 mod instance;
 mod server;
 mod signals;
-pub mod startup;
+pub(crate) mod startup;

@@ -44,7 +44,7 @@ const STRANGERS_MAX: usize = 64;
 const BACKLOG: i32 = 128;
 
 /// A socket that is bound to its address and does not listen yet.
-pub struct Bound {
+pub(super) struct Bound {
     socket: OwnedFd,
     address: SocketAddr,
 }
@@ -54,7 +54,7 @@ impl Bound {
     ///
     /// # Errors
     /// The address is in use or is not an address of this host.
-    pub fn new(address: SocketAddr) -> Result<Bound, ServerError> {
+    pub(super) fn new(address: SocketAddr) -> Result<Bound, ServerError> {
         let bind_socket = || -> Result<OwnedFd, Errno> {
             let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
             let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
@@ -94,7 +94,7 @@ struct Visitor {
 }
 
 /// The listeners, what they serve, and the client that is served next.
-pub struct Server {
+pub(super) struct Server {
     listeners: Vec<Listener>,
     signals: Signals,
     instance: Instance,
@@ -114,7 +114,7 @@ struct Session {
 
 impl Server {
     /// A server without listeners.
-    pub fn new(service: Service, signals: Signals, instance: Instance) -> Server {
+    pub(super) fn new(service: Service, signals: Signals, instance: Instance) -> Server {
         Server {
             listeners: Vec::new(),
             signals,
@@ -130,7 +130,7 @@ impl Server {
     ///
     /// # Errors
     /// listen(2) fails, as where another socket listens on the port since it was bound.
-    pub fn open_outward(&mut self, bound: Bound, tls: Arc<ServerConfig>) -> Result<(), ServerError> {
+    pub(super) fn open_outward(&mut self, bound: Bound, tls: Arc<ServerConfig>) -> Result<(), ServerError> {
         let listener = bound.listen()?;
         self.listeners.push(Listener { listener, tls: Some(tls), authentication: true });
         Ok(())
@@ -140,7 +140,7 @@ impl Server {
     ///
     /// # Errors
     /// As with [`Server::open_outward`].
-    pub fn open_local(&mut self, bound: Bound, authentication: bool) -> Result<(), ServerError> {
+    pub(super) fn open_local(&mut self, bound: Bound, authentication: bool) -> Result<(), ServerError> {
         let listener = bound.listen()?;
         self.listeners.push(Listener { listener, tls: None, authentication });
         Ok(())
@@ -150,7 +150,7 @@ impl Server {
     ///
     /// # Errors
     /// poll(2), or accept(2) for a reason that does not pass.
-    pub fn run(&mut self) -> Result<(), ServerError> {
+    pub(super) fn run(&mut self) -> Result<(), ServerError> {
         let mut open: Option<Session> = None;
         loop {
             if self.waiting.is_none() {
@@ -405,7 +405,7 @@ fn poll_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> Result<(), Serve
 ///
 /// # Errors
 /// The file can't be read, is writable by others, or has an invalid line.
-pub fn load_whitelist(config: &Config) -> Result<WhiteList, LocatedError> {
+pub(super) fn load_whitelist(config: &Config) -> Result<WhiteList, LocatedError> {
     let setting = &config.whitelist_file;
     let file = &setting.value;
     let text = trusted_file::read_trusted(file)
@@ -419,7 +419,7 @@ pub fn load_whitelist(config: &Config) -> Result<WhiteList, LocatedError> {
 
 /// Error that ends the server.
 #[derive(Debug, thiserror::Error)]
-pub enum ServerError {
+pub(crate) enum ServerError {
     /// bind(2) or listen(2) fails for this address.
     #[error("can't listen on {0}: {1}")]
     Bind(SocketAddr, io::Error),

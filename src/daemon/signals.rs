@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The request that a signal stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
+pub(super) enum Signal {
     /// Terminate (SIGTERM, SIGINT).
     Stop,
     /// Reload the white list (SIGHUP).
@@ -19,7 +19,7 @@ pub enum Signal {
 }
 
 /// The caught signals; as a descriptor, readable while one is pending.
-pub struct Signals {
+pub(super) struct Signals {
     wake: UnixStream,
     stop: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
@@ -31,7 +31,7 @@ impl Signals {
     ///
     /// # Errors
     /// A socket pair or a handler can't be set up.
-    pub fn catch() -> io::Result<Signals> {
+    pub(super) fn catch() -> io::Result<Signals> {
         let (wake, write) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         let (stopped, stop_write) = UnixStream::pair()?;
@@ -50,17 +50,17 @@ impl Signals {
     }
 
     /// The stop signal for waits outside of the accept loop, set by SIGTERM and SIGINT.
-    pub fn stop_signal(&self) -> &StopSignal {
+    pub(super) fn stop_signal(&self) -> &StopSignal {
         &self.stop_signal
     }
 
     /// Whether a signal is pending.
-    pub fn is_pending(&self) -> bool {
+    pub(super) fn is_pending(&self) -> bool {
         self.stop.load(Ordering::SeqCst) || self.reload.load(Ordering::SeqCst)
     }
 
     /// Takes the next pending signal, stop before reload. Stop stays pending.
-    pub fn take(&mut self) -> Option<Signal> {
+    pub(super) fn take(&mut self) -> Option<Signal> {
         while matches!(self.wake.read(&mut [0; 64]), Ok(length) if length > 0) {}
         if self.stop.load(Ordering::SeqCst) {
             return Some(Signal::Stop);

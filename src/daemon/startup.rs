@@ -33,7 +33,7 @@ use std::time::SystemTime;
 ///
 /// # Errors
 /// The write fails.
-pub fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     io::stdout().write_all(text.as_bytes()).map_err(Failure::Io)
 }
 
@@ -41,7 +41,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// The first that would fail the start.
-pub fn check(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, None)?;
     let checked = Checked::load(&arguments.config, &StopSignal::default())?;
     let Checked { whitelist, identity, .. } = &checked;
@@ -57,7 +57,7 @@ pub fn check(arguments: &Arguments) -> Result<(), Failure> {
 ///
 /// # Errors
 /// The configuration is invalid, rfw is running, or a program that it names fails.
-pub fn flush(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn flush(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, None)?;
     let config = load_config(&arguments.config)?;
     let _instance = claim("stop it first (systemctl stop rfw), then call rfw --flush again")?;
@@ -69,7 +69,7 @@ pub fn flush(arguments: &Arguments) -> Result<(), Failure> {
 ///
 /// # Errors
 /// The start fails, or the server later.
-pub fn serve(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn serve(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, Some(&arguments.log_file))?;
     let result = load_and_run(arguments);
     match &result {
@@ -272,7 +272,7 @@ fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failu
 
 /// Error that ends the process with a non-zero exit status.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The command line is invalid.
     #[error("{0}")]
     Usage(String),
@@ -299,7 +299,7 @@ pub enum Failure {
 impl Failure {
     /// Writes one line to standard error and returns the exit status: 2 for usage, 78
     /// (`EX_CONFIG`, sysexits.h) for configuration, else 1.
-    pub fn report(&self) -> ExitCode {
+    pub(crate) fn report(&self) -> ExitCode {
         // If standard error is closed, the log has the message.
         let _ = writeln!(io::stderr(), "rfw: {self}");
         ExitCode::from(match self {

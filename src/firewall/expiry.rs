@@ -22,10 +22,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How long changes are refused without an attempt after one has failed because another
 /// program holds the xtables lock or a program has exceeded its time. Also `Retry-After`.
-pub const BUSY_TIME: Duration = Duration::from_secs(2);
+pub(crate) const BUSY_TIME: Duration = Duration::from_secs(2);
 
 /// The firewall as shared by server and sweeper, with the timer of the next expiry.
-pub struct SharedFirewall {
+pub(crate) struct SharedFirewall {
     firewall: Mutex<Firewall>,
     /// Until when requests are refused at once.
     busy: Mutex<Option<Busy>>,
@@ -65,7 +65,7 @@ impl SharedFirewall {
     ///
     /// # Errors
     /// Those of timerfd_create(2).
-    pub fn new(firewall: Firewall) -> io::Result<Arc<SharedFirewall>> {
+    pub(crate) fn new(firewall: Firewall) -> io::Result<Arc<SharedFirewall>> {
         let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC)?;
         Ok(Arc::new(SharedFirewall {
             firewall: Mutex::new(firewall),
@@ -76,7 +76,7 @@ impl SharedFirewall {
     }
 
     /// Runs `work` for a client with the mutex held, then sets the timer to the next expiry.
-    pub fn with<T>(&self, work: impl FnOnce(&mut Firewall) -> T) -> T {
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Firewall) -> T) -> T {
         self.client_waits.store(true, Ordering::SeqCst);
         let mut firewall = self.lock();
         self.client_waits.store(false, Ordering::SeqCst);
@@ -91,7 +91,7 @@ impl SharedFirewall {
     ///
     /// # Errors
     /// Those of the change, or [`FirewallError::Busy`] if it was not attempted.
-    pub fn change<T>(
+    pub(crate) fn change<T>(
         &self,
         work: impl FnOnce(&mut Firewall) -> Result<T, FirewallError>,
     ) -> Result<T, FirewallError> {
@@ -108,7 +108,7 @@ impl SharedFirewall {
     ///
     /// # Errors
     /// Those of the work, or that it was not tried.
-    pub fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         work: impl FnOnce(&mut Firewall) -> Result<T, FirewallError>,
     ) -> Result<T, FirewallError> {
@@ -133,7 +133,7 @@ impl SharedFirewall {
 
     /// Waits for a transaction of the sweeper to complete and prevents the next one while
     /// the returned guard is held. To be called before the process exits.
-    pub fn close(&self) -> impl Drop {
+    pub(crate) fn close(&self) -> impl Drop {
         self.client_waits.store(true, Ordering::SeqCst);
         self.lock()
     }
@@ -142,7 +142,7 @@ impl SharedFirewall {
     ///
     /// # Errors
     /// Those of pthread_create(3).
-    pub fn start_sweeper(self: &Arc<SharedFirewall>) -> io::Result<()> {
+    pub(crate) fn start_sweeper(self: &Arc<SharedFirewall>) -> io::Result<()> {
         let shared = Arc::clone(self);
         let sweeper = thread::Builder::new().name("sweeper".to_owned()).stack_size(256 << 10);
         sweeper.spawn(move || {

@@ -23,7 +23,7 @@ impl Firewall {
     ///
     /// # Errors
     /// A table or set can't be read or changed.
-    pub fn guard(&mut self, port: Option<u16>, list: &WhiteList) -> Result<Vec<Rule>, FirewallError> {
+    pub(crate) fn guard(&mut self, port: Option<u16>, list: &WhiteList) -> Result<Vec<Rule>, FirewallError> {
         // All is read before anything is changed.
         self.link_all()?;
         let entries = self.conflicting_entries(list)?;
@@ -133,7 +133,7 @@ impl Firewall {
     ///
     /// # Errors
     /// A table or set can't be read or changed.
-    pub fn check_tables(&mut self) -> Result<(), FirewallError> {
+    pub(crate) fn check_tables(&mut self) -> Result<(), FirewallError> {
         let mut failed: Option<FirewallError> = None;
         for family in self.families() {
             if failed.as_ref().is_some_and(FirewallError::is_timeout) {

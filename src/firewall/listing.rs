@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 /// Which rules a list includes; a field that is `None` admits all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// Only rules of this chain.
     pub chain: Option<Chain>,
     /// Only rules with this interface; `Some(None)` admits those for any interface.
@@ -26,7 +26,7 @@ pub struct Filter {
 
 impl Filter {
     /// Whether rules of that scope are admitted. Of a FORWARD rule, either interface counts.
-    pub fn admits_scope(&self, scope: &Scope) -> bool {
+    pub(crate) fn admits_scope(&self, scope: &Scope) -> bool {
         let chain = self.chain.is_none_or(|chain| chain == scope.chain());
         let sides = [scope.input_interface(), scope.output_interface()];
         let interface = match &self.interface {
@@ -38,7 +38,7 @@ impl Filter {
     }
 
     /// Whether a rule is admitted.
-    pub fn admits(&self, rule: &Rule) -> bool {
+    pub(crate) fn admits(&self, rule: &Rule) -> bool {
         let holds = |address| rule.networks().any(|network| network.covers(address));
         self.admits_scope(rule.scope()) && self.address.as_ref().is_none_or(holds)
     }
@@ -46,7 +46,7 @@ impl Filter {
 
 /// A rule or set entry of rfw in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
+pub(crate) struct Row {
     /// The rule number in its chain, from 1, foreign rules included; for a set entry, that
     /// of the rule of the set.
     pub number: usize,
@@ -62,7 +62,7 @@ pub struct Row {
 
 /// The rows that a filter admits, in the order of the tables; the entries of a set take
 /// the place of its rule.
-pub struct Listing {
+pub(crate) struct Listing {
     filter: Filter,
     tables: VecDeque<Rules>,
     numbers: HashMap<String, usize>,
@@ -83,7 +83,7 @@ struct OpenSet {
 impl Listing {
     /// A listing of tables that are being printed; `sets` are those that their rules
     /// look packets up in.
-    pub fn new(
+    pub(crate) fn new(
         filter: Filter,
         tables: VecDeque<Rules>,
         sets: Option<SetReader>,
@@ -97,7 +97,7 @@ impl Listing {
     ///
     /// # Errors
     /// A tool failed.
-    pub fn next_row(&mut self) -> Result<Option<Row>, FirewallError> {
+    pub(crate) fn next_row(&mut self) -> Result<Option<Row>, FirewallError> {
         loop {
             if let Some(row) = self.next_entry()? {
                 return Ok(Some(row));

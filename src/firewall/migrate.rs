@@ -22,7 +22,7 @@ impl Firewall {
     ///
     /// # Errors
     /// A table or set can't be read or changed, or the entries would exceed `rules.max`.
-    pub fn migrate(&mut self, now: SystemTime) -> Result<(), FirewallError> {
+    pub(crate) fn migrate(&mut self, now: SystemTime) -> Result<(), FirewallError> {
         self.refresh()?;
         self.known.extend(self.linked_sets());
         if self.sets.is_some() {

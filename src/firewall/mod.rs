@@ -6,12 +6,12 @@
 //! difference. Foreign rules and sets are never changed.
 
 mod entries;
-pub mod expiry;
+pub(crate) mod expiry;
 mod guard;
-pub mod listing;
+pub(crate) mod listing;
 mod migrate;
-pub mod sets;
-pub mod table;
+pub(crate) mod sets;
+pub(crate) mod table;
 
 use crate::firewall::listing::{Filter, Listing};
 use crate::firewall::table::{Commands, Plan, RuleCache, Table};
@@ -24,7 +24,7 @@ use crate::rule::lease::{Lease, Moment};
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
 use crate::rule::{Chain, Rule, Scope};
-pub use sets::ListResult;
+pub(crate) use sets::ListResult;
 use sets::{EntryResult, ListOp, Sets};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::{Instant, SystemTime};
@@ -33,7 +33,7 @@ use std::time::{Instant, SystemTime};
 const MANY_RULES: usize = 500;
 
 /// The filter tables of IPv4 and, if the host has it, IPv6, and the sets.
-pub struct Firewall {
+pub(crate) struct Firewall {
     tables: Vec<Table>,
     sets: Option<Sets>,
     use_sets: bool,
@@ -48,7 +48,7 @@ pub struct Firewall {
 
 /// The outcome of inserting or deleting a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The rule did not exist and was inserted.
     Inserted,
     /// The rule existed and has a new lease.
@@ -63,7 +63,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// The name in the answer of the API.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Outcome::Inserted => "inserted",
             Outcome::Refreshed => "refreshed",
@@ -78,7 +78,7 @@ impl Firewall {
     /// A firewall on the tables of these commands and, if the host has ipset, on its sets.
     /// With `use_sets` addresses are kept as set entries; `rules_max` bounds the rules of
     /// each family. Nothing is read or changed yet.
-    pub fn new(
+    pub(crate) fn new(
         v4: Commands,
         v6: Option<Commands>,
         sets: Option<Sets>,
@@ -103,7 +103,12 @@ impl Firewall {
     ///
     /// # Errors
     /// The rule or entry was not inserted: see [`FirewallError`].
-    pub fn insert(&mut self, rule: &Rule, lease: Lease, now: SystemTime) -> Result<Outcome, FirewallError> {
+    pub(crate) fn insert(
+        &mut self,
+        rule: &Rule,
+        lease: Lease,
+        now: SystemTime,
+    ) -> Result<Outcome, FirewallError> {
         let set = SetKey::of(rule);
         if self.is_for_sets(&set)? {
             return self.insert_entry(rule, &set, lease, now);
@@ -144,7 +149,7 @@ impl Firewall {
     ///
     /// # Errors
     /// The rule or entry may still exist: see [`FirewallError`].
-    pub fn delete(&mut self, rule: &Rule) -> Result<Outcome, FirewallError> {
+    pub(crate) fn delete(&mut self, rule: &Rule) -> Result<Outcome, FirewallError> {
         let as_rule = self.change(rule.family(), Plan::FromKernel, |cache, transaction| {
             let leases = cache.leases(rule);
             leases.iter().for_each(|lease| transaction.delete(rule, *lease));
@@ -166,7 +171,7 @@ impl Firewall {
     /// # Errors
     /// See [`FirewallError`]. [`FirewallError::Full`] and [`FirewallError::TooManyRules`] are
     /// checked before anything is changed.
-    pub fn insert_all(
+    pub(crate) fn insert_all(
         &mut self,
         scope: &Scope,
         list: &[Network],
@@ -195,7 +200,7 @@ impl Firewall {
     ///
     /// # Errors
     /// See [`FirewallError`].
-    pub fn delete_all(
+    pub(crate) fn delete_all(
         &mut self,
         scope: &Scope,
         list: &[Network],
@@ -218,7 +223,7 @@ impl Firewall {
     ///
     /// # Errors
     /// A table can't be read.
-    pub fn list(&mut self, filter: &Filter, now: SystemTime) -> Result<Listing, FirewallError> {
+    pub(crate) fn list(&mut self, filter: &Filter, now: SystemTime) -> Result<Listing, FirewallError> {
         let mut tables = VecDeque::new();
         for table in &mut self.tables {
             // A rule that iptables-restore has brought back enters the cache, so that it expires
@@ -243,7 +248,12 @@ impl Firewall {
     ///
     /// # Errors
     /// A table can't be read or changed.
-    pub fn sweep(&mut self, now: SystemTime, skip: usize, most: usize) -> Result<Vec<Rule>, FirewallError> {
+    pub(crate) fn sweep(
+        &mut self,
+        now: SystemTime,
+        skip: usize,
+        most: usize,
+    ) -> Result<Vec<Rule>, FirewallError> {
         let (mut removed, mut failed) = (Vec::new(), None);
         for family in self.families() {
             let swept = self.change(family, Plan::InBackground, |cache, transaction| {
@@ -273,7 +283,7 @@ impl Firewall {
     }
 
     /// The end of the rule that expires next, according to the cache.
-    pub fn next_due(&self) -> Option<Moment> {
+    pub(crate) fn next_due(&self) -> Option<Moment> {
         self.tables.iter().flat_map(|table| table.cache().all_leases()).filter_map(Lease::end).min()
     }
 
@@ -286,7 +296,7 @@ impl Firewall {
     ///
     /// # Errors
     /// A table or set can't be read or changed.
-    pub fn flush(&mut self) -> Result<usize, FirewallError> {
+    pub(crate) fn flush(&mut self) -> Result<usize, FirewallError> {
         let mut count = 0;
         self.refresh()?;
         for family in self.families() {
@@ -447,7 +457,7 @@ impl Batch {
 
 /// Why an operation on the packet filter has failed.
 #[derive(Debug, thiserror::Error)]
-pub enum FirewallError {
+pub(crate) enum FirewallError {
     /// A program failed.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -499,18 +509,18 @@ pub enum FirewallError {
 
 impl FirewallError {
     /// Whether a program gave no answer in time.
-    pub fn is_timeout(&self) -> bool {
+    pub(crate) fn is_timeout(&self) -> bool {
         matches!(self, FirewallError::Program(ProgramError::TimedOut(..)))
     }
 
     /// Whether another program holds the lock of the tables.
-    pub fn is_locked(&self) -> bool {
+    pub(crate) fn is_locked(&self) -> bool {
         matches!(self, FirewallError::Program(ProgramError::Locked(_)))
     }
 
     /// Whether the same request may succeed in a moment: another program holds the lock
     /// of the tables, keeps changing them, or hangs.
-    pub fn is_temporary(&self) -> bool {
+    pub(crate) fn is_temporary(&self) -> bool {
         let contended = |error: &ProgramError| {
             matches!(error, ProgramError::Locked(_) | ProgramError::Contended | ProgramError::TimedOut(..))
         };
@@ -527,6 +537,6 @@ impl FirewallError {
 
 /// A network as `iptables -L -n` prints it: a single address without a mask, `None` as the
 /// network of all addresses.
-pub fn printed(network: Option<&Network>, family: Family) -> String {
+pub(crate) fn printed(network: Option<&Network>, family: Family) -> String {
     network.map_or_else(|| family.any().to_owned(), Network::to_string)
 }

@@ -37,7 +37,7 @@ const COUNTED_MAX: usize = 5_000;
 
 /// Outcome of adding or deleting an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryResult {
+pub(crate) enum EntryResult {
     /// It was done.
     Done,
     /// An entry to add was there, one to delete was not.
@@ -48,7 +48,7 @@ pub enum EntryResult {
 
 /// Outcome of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ListResult {
+pub(crate) struct ListResult {
     /// Addresses that were there.
     pub present: usize,
     /// Addresses that were not.
@@ -57,7 +57,7 @@ pub struct ListResult {
 
 impl ListResult {
     /// Adds another result to this one.
-    pub fn add(&mut self, other: ListResult) {
+    pub(crate) fn add(&mut self, other: ListResult) {
         self.present += other.present;
         self.absent += other.absent;
     }
@@ -65,7 +65,7 @@ impl ListResult {
 
 /// Outcome of making a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Made {
+pub(crate) enum Made {
     /// It is new.
     New,
     /// It was there, with so many entries.
@@ -76,7 +76,7 @@ pub enum Made {
 
 /// What is to become of the addresses of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListOp {
+pub(crate) enum ListOp {
     /// They are added or renewed.
     Add(Lease),
     /// They are deleted.
@@ -84,7 +84,7 @@ pub enum ListOp {
 }
 
 /// The sets of this network namespace.
-pub struct Sets {
+pub(crate) struct Sets {
     ipset: Ipset,
     maxelem: u32,
     /// The set that is built beside another.
@@ -96,7 +96,7 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel has no sets, or the process lacks `CAP_NET_ADMIN`.
-    pub fn open(maxelem: u32) -> Result<Sets, FirewallError> {
+    pub(crate) fn open(maxelem: u32) -> Result<Sets, FirewallError> {
         let mut ipset = Ipset::open(deadline())?;
         ipset.names(deadline())?;
         let work = set_name(&crate::kernel::set_key::work_name(process::id()))?;
@@ -104,7 +104,7 @@ impl Sets {
     }
 
     /// The most entries of a set.
-    pub fn maxelem(&self) -> u32 {
+    pub(crate) fn maxelem(&self) -> u32 {
         self.maxelem
     }
 
@@ -112,7 +112,7 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub fn infos(&mut self) -> Result<Vec<SetInfo>, FirewallError> {
+    pub(crate) fn infos(&mut self) -> Result<Vec<SetInfo>, FirewallError> {
         Ok(self.ipset.infos(deadline())?)
     }
 
@@ -120,7 +120,7 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub fn own_info(&mut self, set: &SetKey) -> Result<Option<SetInfo>, FirewallError> {
+    pub(crate) fn own_info(&mut self, set: &SetKey) -> Result<Option<SetInfo>, FirewallError> {
         match self.ipset.info(&name_of(set)?, deadline()) {
             Ok(info) => Ok(Some(info).filter(|info| is_like(info, set))),
             Err(IpsetError::NoSet) => Ok(None),
@@ -132,7 +132,7 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub fn own_size(&mut self, set: &SetKey) -> Result<Option<usize>, FirewallError> {
+    pub(crate) fn own_size(&mut self, set: &SetKey) -> Result<Option<usize>, FirewallError> {
         Ok(self.own_info(set)?.as_ref().map(size))
     }
 
@@ -140,7 +140,7 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub fn has_pairs(&mut self) -> Result<bool, FirewallError> {
+    pub(crate) fn has_pairs(&mut self) -> Result<bool, FirewallError> {
         match self.ipset.revision(SetType::NetNet(Family::V4), deadline()) {
             Ok(_) => Ok(true),
             Err(IpsetError::NoType) => Ok(false),
@@ -152,7 +152,7 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel does not have it.
-    pub fn create(&mut self, set: &SetKey, expected: usize) -> Result<Made, FirewallError> {
+    pub(crate) fn create(&mut self, set: &SetKey, expected: usize) -> Result<Made, FirewallError> {
         let definition = self.definition(set, self.maxelem, expected);
         match self.ipset.create(&name_of(set)?, &definition, deadline()) {
             Ok(()) => Ok(Made::New),
@@ -176,7 +176,7 @@ impl Sets {
     ///
     /// # Errors
     /// It is still in use.
-    pub fn destroy(&mut self, name: &str) -> Result<bool, FirewallError> {
+    pub(crate) fn destroy(&mut self, name: &str) -> Result<bool, FirewallError> {
         let name = set_name(name)?;
         match self.while_busy(|ipset| ipset.destroy(&name, deadline())) {
             Ok(()) => Ok(true),
@@ -205,7 +205,12 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel does not have it, for a reason that [`EntryResult`] does not know.
-    pub fn add(&mut self, set: &SetKey, rule: &Rule, timeout: Timeout) -> Result<EntryResult, FirewallError> {
+    pub(crate) fn add(
+        &mut self,
+        set: &SetKey,
+        rule: &Rule,
+        timeout: Timeout,
+    ) -> Result<EntryResult, FirewallError> {
         self.enter(set, rule, timeout, Existing::Refuse)
     }
 
@@ -213,7 +218,7 @@ impl Sets {
     ///
     /// # Errors
     /// As for [`Sets::add`].
-    pub fn renew(
+    pub(crate) fn renew(
         &mut self,
         set: &SetKey,
         rule: &Rule,
@@ -242,7 +247,7 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel may still have it.
-    pub fn delete(&mut self, set: &SetKey, rule: &Rule) -> Result<EntryResult, FirewallError> {
+    pub(crate) fn delete(&mut self, set: &SetKey, rule: &Rule) -> Result<EntryResult, FirewallError> {
         match self.ipset.del(&name_of(set)?, element(rule), Existing::Refuse, deadline()) {
             Ok(()) => Ok(EntryResult::Done),
             Err(IpsetError::Missing) => Ok(EntryResult::Already),
@@ -275,7 +280,7 @@ impl Sets {
     ///
     /// # Errors
     /// The set can't be read.
-    pub fn rules(
+    pub(crate) fn rules(
         &mut self,
         set: &SetKey,
         wanted: impl Fn(&Rule) -> bool,
@@ -293,7 +298,7 @@ impl Sets {
     ///
     /// # Errors
     /// The set can't be read.
-    pub fn timeout(&mut self, set: &SetKey, wanted: &Rule) -> Result<Option<Timeout>, FirewallError> {
+    pub(crate) fn timeout(&mut self, set: &SetKey, wanted: &Rule) -> Result<Option<Timeout>, FirewallError> {
         let mut found = None;
         self.each_entry(set, |entry| {
             if entry.element == element(wanted) && !entry.other {
@@ -309,7 +314,7 @@ impl Sets {
     ///
     /// # Errors
     /// The set can't be read or changed.
-    pub fn apply(
+    pub(crate) fn apply(
         &mut self,
         set: &SetKey,
         list: &HashSet<Network>,
@@ -454,7 +459,7 @@ impl Sets {
     ///
     /// # Errors
     /// The set can't be read or changed.
-    pub fn resize(&mut self, set: &SetKey) -> Result<(), FirewallError> {
+    pub(crate) fn resize(&mut self, set: &SetKey) -> Result<(), FirewallError> {
         self.rebuild(set, self.maxelem, |_, _| ())
     }
 
@@ -462,7 +467,7 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel may still have them.
-    pub fn flush(&mut self, name: &str) -> Result<(), FirewallError> {
+    pub(crate) fn flush(&mut self, name: &str) -> Result<(), FirewallError> {
         let name = set_name(name)?;
         let flushed = self.ipset.flush(&name, deadline());
         flushed.map_err(|error| FirewallError::Set(name.as_str().to_owned(), error))
@@ -482,7 +487,7 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel may not have them all.
-    pub fn load(&mut self, set: &SetKey, entries: &[(Rule, Timeout)]) -> Result<(), FirewallError> {
+    pub(crate) fn load(&mut self, set: &SetKey, entries: &[(Rule, Timeout)]) -> Result<(), FirewallError> {
         let mut batch = self.ipset.batch();
         let entries = entries
             .iter()
@@ -496,7 +501,11 @@ impl Sets {
     ///
     /// # Errors
     /// The set can't be read.
-    pub fn size_with(&mut self, set: &SetKey, list: &HashSet<Network>) -> Result<usize, FirewallError> {
+    pub(crate) fn size_with(
+        &mut self,
+        set: &SetKey,
+        list: &HashSet<Network>,
+    ) -> Result<usize, FirewallError> {
         let size = match self.ipset.info(&name_of(set)?, deadline()) {
             Ok(info) if is_like(&info, set) => size(&info),
             Ok(_) => return Err(FirewallError::ForeignSet(set.name())),
@@ -515,7 +524,7 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub fn may_hold(&mut self, set: &SetKey, network: &Network) -> Result<bool, FirewallError> {
+    pub(crate) fn may_hold(&mut self, set: &SetKey, network: &Network) -> Result<bool, FirewallError> {
         if network.family() != set.family() {
             return Ok(false);
         }
@@ -526,27 +535,27 @@ impl Sets {
     }
 
     /// What reads sets while others go on changing them.
-    pub fn reader(&self) -> SetReader {
+    pub(crate) fn reader(&self) -> SetReader {
         SetReader(self.ipset.dumper())
     }
 }
 
 /// Reads sets while others go on changing them.
-pub struct SetReader(Dumper);
+pub(crate) struct SetReader(Dumper);
 
 impl SetReader {
     /// Begins to read a set.
     ///
     /// # Errors
     /// The kernel has no such set.
-    pub fn read(&self, set: SetKey) -> Result<SetRules, FirewallError> {
+    pub(crate) fn read(&self, set: SetKey) -> Result<SetRules, FirewallError> {
         let dump = dump(self.0, &set)?;
         Ok(SetRules { set, dump, piece: Vec::new().into_iter() })
     }
 }
 
 /// The rules that the entries of a set stand for, read piece by piece.
-pub struct SetRules {
+pub(crate) struct SetRules {
     set: SetKey,
     dump: Dump,
     piece: std::vec::IntoIter<(Rule, Timeout, Counters)>,
@@ -558,7 +567,7 @@ impl SetRules {
     ///
     /// # Errors
     /// The set can't be read to its end.
-    pub fn next_rule(&mut self) -> Result<Option<(Rule, Timeout, Counters)>, FirewallError> {
+    pub(crate) fn next_rule(&mut self) -> Result<Option<(Rule, Timeout, Counters)>, FirewallError> {
         loop {
             if let Some(next) = self.piece.next() {
                 return Ok(Some(next));
@@ -592,18 +601,18 @@ fn set_type(set: &SetKey) -> SetType {
 }
 
 /// Whether a set is made as rfw makes that one, whatever its name is.
-pub fn is_like(info: &SetInfo, set: &SetKey) -> bool {
+pub(crate) fn is_like(info: &SetInfo, set: &SetKey) -> bool {
     is_like_ours(info) && info.header.set_type == Some(set_type(set))
 }
 
 /// Whether a set is made as rfw makes its sets.
-pub fn is_like_ours(info: &SetInfo) -> bool {
+pub(crate) fn is_like_ours(info: &SetInfo) -> bool {
     let hash = matches!(info.header.set_type, Some(SetType::Net(_) | SetType::NetNet(_)));
     hash && info.timeout == Some(0) && info.counters && !info.comments && !info.other
 }
 
 /// The number of entries of a set.
-pub fn size(info: &SetInfo) -> usize {
+pub(crate) fn size(info: &SetInfo) -> usize {
     usize::try_from(info.elements).unwrap_or(usize::MAX)
 }
 

@@ -38,7 +38,7 @@ const COMMITTED: Sentinel = Sentinel { ask: "# rfw: committed", answer: "rfw: co
 /// The commands of one family: `iptables-save` and `iptables-restore`, or those of
 /// a variant such as `iptables-legacy`.
 #[derive(Debug, Clone)]
-pub struct Commands {
+pub(crate) struct Commands {
     save: Program,
     restore: Program,
     nft: bool,
@@ -50,7 +50,7 @@ impl Commands {
     ///
     /// # Errors
     /// One of the three does not exist or fails, or the output is incomplete.
-    pub fn find(command: &Path, family: Family, stop: &StopSignal) -> Result<Commands, ProgramError> {
+    pub(crate) fn find(command: &Path, family: Family, stop: &StopSignal) -> Result<Commands, ProgramError> {
         Program::find(command, stop)?;
         let companion = |suffix: &str| {
             let mut name = command.as_os_str().to_owned();
@@ -69,14 +69,14 @@ impl Commands {
     ///
     /// # Errors
     /// It can't be started.
-    pub fn read(&self, family: Family) -> Result<Rules, ProgramError> {
+    pub(crate) fn read(&self, family: Family) -> Result<Rules, ProgramError> {
         let lines = self.save.lines(&["-c", "-t", "filter"])?;
         Ok(Rules { lines, reader: SaveReader::new(family), family, nft: self.nft })
     }
 }
 
 /// The rules of a table, read from a running `iptables-save`.
-pub struct Rules {
+pub(crate) struct Rules {
     lines: Lines,
     reader: SaveReader,
     family: Family,
@@ -88,7 +88,7 @@ impl Rules {
     ///
     /// # Errors
     /// The program failed, or its output is incomplete.
-    pub fn next_rule(&mut self) -> Result<Option<Line>, ProgramError> {
+    pub(crate) fn next_rule(&mut self) -> Result<Option<Line>, ProgramError> {
         loop {
             let read = match self.lines.next_line() {
                 Ok(Some(line)) => self.reader.line(&line),
@@ -136,7 +136,7 @@ impl Rules {
 
 /// What a change is planned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plan {
+pub(crate) enum Plan {
     /// The cache: if it is stale, the transaction fails.
     FromCache,
     /// The kernel's table, which is read unless the cache is known to be current.
@@ -146,7 +146,7 @@ pub enum Plan {
 }
 
 /// The filter table of one family.
-pub struct Table {
+pub(crate) struct Table {
     family: Family,
     commands: Commands,
     /// Tells the generation, with iptables-nft.
@@ -167,7 +167,7 @@ pub struct Table {
 
 impl Table {
     /// A table with an empty cache, which is read on first use.
-    pub fn new(family: Family, commands: Commands) -> Table {
+    pub(crate) fn new(family: Family, commands: Commands) -> Table {
         let coprocess = |arguments| Coprocess::new(commands.restore.clone(), arguments, COMMITTED);
         let (restore, restore_background) = (coprocess(&RESTORE), coprocess(&RESTORE_BACKGROUND));
         Table {
@@ -185,17 +185,17 @@ impl Table {
     }
 
     /// The family of its addresses.
-    pub fn family(&self) -> Family {
+    pub(crate) fn family(&self) -> Family {
         self.family
     }
 
     /// The rules of rfw, as last read or changed.
-    pub fn cache(&self) -> &RuleCache {
+    pub(crate) fn cache(&self) -> &RuleCache {
         &self.cache
     }
 
     /// The commands that read and change it.
-    pub fn commands(&self) -> &Commands {
+    pub(crate) fn commands(&self) -> &Commands {
         &self.commands
     }
 
@@ -203,7 +203,7 @@ impl Table {
     ///
     /// # Errors
     /// The table can't be read.
-    pub fn refresh(&mut self) -> Result<(), ProgramError> {
+    pub(crate) fn refresh(&mut self) -> Result<(), ProgramError> {
         let now = self.current_generation();
         if !(self.read && now.is_some() && now == self.generation) {
             self.read = false;
@@ -235,7 +235,7 @@ impl Table {
     }
 
     /// Makes the next [`Table::refresh`] read the table.
-    pub fn invalidate(&mut self) {
+    pub(crate) fn invalidate(&mut self) {
         self.read = false;
     }
 
@@ -243,7 +243,7 @@ impl Table {
     ///
     /// # Errors
     /// The table can't be read.
-    pub fn has_set(&mut self, set: &SetKey) -> Result<bool, ProgramError> {
+    pub(crate) fn has_set(&mut self, set: &SetKey) -> Result<bool, ProgramError> {
         let known = self.cache.sets.contains_key(set);
         if self.read && known && self.current_generation().is_none() {
             match self.check_set(set) {
@@ -276,7 +276,7 @@ impl Table {
     ///
     /// # Errors
     /// The table can't be read or changed.
-    pub fn change<T>(
+    pub(crate) fn change<T>(
         &mut self,
         plan_from: Plan,
         plan: impl Fn(&RuleCache, &mut Transaction) -> T,
@@ -337,7 +337,7 @@ impl Table {
 
     /// Records that a commit of rfw to the other table raised the generation from `before`
     /// to `after`. The generation is common to all tables, so this cache stays current.
-    pub fn note_change(&mut self, before: u32, after: u32) {
+    pub(crate) fn note_change(&mut self, before: u32, after: u32) {
         if self.generation == Some(before) {
             self.generation = Some(after);
         }
@@ -345,7 +345,7 @@ impl Table {
 
     /// Removes and returns the generations before and after the last commit; `None` if
     /// another commit was between.
-    pub fn take_own_change(&mut self) -> Option<(u32, u32)> {
+    pub(crate) fn take_own_change(&mut self) -> Option<(u32, u32)> {
         self.own_change.take()
     }
 
@@ -356,7 +356,7 @@ impl Table {
 
 /// The cache: the rules of rfw in one table.
 #[derive(Default)]
-pub struct RuleCache {
+pub(crate) struct RuleCache {
     rules: HashMap<Rule, Vec<CachedRule>>,
     /// The guard rules, in the order of the table.
     guards: VecDeque<Guard>,
@@ -446,28 +446,28 @@ impl RuleCache {
     }
 
     /// The leases of a rule, one for each instance; empty if there is no such rule.
-    pub fn leases(&self, rule: &Rule) -> Vec<Lease> {
+    pub(crate) fn leases(&self, rule: &Rule) -> Vec<Lease> {
         self.rules.get(rule).into_iter().flatten().map(|copy| copy.lease).collect()
     }
 
     /// All rules.
-    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.rules.keys()
     }
 
     /// All leases of all rules.
-    pub fn all_leases(&self) -> impl Iterator<Item = Lease> {
+    pub(crate) fn all_leases(&self) -> impl Iterator<Item = Lease> {
         self.rules.values().flatten().map(|copy| copy.lease)
     }
 
     /// The number of distinct rules; those of sets and guard rules are not counted.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.rules.len()
     }
 
     /// The rules that `wanted` selects, in the order of the table: iptables searches for a
     /// rule to delete from the head of the chain, so that order keeps many deletions linear.
-    pub fn find(&self, wanted: impl Fn(&Rule, Lease) -> bool) -> Vec<(&Rule, Lease)> {
+    pub(crate) fn find(&self, wanted: impl Fn(&Rule, Lease) -> bool) -> Vec<(&Rule, Lease)> {
         let all = self.rules.iter().flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule, copy)));
         let mut found: Vec<_> = all.filter(|(rule, copy)| wanted(rule, copy.lease)).collect();
         found.sort_unstable_by_key(|(_, copy)| copy.position);
@@ -475,7 +475,7 @@ impl RuleCache {
     }
 
     /// The rules that are wanted with their numbers in their chains, in ascending order.
-    pub fn find_numbered(&self, wanted: impl Fn(&Rule) -> bool) -> Vec<(Rule, Lease, usize)> {
+    pub(crate) fn find_numbered(&self, wanted: impl Fn(&Rule) -> bool) -> Vec<(Rule, Lease, usize)> {
         let all = self.rules.iter().filter(|(rule, _)| wanted(rule));
         let mut found: Vec<(Rule, Lease, usize)> = all
             .flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule.clone(), copy.lease, copy.number)))
@@ -485,13 +485,13 @@ impl RuleCache {
     }
 
     /// The rules that guard rfw's port, in the order of the table.
-    pub fn guards(&self) -> &VecDeque<Guard> {
+    pub(crate) fn guards(&self) -> &VecDeque<Guard> {
         &self.guards
     }
 
     /// Whether the guard rules are exactly `wanted`, which is in the order of insertion: the
     /// last one inserted is the first of its chain.
-    pub fn is_guarded(&self, wanted: &[Guard]) -> bool {
+    pub(crate) fn is_guarded(&self, wanted: &[Guard]) -> bool {
         [false, true].into_iter().all(|output| {
             let there = self.guards.iter().filter(|guard| guard.is_output() == output);
             there.eq(wanted.iter().rev().filter(|guard| guard.is_output() == output))
@@ -499,23 +499,23 @@ impl RuleCache {
     }
 
     /// The sets that have a rule.
-    pub fn sets(&self) -> impl Iterator<Item = &SetKey> {
+    pub(crate) fn sets(&self) -> impl Iterator<Item = &SetKey> {
         self.sets.keys()
     }
 
     /// The sets that have a rule, each repeated for every rule.
-    pub fn rules_of_sets(&self) -> impl Iterator<Item = &SetKey> {
+    pub(crate) fn rules_of_sets(&self) -> impl Iterator<Item = &SetKey> {
         self.sets.iter().flat_map(|(set, copies)| iter::repeat_n(set, *copies))
     }
 
     /// The rule number at which the rule of a set is inserted, so that ACCEPT takes
     /// precedence: ACCEPT at the head of the chain, others after the last ACCEPT of rfw.
-    pub fn number_for(&self, scope: &Scope) -> usize {
+    pub(crate) fn number_for(&self, scope: &Scope) -> usize {
         self.number_after_exceptions(scope, &[])
     }
 
     /// The same for a rule, after all instances of it have been deleted.
-    pub fn number_for_rule(&self, rule: &Rule) -> usize {
+    pub(crate) fn number_for_rule(&self, rule: &Rule) -> usize {
         let copies = self.rules.get(rule).map(Vec::as_slice);
         self.number_after_exceptions(rule.scope(), copies.unwrap_or_default())
     }

@@ -23,14 +23,14 @@ const CHUNK_LINE_MAX: usize = 1 << 10;
 
 /// A connection with a deadline for each read or write ([`STEP_TIME`]) and one for the
 /// whole transfer ([`WHOLE_TIME`]).
-pub struct Paced<'a> {
+pub(crate) struct Paced<'a> {
     connection: &'a mut Connection,
     until: Instant,
 }
 
 impl Paced<'_> {
     /// Starts the transfer's [`WHOLE_TIME`] now.
-    pub fn new(connection: &mut Connection) -> Paced<'_> {
+    pub(crate) fn new(connection: &mut Connection) -> Paced<'_> {
         Paced { connection, until: Instant::now() + WHOLE_TIME }
     }
 
@@ -57,7 +57,7 @@ impl Write for Paced<'_> {
 }
 
 /// Reader of a request body.
-pub struct Body<'a, S: Read + Write> {
+pub(crate) struct Body<'a, S: Read + Write> {
     buffer: &'a mut Buffer,
     stream: S,
     state: State,
@@ -83,7 +83,12 @@ enum State {
 impl<'a, S: Read + Write> Body<'a, S> {
     /// A reader for the body that follows a request head, starting with what the buffer
     /// already holds of it.
-    pub fn new(buffer: &'a mut Buffer, stream: S, framing: Framing, expects_continue: bool) -> Body<'a, S> {
+    pub(crate) fn new(
+        buffer: &'a mut Buffer,
+        stream: S,
+        framing: Framing,
+        expects_continue: bool,
+    ) -> Body<'a, S> {
         let state = match framing {
             Framing::Length(0) => State::Ended,
             Framing::Length(length) => State::Data(length),
@@ -94,12 +99,12 @@ impl<'a, S: Read + Write> Body<'a, S> {
     }
 
     /// Whether the body has been read to its end.
-    pub fn is_ended(&self) -> bool {
+    pub(crate) fn is_ended(&self) -> bool {
         self.state == State::Ended
     }
 
     /// Whether the request has no body; an empty chunked body counts as one.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.state == State::Ended && !self.chunked
     }
 
@@ -107,7 +112,7 @@ impl<'a, S: Read + Write> Body<'a, S> {
     ///
     /// # Errors
     /// [`HttpError::BodyTooLarge`].
-    pub fn check_length(&self) -> Result<(), HttpError> {
+    pub(crate) fn check_length(&self) -> Result<(), HttpError> {
         match self.state {
             State::Data(left) if left > self.quota => Err(HttpError::BodyTooLarge(BODY_MAX)),
             _ => Ok(()),
@@ -119,7 +124,7 @@ impl<'a, S: Read + Write> Body<'a, S> {
     ///
     /// # Errors
     /// The connection fails or times out, the body is too large, or its framing is malformed.
-    pub fn read_line(&mut self, line: &mut Vec<u8>, most: usize) -> Result<(), HttpError> {
+    pub(crate) fn read_line(&mut self, line: &mut Vec<u8>, most: usize) -> Result<(), HttpError> {
         line.clear();
         while line.len() < most && line.last() != Some(&b'\n') {
             let Some(bytes) = self.fill()? else { return Ok(()) };

@@ -19,7 +19,7 @@ const LINGER: Duration = Duration::from_millis(500);
 const LINGER_MAX: usize = 20 << 20;
 
 /// An established connection; with TLS, the handshake is complete.
-pub enum Connection {
+pub(crate) enum Connection {
     /// HTTP.
     Plain(DeadlineStream),
     /// HTTP over TLS.
@@ -27,7 +27,7 @@ pub enum Connection {
 }
 
 /// A blocking TCP socket whose reads and writes fail with `TimedOut` after a deadline.
-pub struct DeadlineStream {
+pub(crate) struct DeadlineStream {
     socket: TcpStream,
     deadline: Instant,
     stop: StopSignal,
@@ -38,7 +38,7 @@ impl Connection {
     ///
     /// # Errors
     /// A socket option can't be set.
-    pub fn plain(socket: TcpStream, deadline: Instant, stop: &StopSignal) -> io::Result<Connection> {
+    pub(crate) fn plain(socket: TcpStream, deadline: Instant, stop: &StopSignal) -> io::Result<Connection> {
         Ok(Connection::Plain(DeadlineStream::new(socket, deadline, stop)?))
     }
 
@@ -46,7 +46,7 @@ impl Connection {
     ///
     /// # Errors
     /// The handshake fails or exceeds the deadline, or a socket option can't be set.
-    pub fn tls(
+    pub(crate) fn tls(
         socket: TcpStream,
         deadline: Instant,
         stop: &StopSignal,
@@ -61,13 +61,13 @@ impl Connection {
     }
 
     /// Sets the deadline of all subsequent reads and writes.
-    pub fn set_deadline(&mut self, deadline: Instant) {
+    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
         self.stream().deadline = deadline;
     }
 
     /// Whether decrypted bytes are buffered in the TLS session, which poll(2) of the
     /// socket does not report.
-    pub fn has_pending(&mut self) -> bool {
+    pub(crate) fn has_pending(&mut self) -> bool {
         match self {
             Connection::Plain(_) => false,
             Connection::Tls(tls) => {
@@ -79,7 +79,7 @@ impl Connection {
     /// Sends close_notify (TLS) and FIN. If the client is still sending, drains its input
     /// for at most [`LINGER`] and [`LINGER_MAX`]: closing a socket with unread input sends
     /// RST, which may discard the answer before the client reads it (RFC 9112, 9.6).
-    pub fn close(mut self, client_is_sending: bool) {
+    pub(crate) fn close(mut self, client_is_sending: bool) {
         if let Connection::Tls(tls) = &mut self {
             tls.conn.send_close_notify();
             let _ = tls.flush();

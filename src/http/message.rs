@@ -15,7 +15,7 @@ const HEADERS_MAX: usize = 64;
 
 /// The head of a request: request line and headers.
 #[derive(Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// The request method.
     pub method: Method,
     /// The request target as received, not decoded (RFC 9112, 3.2).
@@ -41,7 +41,7 @@ pub struct Request {
 
 /// How the body of a request is framed (RFC 9112, 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub(crate) enum Framing {
     /// `Content-Length` in bytes; 0 if there is neither header.
     Length(u64),
     /// `Transfer-Encoding: chunked`.
@@ -50,21 +50,21 @@ pub enum Framing {
 
 /// Received bytes, and how many of them at the start are consumed.
 #[derive(Debug, Default)]
-pub struct Buffer(Vec<u8>, usize);
+pub(crate) struct Buffer(Vec<u8>, usize);
 
 impl Buffer {
     /// Whether all received bytes are consumed.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.bytes().is_empty()
     }
 
     /// The received bytes that are not consumed.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.0.get(self.1..).unwrap_or_default()
     }
 
     /// Consumes the first `length` bytes.
-    pub fn consume(&mut self, length: usize) {
+    pub(crate) fn consume(&mut self, length: usize) {
         self.1 = self.1.saturating_add(length).min(self.0.len());
         if self.1 == self.0.len() {
             self.0.clear();
@@ -77,7 +77,7 @@ impl Buffer {
     ///
     /// # Errors
     /// The read fails or times out.
-    pub fn receive(&mut self, stream: &mut impl Read, most: usize) -> Result<usize, HttpError> {
+    pub(crate) fn receive(&mut self, stream: &mut impl Read, most: usize) -> Result<usize, HttpError> {
         let mut part = [0; 16 << 10];
         let part = part.get_mut(..most.min(16 << 10)).unwrap_or_default();
         let length = stream.read(part).map_err(HttpError::from_io)?;
@@ -93,7 +93,7 @@ impl Buffer {
     ///
     /// # Errors
     /// See [`HttpError`].
-    pub fn read_head(&mut self, stream: &mut impl Read) -> Result<Option<Request>, HttpError> {
+    pub(crate) fn read_head(&mut self, stream: &mut impl Read) -> Result<Option<Request>, HttpError> {
         loop {
             if let Some((request, length)) = parse_head(self.bytes())? {
                 self.consume(length);
@@ -208,7 +208,7 @@ impl<'a> Headers<'a> {
 
 /// Error in reading a request.
 #[derive(Debug, thiserror::Error)]
-pub enum HttpError {
+pub(crate) enum HttpError {
     /// The deadline is exceeded.
     #[error("the request took too long")]
     Slow,
@@ -237,7 +237,7 @@ pub enum HttpError {
 impl HttpError {
     /// Separates a time-out, which is answered with 408, from other errors, after which no
     /// answer can be delivered.
-    pub fn from_io(error: io::Error) -> HttpError {
+    pub(crate) fn from_io(error: io::Error) -> HttpError {
         match error.kind() {
             io::ErrorKind::TimedOut => HttpError::Slow,
             _ => HttpError::Io(error),
@@ -245,7 +245,7 @@ impl HttpError {
     }
 
     /// The status code (RFC 9110, 15; RFC 6585 for 431); `None` if the connection is broken.
-    pub fn status(&self) -> Option<u16> {
+    pub(crate) fn status(&self) -> Option<u16> {
         match self {
             HttpError::Slow => Some(408),
             HttpError::HeadTooLarge => Some(431),
@@ -259,7 +259,7 @@ impl HttpError {
 }
 
 /// A response: status code, JSON body, and at most one header in addition to the fixed ones.
-pub struct Answer {
+pub(crate) struct Answer {
     /// The status code (RFC 9110, 15).
     pub status: u16,
     /// The body: JSON that ends with a newline.
@@ -269,7 +269,7 @@ pub struct Answer {
 }
 
 /// The body of an answer.
-pub enum Content {
+pub(crate) enum Content {
     /// A text, sent with `Content-Length`.
     Text(String),
     /// A stream of unknown length, sent with chunked transfer coding; for HTTP/1.0, which
@@ -279,7 +279,7 @@ pub enum Content {
 
 /// How an answer is serialized: HTTP version, without a body for HEAD, `Connection: close`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     minor: u8,
     head_only: bool,
     close: bool,
@@ -287,12 +287,12 @@ pub struct Delivery {
 
 impl Delivery {
     /// For the answer to a request; `close` adds `Connection: close`.
-    pub fn to(request: &Request, close: bool) -> Delivery {
+    pub(crate) fn to(request: &Request, close: bool) -> Delivery {
         Delivery { minor: request.minor, head_only: request.method == Method::Head, close }
     }
 
     /// For the answer to a request that can't be parsed: HTTP/1.1 with `Connection: close`.
-    pub fn last() -> Delivery {
+    pub(crate) fn last() -> Delivery {
         Delivery { minor: 1, head_only: false, close: true }
     }
 }
@@ -302,7 +302,7 @@ impl Answer {
     ///
     /// # Errors
     /// The write, or the read of a [`Content::Stream`], fails or times out.
-    pub fn write(self, stream: &mut impl Write, delivery: Delivery) -> io::Result<()> {
+    pub(crate) fn write(self, stream: &mut impl Write, delivery: Delivery) -> io::Result<()> {
         let own = self.header.iter().map(|(name, value)| (*name, value.as_str()));
         let all = [
             ("Content-Type", "application/json"),

@@ -1,6 +1,6 @@
 //! The transport: connections with deadlines, TLS, and HTTP/1.1 message framing.
 
-pub mod body;
-pub mod connection;
-pub mod message;
-pub mod tls;
+pub(crate) mod body;
+pub(crate) mod connection;
+pub(crate) mod message;
+pub(crate) mod tls;

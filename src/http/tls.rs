@@ -9,10 +9,10 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 /// A certificate whose remaining validity is shorter than this causes a warning.
-pub const ENDS_SOON: Duration = Duration::from_secs(30 * 86_400);
+pub(crate) const ENDS_SOON: Duration = Duration::from_secs(30 * 86_400);
 
 /// The server's certificate chain and private key, checked to match.
-pub struct Identity {
+pub(crate) struct Identity {
     /// The rustls configuration: TLS 1.2 and 1.3, no client authentication.
     pub tls: Arc<ServerConfig>,
     /// The earliest expiry (`notAfter`) of the chain.
@@ -21,7 +21,7 @@ pub struct Identity {
 
 /// Why a certificate chain and private key are rejected, with the reason as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TlsError {
+pub(crate) enum TlsError {
     /// The certificate chain can't be parsed or used.
     Certificate(String),
     /// The private key can't be parsed or used.
@@ -36,7 +36,7 @@ impl Identity {
     ///
     /// # Errors
     /// The text is not PEM, a certificate is not X.509, or the key does not match.
-    pub fn parse(certificates: &str, key: &str) -> Result<Identity, TlsError> {
+    pub(crate) fn parse(certificates: &str, key: &str) -> Result<Identity, TlsError> {
         let certificate_error = |why: &str| TlsError::Certificate(why.to_owned());
         let chain =
             parse_chain(certificates).ok_or_else(|| certificate_error("expected certificates in PEM"))?;

@@ -29,7 +29,7 @@ const EXIT_TIME: Duration = Duration::from_secs(1);
 
 /// How a program reports that all input so far is processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sentinel {
+pub(crate) struct Sentinel {
     /// The line of input that requests it.
     pub ask: &'static str,
     /// The text that is printed in reply, and in no other output of the program.
@@ -40,7 +40,7 @@ pub struct Sentinel {
 }
 
 /// A program that is started on first use and then kept running.
-pub struct Coprocess {
+pub(crate) struct Coprocess {
     program: Program,
     arguments: &'static [&'static str],
     sentinel: Sentinel,
@@ -50,7 +50,7 @@ pub struct Coprocess {
 impl Coprocess {
     /// A program that, with these arguments, reads transactions from standard input; it is
     /// not started yet.
-    pub fn new(program: Program, arguments: &'static [&'static str], sentinel: Sentinel) -> Coprocess {
+    pub(crate) fn new(program: Program, arguments: &'static [&'static str], sentinel: Sentinel) -> Coprocess {
         Coprocess { program, arguments, sentinel, process: None }
     }
 
@@ -58,7 +58,7 @@ impl Coprocess {
     ///
     /// # Errors
     /// The program can't be started, reports an error, exits, or exceeds its time.
-    pub fn transact(&mut self, lines: &str) -> Result<(), ProgramError> {
+    pub(crate) fn transact(&mut self, lines: &str) -> Result<(), ProgramError> {
         log::debug!("{}: {}", self.program, abbreviated(lines));
         let mut process = match self.process.take().filter(Process::is_usable) {
             Some(process) => process,

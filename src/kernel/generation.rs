@@ -31,14 +31,14 @@ const BUFFER: usize = 8 << 10;
 /// A connection to nf_tables. It stays open: close(2) of such a socket waits up to 15 ms for
 /// work that the kernel has put off.
 #[derive(Debug, Default)]
-pub struct Ruleset {
+pub(crate) struct Ruleset {
     socket: Option<Socket>,
     sequence: u32,
 }
 
 impl Ruleset {
     /// The generation now, or nothing where the kernel does not tell.
-    pub fn generation(&mut self) -> Option<u32> {
+    pub(crate) fn generation(&mut self) -> Option<u32> {
         let mut buffer = [0; BUFFER];
         let sequence = self.ask(GETGEN, 0, |_| ())?;
         read_generation(self.answer(&mut buffer)?, sequence)
@@ -46,7 +46,7 @@ impl Ruleset {
 
     /// Whether there is a table `filter` of that family; nothing where the kernel does not
     /// tell.
-    pub fn has_filter_table(&mut self, family: Family) -> Option<bool> {
+    pub(crate) fn has_filter_table(&mut self, family: Family) -> Option<bool> {
         let mut buffer = [0; BUFFER];
         let family = if family == Family::V4 { AF_INET } else { AF_INET6 };
         let sequence = self.ask(GETTABLE, family, |builder| builder.string(TABLE_NAME, "filter"))?;

@@ -10,7 +10,7 @@ const GUARD: &str = "rfw guard";
 /// A guard rule: in INPUT it accepts or drops packets to rfw's port, in OUTPUT packets
 /// from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Guard {
+pub(crate) struct Guard {
     output: bool,
     /// The network whose packets are accepted; `None` drops those of any address.
     network: Option<Network>,
@@ -21,19 +21,19 @@ impl Guard {
     /// The rules that let only these networks exchange packets with a TCP port, in the
     /// order of insertion: each is inserted at the head of its chain, so that the DROP rules,
     /// inserted first, come last.
-    pub fn all<'a>(port: u16, networks: impl Iterator<Item = &'a Network>) -> Vec<Guard> {
+    pub(crate) fn all<'a>(port: u16, networks: impl Iterator<Item = &'a Network>) -> Vec<Guard> {
         let wanted = std::iter::once(None).chain(networks.map(|network| Some(*network)));
         wanted.flat_map(|network| [false, true].map(|output| Guard { output, network, port })).collect()
     }
 
     /// Whether it is a rule of OUTPUT, not of INPUT.
-    pub fn is_output(&self) -> bool {
+    pub(crate) fn is_output(&self) -> bool {
         self.output
     }
 
     /// Parses the words of a rule specification; `None` if it is not exactly one that rfw
     /// writes.
-    pub fn parse(words: &[String], family: Family) -> Option<Guard> {
+    pub(crate) fn parse(words: &[String], family: Family) -> Option<Guard> {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let (output, rest) = match words.split_first()? {
             (&"INPUT", rest) => (false, rest),

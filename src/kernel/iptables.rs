@@ -18,7 +18,7 @@ const SET: &str = "rfw set";
 
 /// A rule of the kernel's table, as `iptables-save -c` prints it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct Line {
     /// The name of its chain.
     pub chain: String,
     /// Its packet and byte counters.
@@ -29,7 +29,7 @@ pub struct Line {
 
 /// The owner of a rule, with its meaning if that is rfw.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// A rule that a request has inserted.
     Rfw(Rule, Lease),
     /// A rule that looks packets up in a set of rfw.
@@ -41,7 +41,7 @@ pub enum Owner {
 }
 
 /// Parses one line of `iptables-save -c -t filter`; `None` if it is not a rule.
-pub fn parse(line: &str, family: Family) -> Option<Line> {
+pub(crate) fn parse(line: &str, family: Family) -> Option<Line> {
     let (counters, rest) = parse_counters(line)?;
     let specification = rest.strip_prefix("-A ")?;
     let words = split(specification)?;
@@ -62,7 +62,7 @@ fn parse_counters(line: &str) -> Option<(Counters, &str)> {
 /// Splits a line into words; a word that begins with a double quote has `\` before what
 /// it escapes. Nothing if such a quote is not closed: iptables-save prints line breaks of
 /// a comment as they are.
-pub fn split(line: &str) -> Option<Vec<String>> {
+pub(crate) fn split(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut rest = line.chars().peekable();
     while rest.peek().is_some() {
@@ -155,11 +155,11 @@ fn reject_with(family: Family) -> &'static str {
 
 /// Changes of the filter table that the kernel commits atomically.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Transaction(Vec<Change>);
+pub(crate) struct Transaction(Vec<Change>);
 
 /// One change of the filter table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// Inserts a rule into its chain at that rule number, from 1.
     Insert(Rule, Lease, usize),
     /// Deletes a rule.
@@ -178,48 +178,48 @@ pub enum Change {
 
 impl Transaction {
     /// Inserts a rule into its chain at that rule number; 1 is the head of the chain.
-    pub fn insert(&mut self, rule: &Rule, lease: Lease, number: usize) {
+    pub(crate) fn insert(&mut self, rule: &Rule, lease: Lease, number: usize) {
         self.0.push(Change::Insert(rule.clone(), lease, number));
     }
 
     /// Inserts the rule of a set into its chain at that rule number.
-    pub fn insert_set(&mut self, set: &SetKey, number: usize) {
+    pub(crate) fn insert_set(&mut self, set: &SetKey, number: usize) {
         self.0.push(Change::InsertSet(set.clone(), number));
     }
 
     /// Deletes the rule of a set.
-    pub fn delete_set(&mut self, set: &SetKey) {
+    pub(crate) fn delete_set(&mut self, set: &SetKey) {
         self.0.push(Change::DeleteSet(set.clone()));
     }
 
     /// Makes the transaction fail if the rule of a set does not exist (`-C`).
-    pub fn check_set(&mut self, set: &SetKey) {
+    pub(crate) fn check_set(&mut self, set: &SetKey) {
         self.0.push(Change::CheckSet(set.clone()));
     }
 
     /// Deletes a rule.
-    pub fn delete(&mut self, rule: &Rule, lease: Lease) {
+    pub(crate) fn delete(&mut self, rule: &Rule, lease: Lease) {
         self.0.push(Change::Delete(rule.clone(), lease));
     }
 
     /// Deletes a guard rule.
-    pub fn delete_guard(&mut self, guard: Guard) {
+    pub(crate) fn delete_guard(&mut self, guard: Guard) {
         self.0.push(Change::DeleteGuard(guard));
     }
 
     /// Inserts guard rules at the head of their chains, one after the other: the last one
     /// given becomes the first of its chain.
-    pub fn insert_guards(&mut self, guards: &[Guard]) {
+    pub(crate) fn insert_guards(&mut self, guards: &[Guard]) {
         self.0.extend(guards.iter().copied().map(Change::InsertGuard));
     }
 
     /// The changes, in the order in which they are made.
-    pub fn changes(&self) -> &[Change] {
+    pub(crate) fn changes(&self) -> &[Change] {
         &self.0
     }
 
     /// The input of iptables-restore(8).
-    pub fn script(&self) -> String {
+    pub(crate) fn script(&self) -> String {
         let mut script = "*filter\n".to_owned();
         for change in &self.0 {
             // Writing to a `String` is infallible.
@@ -340,7 +340,11 @@ mod tests {
     fn rules() -> impl Strategy<Value = Rule> {
         let network = |v4: bool| {
             (any::<u128>(), 9u8..=32).prop_map(move |(bits, prefix)| match v4 {
-                true => Network::new(std::net::Ipv4Addr::from_bits(bits as u32).into(), prefix).unwrap(),
+                true => Network::new(
+                    std::net::Ipv4Addr::from_bits((bits % (1 << 32)).try_into().unwrap_or(0u32)).into(),
+                    prefix,
+                )
+                .unwrap(),
                 false => Network::host(std::net::Ipv6Addr::from_bits(bits | 1 << 127).into()),
             })
         };

@@ -8,20 +8,20 @@
 use std::fmt;
 
 /// `NLMSG_ERROR`: an error, or with code 0 an acknowledgement.
-pub const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLMSG_ERROR: u16 = 2;
 /// `NLMSG_DONE`: the end of a dump.
-pub const NLMSG_DONE: u16 = 3;
+pub(crate) const NLMSG_DONE: u16 = 3;
 
 /// `NLM_F_REQUEST`: what every message to the kernel carries.
-pub const NLM_F_REQUEST: u16 = 0x01;
+pub(crate) const NLM_F_REQUEST: u16 = 0x01;
 /// `NLM_F_ACK`: answer success too, not only failure.
-pub const NLM_F_ACK: u16 = 0x04;
+pub(crate) const NLM_F_ACK: u16 = 0x04;
 /// `NLM_F_DUMP_INTR`: what is dumped changed in the middle.
-pub const NLM_F_DUMP_INTR: u16 = 0x10;
+pub(crate) const NLM_F_DUMP_INTR: u16 = 0x10;
 /// `NLM_F_EXCL`: fail if it exists.
-pub const NLM_F_EXCL: u16 = 0x200;
+pub(crate) const NLM_F_EXCL: u16 = 0x200;
 /// `NLM_F_CREATE`: make it if it does not exist.
-pub const NLM_F_CREATE: u16 = 0x400;
+pub(crate) const NLM_F_CREATE: u16 = 0x400;
 
 /// `NLA_F_NESTED`: the value is attributes.
 const NLA_F_NESTED: u16 = 0x8000;
@@ -41,7 +41,7 @@ const ALIGNMENT: usize = 4;
 
 /// Bytes that are no netlink message, or a value of another length than its type has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Malformed;
+pub(crate) struct Malformed;
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,11 +54,11 @@ impl std::error::Error for Malformed {}
 /// The start of an attribute that is not complete yet.
 #[derive(Debug)]
 #[must_use]
-pub struct Nest(usize);
+pub(crate) struct Nest(usize);
 
 /// Messages one behind the other, as one send takes them.
 #[derive(Debug, Default)]
-pub struct Builder {
+pub(crate) struct Builder {
     bytes: Vec<u8>,
     /// Where the last message begins.
     message: usize,
@@ -68,12 +68,12 @@ pub struct Builder {
 
 impl Builder {
     /// No message.
-    pub fn new() -> Builder {
+    pub(crate) fn new() -> Builder {
         Builder::default()
     }
 
     /// Begins a message: `nlmsghdr` and an `nfgenmsg` of that address family.
-    pub fn begin(&mut self, kind: u16, flags: u16, sequence: u32, family: u8) {
+    pub(crate) fn begin(&mut self, kind: u16, flags: u16, sequence: u32, family: u8) {
         self.message = self.bytes.len();
         self.bytes.extend_from_slice(&0_u32.to_ne_bytes());
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
@@ -84,44 +84,44 @@ impl Builder {
     }
 
     /// Completes the message: its length is known now.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         let length = u32::try_from(self.bytes.len().saturating_sub(self.message));
         self.overlong |= length.is_err();
         self.patch(self.message, &length.unwrap_or_default().to_ne_bytes());
     }
 
     /// An attribute of one byte.
-    pub fn u8(&mut self, kind: u16, value: u8) {
+    pub(crate) fn u8(&mut self, kind: u16, value: u8) {
         self.attribute(kind, &[value]);
     }
 
     /// An attribute of 32 bits in host byte order.
-    pub fn u32(&mut self, kind: u16, value: u32) {
+    pub(crate) fn u32(&mut self, kind: u16, value: u32) {
         self.attribute(kind, &value.to_ne_bytes());
     }
 
     /// An attribute of 16 bits in network byte order, and marked so.
-    pub fn u16_be(&mut self, kind: u16, value: u16) {
+    pub(crate) fn u16_be(&mut self, kind: u16, value: u16) {
         self.bytes_be(kind, &value.to_be_bytes());
     }
 
     /// An attribute of 32 bits in network byte order, and marked so.
-    pub fn u32_be(&mut self, kind: u16, value: u32) {
+    pub(crate) fn u32_be(&mut self, kind: u16, value: u32) {
         self.bytes_be(kind, &value.to_be_bytes());
     }
 
     /// An attribute of 64 bits in network byte order, and marked so.
-    pub fn u64_be(&mut self, kind: u16, value: u64) {
+    pub(crate) fn u64_be(&mut self, kind: u16, value: u64) {
         self.bytes_be(kind, &value.to_be_bytes());
     }
 
     /// An attribute of bytes that are marked as being in network byte order.
-    pub fn bytes_be(&mut self, kind: u16, value: &[u8]) {
+    pub(crate) fn bytes_be(&mut self, kind: u16, value: &[u8]) {
         self.attribute(kind | NLA_F_NET_BYTEORDER, value);
     }
 
     /// An attribute that is a string, with the NUL that ends it.
-    pub fn string(&mut self, kind: u16, value: &str) {
+    pub(crate) fn string(&mut self, kind: u16, value: &str) {
         let start = self.bytes.len();
         self.header(kind);
         self.bytes.extend_from_slice(value.as_bytes());
@@ -130,7 +130,7 @@ impl Builder {
     }
 
     /// An attribute of bytes.
-    pub fn attribute(&mut self, kind: u16, value: &[u8]) {
+    pub(crate) fn attribute(&mut self, kind: u16, value: &[u8]) {
         let start = self.bytes.len();
         self.header(kind);
         self.bytes.extend_from_slice(value);
@@ -138,24 +138,24 @@ impl Builder {
     }
 
     /// Begins an attribute that holds attributes.
-    pub fn nest(&mut self, kind: u16) -> Nest {
+    pub(crate) fn nest(&mut self, kind: u16) -> Nest {
         let start = self.bytes.len();
         self.header(kind | NLA_F_NESTED);
         Nest(start)
     }
 
     /// Completes an attribute that holds attributes.
-    pub fn end_nest(&mut self, nest: Nest) {
+    pub(crate) fn end_nest(&mut self, nest: Nest) {
         self.close(nest.0);
     }
 
     /// How long an attribute is so far, its header included.
-    pub fn nest_length(&self, nest: &Nest) -> usize {
+    pub(crate) fn nest_length(&self, nest: &Nest) -> usize {
         self.bytes.len().saturating_sub(nest.0)
     }
 
     /// The length of all messages together.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
@@ -163,7 +163,7 @@ impl Builder {
     ///
     /// # Errors
     /// A message or an attribute is longer than its length field can say.
-    pub fn finish(self) -> Result<Vec<u8>, Malformed> {
+    pub(crate) fn finish(self) -> Result<Vec<u8>, Malformed> {
         if self.overlong { Err(Malformed) } else { Ok(self.bytes) }
     }
 
@@ -193,7 +193,7 @@ impl Builder {
 ///
 /// # Errors
 /// What is no message.
-pub fn rewrite_headers(
+pub(crate) fn rewrite_headers(
     bytes: &mut [u8],
     mut change: impl FnMut(&mut u16, &mut u32, usize),
 ) -> Result<(), Malformed> {
@@ -217,7 +217,7 @@ pub fn rewrite_headers(
 
 /// A message of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Message<'a> {
+pub(crate) struct Message<'a> {
     /// Subsystem and command, or below 16 what netlink itself says.
     pub kind: u16,
     /// `NLM_F_…`.
@@ -230,7 +230,7 @@ pub struct Message<'a> {
 
 /// What a message says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content<'a> {
+pub(crate) enum Content<'a> {
     /// The end of a dump; the code is 0, or below it an error that cut it short.
     Done(i32),
     /// The request was answered; the code is 0, or below it an error.
@@ -249,7 +249,7 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     /// It is shorter than its kind has to be.
-    pub fn content(&self) -> Result<Content<'a>, Malformed> {
+    pub(crate) fn content(&self) -> Result<Content<'a>, Malformed> {
         match self.kind {
             // Kernels before 2.6.39 give no code.
             NLMSG_DONE => {
@@ -268,22 +268,22 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     /// It is too short for an `nfgenmsg`.
-    pub fn attributes(&self) -> Result<Attributes<'a>, Malformed> {
+    pub(crate) fn attributes(&self) -> Result<Attributes<'a>, Malformed> {
         self.payload.get(FAMILY_HEADER..).map(attributes).ok_or(Malformed)
     }
 
     /// Whether what is dumped changed in the middle.
-    pub fn is_interrupted(&self) -> bool {
+    pub(crate) fn is_interrupted(&self) -> bool {
         self.flags & NLM_F_DUMP_INTR != 0
     }
 }
 
 /// The messages of a datagram. After one that is malformed there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Messages<'a>(&'a [u8]);
+pub(crate) struct Messages<'a>(&'a [u8]);
 
 /// The messages of a datagram.
-pub fn messages(datagram: &[u8]) -> Messages<'_> {
+pub(crate) fn messages(datagram: &[u8]) -> Messages<'_> {
     Messages(datagram)
 }
 
@@ -323,7 +323,7 @@ fn after(bytes: &[u8], length: usize) -> &[u8] {
 
 /// An attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attribute<'a> {
+pub(crate) struct Attribute<'a> {
     /// Its type, without the flags for nesting and byte order.
     pub kind: u16,
     value: &'a [u8],
@@ -334,7 +334,7 @@ impl<'a> Attribute<'a> {
     ///
     /// # Errors
     /// Another length.
-    pub fn u8(&self) -> Result<u8, Malformed> {
+    pub(crate) fn u8(&self) -> Result<u8, Malformed> {
         self.array().map(u8::from_be_bytes)
     }
 
@@ -342,7 +342,7 @@ impl<'a> Attribute<'a> {
     ///
     /// # Errors
     /// Another length.
-    pub fn u32(&self) -> Result<u32, Malformed> {
+    pub(crate) fn u32(&self) -> Result<u32, Malformed> {
         self.array().map(u32::from_ne_bytes)
     }
 
@@ -350,7 +350,7 @@ impl<'a> Attribute<'a> {
     ///
     /// # Errors
     /// Another length.
-    pub fn u16_be(&self) -> Result<u16, Malformed> {
+    pub(crate) fn u16_be(&self) -> Result<u16, Malformed> {
         self.array().map(u16::from_be_bytes)
     }
 
@@ -358,7 +358,7 @@ impl<'a> Attribute<'a> {
     ///
     /// # Errors
     /// Another length.
-    pub fn u32_be(&self) -> Result<u32, Malformed> {
+    pub(crate) fn u32_be(&self) -> Result<u32, Malformed> {
         self.array().map(u32::from_be_bytes)
     }
 
@@ -366,7 +366,7 @@ impl<'a> Attribute<'a> {
     ///
     /// # Errors
     /// Another length.
-    pub fn u64_be(&self) -> Result<u64, Malformed> {
+    pub(crate) fn u64_be(&self) -> Result<u64, Malformed> {
         self.array().map(u64::from_be_bytes)
     }
 
@@ -374,7 +374,7 @@ impl<'a> Attribute<'a> {
     ///
     /// # Errors
     /// Another length.
-    pub fn array<const N: usize>(&self) -> Result<[u8; N], Malformed> {
+    pub(crate) fn array<const N: usize>(&self) -> Result<[u8; N], Malformed> {
         self.value.try_into().map_err(|_| Malformed)
     }
 
@@ -382,7 +382,7 @@ impl<'a> Attribute<'a> {
     ///
     /// # Errors
     /// No NUL at its end, or one before it.
-    pub fn string(&self) -> Result<&'a [u8], Malformed> {
+    pub(crate) fn string(&self) -> Result<&'a [u8], Malformed> {
         match self.value.split_last() {
             Some((0, text)) if !text.contains(&0) => Ok(text),
             _ => Err(Malformed),
@@ -390,14 +390,14 @@ impl<'a> Attribute<'a> {
     }
 
     /// The attributes that it holds.
-    pub fn nested(&self) -> Attributes<'a> {
+    pub(crate) fn nested(&self) -> Attributes<'a> {
         attributes(self.value)
     }
 }
 
 /// Attributes one behind the other. After one that is malformed there is none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Attributes<'a>(&'a [u8]);
+pub(crate) struct Attributes<'a>(&'a [u8]);
 
 fn attributes(bytes: &[u8]) -> Attributes<'_> {
     Attributes(bytes)

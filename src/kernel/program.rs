@@ -50,7 +50,7 @@ const STDERR_MAX: usize = 4 << 10;
 
 /// A program that exists and is executable.
 #[derive(Debug, Clone)]
-pub struct Program {
+pub(crate) struct Program {
     path: PathBuf,
     stop: StopSignal,
 }
@@ -61,7 +61,7 @@ impl Program {
     ///
     /// # Errors
     /// No executable file of that name.
-    pub fn find(name: &Path, stop: &StopSignal) -> Result<Program, ProgramError> {
+    pub(crate) fn find(name: &Path, stop: &StopSignal) -> Result<Program, ProgramError> {
         let candidates: Vec<PathBuf> = match name.components().count() {
             1 => {
                 let folders = env::var_os("PATH").unwrap_or_default();
@@ -80,7 +80,7 @@ impl Program {
     }
 
     /// The signal that ends waiting when rfw stops.
-    pub fn stop(&self) -> &StopSignal {
+    pub(crate) fn stop(&self) -> &StopSignal {
         &self.stop
     }
 
@@ -88,7 +88,7 @@ impl Program {
     ///
     /// # Errors
     /// It can't be started, exits with a status other than 0, or exceeds its time.
-    pub fn run(&self, arguments: &[&str]) -> Result<Vec<String>, ProgramError> {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Result<Vec<String>, ProgramError> {
         let mut lines = self.lines(arguments)?;
         let mut all = Vec::new();
         while let Some(line) = lines.next_line()? {
@@ -104,7 +104,7 @@ impl Program {
     ///
     /// # Errors
     /// It can't be started.
-    pub fn lines(&self, arguments: &[&str]) -> Result<Lines, ProgramError> {
+    pub(crate) fn lines(&self, arguments: &[&str]) -> Result<Lines, ProgramError> {
         self.lines_on(arguments, Stdio::null(), READ_TIME)
     }
 
@@ -133,7 +133,12 @@ impl Program {
     ///
     /// # Errors
     /// It can't be started.
-    pub fn start(&self, arguments: &[&str], stdin: Stdio, stdout: Stdio) -> Result<Child, ProgramError> {
+    pub(crate) fn start(
+        &self,
+        arguments: &[&str],
+        stdin: Stdio,
+        stdout: Stdio,
+    ) -> Result<Child, ProgramError> {
         let child = Command::new(&self.path)
             .args(arguments)
             .env_clear()
@@ -151,7 +156,12 @@ impl Program {
 
     /// The error of a program that has exited with that status, or is still running
     /// (`None`), and has written that to standard error.
-    pub fn failure(&self, arguments: &[&str], status: Option<ExitStatus>, stderr: &str) -> ProgramError {
+    pub(crate) fn failure(
+        &self,
+        arguments: &[&str],
+        status: Option<ExitStatus>,
+        stderr: &str,
+    ) -> ProgramError {
         let message =
             stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
         match status.and_then(|status| status.code()) {
@@ -161,13 +171,13 @@ impl Program {
     }
 
     /// The command line, for messages.
-    pub fn line(&self, arguments: &[&str]) -> String {
+    pub(crate) fn line(&self, arguments: &[&str]) -> String {
         format!("{} {}", self.path.display(), arguments.join(" "))
     }
 }
 
 /// A child process that is killed, with its process group, when dropped.
-pub struct KillOnDrop {
+pub(crate) struct KillOnDrop {
     /// The child, which leads its process group.
     pub child: Child,
     /// Whether it has been waited for: then its number may be another's.
@@ -176,12 +186,12 @@ pub struct KillOnDrop {
 
 impl KillOnDrop {
     /// Takes a child that leads its process group.
-    pub fn new(child: Child) -> KillOnDrop {
+    pub(crate) fn new(child: Child) -> KillOnDrop {
         KillOnDrop { child, reaped: false }
     }
 
     /// Its exit status, if it ends before the deadline.
-    pub fn status_by(&mut self, deadline: Instant) -> Option<ExitStatus> {
+    pub(crate) fn status_by(&mut self, deadline: Instant) -> Option<ExitStatus> {
         loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => {
@@ -210,7 +220,7 @@ impl Drop for KillOnDrop {
 }
 
 /// The standard error of a running program, read without blocking.
-pub struct StandardError {
+pub(crate) struct StandardError {
     pipe: ChildStderr,
     text: Vec<u8>,
     ended: bool,
@@ -221,13 +231,13 @@ impl StandardError {
     ///
     /// # Errors
     /// Those of ioctl(2) with `FIONBIO`.
-    pub fn new(pipe: ChildStderr) -> io::Result<StandardError> {
+    pub(crate) fn new(pipe: ChildStderr) -> io::Result<StandardError> {
         ioctl_fionbio(&pipe, true)?;
         Ok(StandardError { pipe, text: Vec::new(), ended: false })
     }
 
     /// The descriptor to poll for input; `None` after end of file.
-    pub fn poll_fd(&self) -> Option<PollFd<'_>> {
+    pub(crate) fn poll_fd(&self) -> Option<PollFd<'_>> {
         (!self.ended).then(|| PollFd::new(&self.pipe, PollFlags::IN))
     }
 
@@ -235,7 +245,7 @@ impl StandardError {
     ///
     /// # Errors
     /// Those of read(2).
-    pub fn read(&mut self) -> io::Result<()> {
+    pub(crate) fn read(&mut self) -> io::Result<()> {
         let mut part = [0; 4 << 10];
         // Bounded, for a program that writes faster than is read.
         for _ in 0..READS_MAX {
@@ -257,13 +267,13 @@ impl StandardError {
     }
 
     /// Removes and returns what is kept: the first `STDERR_MAX` bytes since the last call.
-    pub fn take(&mut self) -> String {
+    pub(crate) fn take(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.text)).into_owned()
     }
 }
 
 /// The standard output of a running program, line by line.
-pub struct Lines {
+pub(crate) struct Lines {
     program: Program,
     arguments: Vec<String>,
     child: KillOnDrop,
@@ -284,7 +294,7 @@ impl Lines {
     ///
     /// # Errors
     /// The program failed or exceeds its time, or a line is longer than `LINE_MAX`.
-    pub fn next_line(&mut self) -> Result<Option<Cow<'_, str>>, ProgramError> {
+    pub(crate) fn next_line(&mut self) -> Result<Option<Cow<'_, str>>, ProgramError> {
         self.line.clear();
         self.count = self.count.wrapping_add(1);
         if self.count.is_multiple_of(STOP_INTERVAL) {
@@ -317,7 +327,7 @@ impl Lines {
     }
 
     /// The command line.
-    pub fn command_line(&self) -> String {
+    pub(crate) fn command_line(&self) -> String {
         self.program.line(&self.arguments.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
@@ -380,7 +390,7 @@ fn is_executable(path: &Path) -> bool {
 
 /// Why a program has not done its task.
 #[derive(Debug, thiserror::Error)]
-pub enum ProgramError {
+pub(crate) enum ProgramError {
     /// No executable file of that name.
     #[error("no executable program \"{}\"", .0.display())]
     Missing(PathBuf),
@@ -406,7 +416,7 @@ pub enum ProgramError {
 
 impl ProgramError {
     /// Whether the program failed with these words in its standard error.
-    pub fn says(&self, words: &str) -> bool {
+    pub(crate) fn says(&self, words: &str) -> bool {
         matches!(self, ProgramError::Failed(_, _, stderr) if stderr.contains(words))
     }
 
@@ -414,7 +424,7 @@ impl ProgramError {
     /// sentinel: its transaction may or may not be committed. iptables-legacy-restore does
     /// so by itself, five seconds after its last transaction, when the alarm of `--wait`
     /// interrupts its read(2).
-    pub fn is_cut_short(&self) -> bool {
+    pub(crate) fn is_cut_short(&self) -> bool {
         matches!(self, ProgramError::Failed(_, Some(status), _) if status.success() || status.signal().is_some())
     }
 }

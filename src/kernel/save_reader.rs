@@ -15,7 +15,7 @@ const RULE_MAX: usize = 64 << 10;
 /// expression into the table that iptables does not support, iptables-nft-save prints a
 /// comment in place of the table and exits with 0.
 #[derive(Debug)]
-pub struct SaveReader {
+pub(crate) struct SaveReader {
     family: Family,
     section: Section,
     chains: Vec<String>,
@@ -34,7 +34,7 @@ enum Section {
 
 /// What the output of an iptables-save that exited with status 0 has contained.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// The complete table.
     Whole,
     /// Nothing: the table does not exist, or iptables-save failed without an error.
@@ -43,7 +43,7 @@ pub enum End {
 
 impl SaveReader {
     /// A parser for the table of that family, before the first line.
-    pub fn new(family: Family) -> SaveReader {
+    pub(crate) fn new(family: Family) -> SaveReader {
         SaveReader {
             family,
             section: Section::Before,
@@ -57,7 +57,7 @@ impl SaveReader {
     ///
     /// # Errors
     /// The line is not valid at this point; the string describes it.
-    pub fn line(&mut self, line: &str) -> Result<Option<Line>, String> {
+    pub(crate) fn line(&mut self, line: &str) -> Result<Option<Line>, String> {
         if !self.pending.is_empty() {
             return self.rule(line);
         }
@@ -112,7 +112,7 @@ impl SaveReader {
     }
 
     /// Whether the first line of the table has been read.
-    pub fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.section != Section::Before
     }
 
@@ -120,7 +120,7 @@ impl SaveReader {
     ///
     /// # Errors
     /// The output is incomplete; the string describes what is missing.
-    pub fn end(&self) -> Result<End, String> {
+    pub(crate) fn end(&self) -> Result<End, String> {
         let missing = CHAINS.iter().find(|chain| !self.chains.iter().any(|known| known == *chain));
         match (self.section, missing) {
             (Section::Before, _) if self.comments.is_empty() => Ok(End::Empty),

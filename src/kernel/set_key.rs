@@ -10,7 +10,7 @@ const NAME_MAX: usize = 31;
 
 /// The addresses of a packet that are looked up in a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Side {
+pub(crate) enum Side {
     /// The source address.
     Source,
     /// The destination address.
@@ -21,7 +21,7 @@ pub enum Side {
 
 impl Side {
     /// The flags of `--match-set` (iptables-extensions(8)).
-    pub fn direction(self) -> &'static str {
+    pub(crate) fn direction(self) -> &'static str {
         match self {
             Side::Source => "src",
             Side::Destination => "dst",
@@ -30,7 +30,7 @@ impl Side {
     }
 
     /// Parses the flags of `--match-set`.
-    pub fn from_direction(text: &str) -> Option<Side> {
+    pub(crate) fn from_direction(text: &str) -> Option<Side> {
         [Side::Source, Side::Destination, Side::Both].into_iter().find(|side| side.direction() == text)
     }
 }
@@ -38,7 +38,7 @@ impl Side {
 /// The key of a set: all rules of one family and scope that have the same sides are
 /// entries of one set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SetKey {
+pub(crate) struct SetKey {
     family: Family,
     scope: Scope,
     side: Side,
@@ -46,12 +46,12 @@ pub struct SetKey {
 
 impl SetKey {
     /// The key of the set of a family, scope and side.
-    pub fn new(family: Family, scope: Scope, side: Side) -> SetKey {
+    pub(crate) fn new(family: Family, scope: Scope, side: Side) -> SetKey {
         SetKey { family, scope, side }
     }
 
     /// The key of the set that holds a rule as an entry.
-    pub fn of(rule: &Rule) -> SetKey {
+    pub(crate) fn of(rule: &Rule) -> SetKey {
         let side = match (rule.source(), rule.destination()) {
             (Some(_), Some(_)) => Side::Both,
             (_, Some(_)) => Side::Destination,
@@ -61,24 +61,24 @@ impl SetKey {
     }
 
     /// The family of its addresses.
-    pub fn family(&self) -> Family {
+    pub(crate) fn family(&self) -> Family {
         self.family
     }
 
     /// The scope of its rules.
-    pub fn scope(&self) -> &Scope {
+    pub(crate) fn scope(&self) -> &Scope {
         &self.scope
     }
 
     /// The addresses of a packet that are looked up in it.
-    pub fn side(&self) -> Side {
+    pub(crate) fn side(&self) -> Side {
         self.side
     }
 
     /// The name of the set: `rfw4-` or `rfw6-`, the initials of chain, target and side
     /// (source, destination, both), and `-` with the interfaces. Where that exceeds 31
     /// bytes, a hash stands for the interfaces. A set outlives rfw, so this format is stable.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let letter = |word: &str| word.chars().next().unwrap_or('-').to_ascii_lowercase();
         let family = if self.family == Family::V4 { 4 } else { 6 };
         let (chain, target) = (letter(self.scope.chain().name()), letter(self.scope.target().name()));
@@ -108,7 +108,7 @@ impl SetKey {
 
     /// The key of the set of that name; `None` if it is not a name that rfw uses, or has a
     /// hash in place of the interfaces.
-    pub fn named(name: &str) -> Option<SetKey> {
+    pub(crate) fn named(name: &str) -> Option<SetKey> {
         let mut letters = name.strip_prefix("rfw")?.chars();
         let family = match letters.next()? {
             '4' => Family::V4,
@@ -152,13 +152,13 @@ impl SetKey {
 
 /// The name of the set in which a process of rfw prepares a new state, to be swapped
 /// in whole. A tool that outlives its rfw can't work in the set of the next one.
-pub fn work_name(process: u32) -> String {
+pub(crate) fn work_name(process: u32) -> String {
     format!("rfw-work-{process}")
 }
 
 /// Whether it is the name of a set in which some process of rfw prepares, or prepared,
 /// a new state.
-pub fn is_work_name(name: &str) -> bool {
+pub(crate) fn is_work_name(name: &str) -> bool {
     let process = name.strip_prefix("rfw-work-").and_then(|process| process.parse().ok());
     process.is_some_and(|process| work_name(process) == name)
 }
@@ -171,7 +171,7 @@ fn fnv(bytes: &[u8]) -> u64 {
 }
 
 /// Whether a name has the form of one with a hash in place of the interfaces.
-pub fn is_hashed_name(name: &str) -> bool {
+pub(crate) fn is_hashed_name(name: &str) -> bool {
     let Some((start, hash)) = name.split_at_checked("rfw4-ids-".len()) else { return false };
     let Some(start) = start.strip_suffix('-') else { return false };
     SetKey::named(start).is_some() && hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit())

@@ -22,14 +22,14 @@ const BUFFER: usize = 100 << 20;
 
 /// The longest datagram of the kernel: a dump comes in pieces of 32 kB where the
 /// reader has that much room (`netlink_recvmsg`), an error with its request in 64 kB.
-pub const DATAGRAM_MAX: usize = 128 << 10;
+pub(crate) const DATAGRAM_MAX: usize = 128 << 10;
 
 /// What the kernel keeps free of the send buffer (`netlink_sendmsg`).
 const SEND_OVERHEAD: usize = 32;
 
 /// Why nothing was sent or received.
 #[derive(Debug)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     /// No answer before the deadline.
     TimedOut,
     /// Answers were lost, because the receive buffer was full.
@@ -65,7 +65,7 @@ impl From<Errno> for SocketError {
 
 /// A socket of protocol `NETLINK_NETFILTER`.
 #[derive(Debug)]
-pub struct Socket {
+pub(crate) struct Socket {
     socket: OwnedFd,
     send_limit: usize,
     receive_limit: usize,
@@ -76,12 +76,12 @@ impl Socket {
     ///
     /// # Errors
     /// The kernel has no netfilter over netlink, or the process no more descriptors.
-    pub fn open() -> Result<Socket, SocketError> {
+    pub(crate) fn open() -> Result<Socket, SocketError> {
         Socket::with_buffers(BUFFER)
     }
 
     /// Opens a socket with buffers of twice that size, in bytes.
-    pub fn with_buffers(size: usize) -> Result<Socket, SocketError> {
+    pub(crate) fn with_buffers(size: usize) -> Result<Socket, SocketError> {
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::NETFILTER))?;
         // The forced size needs CAP_NET_ADMIN in the first user namespace. The other is
@@ -96,13 +96,13 @@ impl Socket {
     }
 
     /// The most bytes that the kernel takes in one send.
-    pub fn send_limit(&self) -> usize {
+    pub(crate) fn send_limit(&self) -> usize {
         self.send_limit
     }
 
     /// The most bytes of answers that the kernel queues, each counted with what the
     /// kernel needs for it.
-    pub fn receive_limit(&self) -> usize {
+    pub(crate) fn receive_limit(&self) -> usize {
         self.receive_limit
     }
 
@@ -112,7 +112,7 @@ impl Socket {
     ///
     /// # Errors
     /// They are more than [`Socket::send_limit`], or the kernel lacks memory.
-    pub fn send(&self, messages: &[u8]) -> Result<(), SocketError> {
+    pub(crate) fn send(&self, messages: &[u8]) -> Result<(), SocketError> {
         loop {
             match send(&self.socket, messages, SendFlags::empty()) {
                 Ok(sent) if sent == messages.len() => return Ok(()),
@@ -128,7 +128,11 @@ impl Socket {
     ///
     /// # Errors
     /// None came before the deadline, it did not fit, or others were lost.
-    pub fn receive<'b>(&self, buffer: &'b mut [u8], deadline: Instant) -> Result<&'b [u8], SocketError> {
+    pub(crate) fn receive<'b>(
+        &self,
+        buffer: &'b mut [u8],
+        deadline: Instant,
+    ) -> Result<&'b [u8], SocketError> {
         loop {
             match self.receive_now(buffer) {
                 Ok(Some(length)) => return buffer.get(..length).ok_or(SocketError::TooLong),
@@ -141,7 +145,7 @@ impl Socket {
     }
 
     /// Throws away what was not received: answers to a request that was given up.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         let mut byte = [0];
         // ENOBUFS says that answers were lost, and is told once.
         while !matches!(self.receive_now(&mut byte), Err(errno) if errno != Errno::INTR && errno != Errno::NOBUFS)

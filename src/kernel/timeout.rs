@@ -5,21 +5,21 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 /// The longest timeout of an entry, in seconds, that the kernel takes.
-pub const TIMEOUT_MAX: u64 = crate::rule::lease::SET_LONGEST;
+pub(crate) const TIMEOUT_MAX: u64 = crate::rule::lease::SET_LONGEST;
 
 /// How long an entry stays, in seconds; 0 is for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Timeout(u32);
+pub(crate) struct Timeout(u32);
 
 impl Timeout {
     /// A timeout that the kernel takes.
-    pub fn new(seconds: u64) -> Option<Timeout> {
+    pub(crate) fn new(seconds: u64) -> Option<Timeout> {
         u32::try_from(seconds).ok().filter(|_| seconds <= TIMEOUT_MAX).map(Timeout)
     }
 
     /// What is left of a lease at `now`: a whole second is begun, so that no entry ends
     /// before its lease; at most what the kernel takes.
-    pub fn left(lease: Lease, now: SystemTime) -> Timeout {
+    pub(crate) fn left(lease: Lease, now: SystemTime) -> Timeout {
         let Some(end) = lease.end() else { return Timeout(0) };
         let left = end.time().duration_since(now).unwrap_or(Duration::ZERO);
         let seconds = left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0));
@@ -28,13 +28,13 @@ impl Timeout {
 
     /// The last whole second in which an entry may end that is printed with this
     /// timeout at `now`: ipset leaves out what there is of a second.
-    pub fn latest_end(self, now: SystemTime) -> Lease {
+    pub(crate) fn latest_end(self, now: SystemTime) -> Lease {
         Interval::of_seconds(self.seconds()).from(now)
     }
 
     /// The last whole second at which such an entry is sure to be there. Less than a
     /// second is printed as one.
-    pub fn sure_end(self, now: SystemTime) -> Lease {
+    pub(crate) fn sure_end(self, now: SystemTime) -> Lease {
         let left = if self.seconds() == 1 { 0 } else { self.seconds() };
         match self.latest_end(now) {
             Lease::Until(_) if left == 0 => Lease::Until(Moment::at_or_after(now).second_before()),
@@ -46,7 +46,7 @@ impl Timeout {
     }
 
     /// One second more, which is at least what is left of an entry that is printed so.
-    pub fn rounded_up(self) -> Timeout {
+    pub(crate) fn rounded_up(self) -> Timeout {
         match self.seconds() {
             0 => self,
             seconds => Timeout::new(seconds.saturating_add(1)).unwrap_or(self),
@@ -54,7 +54,7 @@ impl Timeout {
     }
 
     /// Its length in seconds, 0 for ever.
-    pub fn seconds(self) -> u64 {
+    pub(crate) fn seconds(self) -> u64 {
         u64::from(self.0)
     }
 }

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 /// A time span in whole seconds; zero means without end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Interval(u64);
+pub(crate) struct Interval(u64);
 
 /// The longest interval, in seconds: 36,500 days, so that the year of its end has four
 /// digits, as RFC 3339 requires.
@@ -18,14 +18,14 @@ const LONGEST: u64 = 36_500 * 86_400;
 
 /// The longest timeout of a set entry, in seconds: 2^31 - 1 milliseconds
 /// (`IPSET_MAX_TIMEOUT` of linux/netfilter/ipset/ip_set.h).
-pub const SET_LONGEST: u64 = 2_147_483;
+pub(crate) const SET_LONGEST: u64 = 2_147_483;
 
 impl Interval {
     /// Parses a number of seconds, or a number with the unit `s`, `m`, `h` or `d`.
     ///
     /// # Errors
     /// Anything else, and more than 36500 days.
-    pub fn parse(text: &str) -> Result<Interval, IntervalError> {
+    pub(crate) fn parse(text: &str) -> Result<Interval, IntervalError> {
         let error = || IntervalError(text.to_owned());
         let (digits, unit) = match text.as_bytes().last() {
             Some(b's') => (text.strip_suffix('s'), 1),
@@ -41,17 +41,17 @@ impl Interval {
     }
 
     /// An interval of that many seconds, capped at 36500 days.
-    pub fn of_seconds(seconds: u64) -> Interval {
+    pub(crate) fn of_seconds(seconds: u64) -> Interval {
         Interval(seconds.min(LONGEST))
     }
 
     /// Its length in seconds; 0 means without end.
-    pub fn seconds(self) -> u64 {
+    pub(crate) fn seconds(self) -> u64 {
         self.0
     }
 
     /// The lease that begins at `now` and lasts this long.
-    pub fn from(self, now: SystemTime) -> Lease {
+    pub(crate) fn from(self, now: SystemTime) -> Lease {
         match self.0 {
             0 => Lease::Permanent,
             // Rounding up to a whole second would exceed the timeout that the kernel
@@ -78,42 +78,42 @@ impl fmt::Display for Interval {
     "\"{}\" is not a time span: expected seconds, or a number with s, m, h or d, up to 36500d",
     .0.escape_debug()
 )]
-pub struct IntervalError(String);
+pub(crate) struct IntervalError(String);
 
 /// A whole second in UTC, counted from 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Moment(u64);
+pub(crate) struct Moment(u64);
 
 impl Moment {
     /// `time` rounded up to a whole second, so that a lease never ends early.
-    pub fn at_or_after(time: SystemTime) -> Moment {
+    pub(crate) fn at_or_after(time: SystemTime) -> Moment {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let part = u64::from(since.subsec_nanos() > 0);
         Moment(since.as_secs().saturating_add(part))
     }
 
     /// The moment as a `SystemTime`.
-    pub fn time(self) -> SystemTime {
+    pub(crate) fn time(self) -> SystemTime {
         UNIX_EPOCH.checked_add(Duration::from_secs(self.0)).unwrap_or(UNIX_EPOCH)
     }
 
     /// The moment one second earlier.
-    pub fn second_before(self) -> Moment {
+    pub(crate) fn second_before(self) -> Moment {
         Moment(self.0.saturating_sub(1))
     }
 
     /// Seconds since the epoch.
-    pub fn seconds(self) -> u64 {
+    pub(crate) fn seconds(self) -> u64 {
         self.0
     }
 
     /// Whether it is at or before `now`.
-    pub fn is_due(self, now: SystemTime) -> bool {
+    pub(crate) fn is_due(self, now: SystemTime) -> bool {
         UNIX_EPOCH.checked_add(Duration::from_secs(self.0)).is_some_and(|moment| moment <= now)
     }
 
     /// Parses exactly what `Display` prints; any other RFC 3339 spelling is `None`.
-    pub fn parse(text: &str) -> Option<Moment> {
+    pub(crate) fn parse(text: &str) -> Option<Moment> {
         let seconds = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp();
         let moment = Moment(u64::try_from(seconds).ok()?);
         Some(moment).filter(|moment| moment.to_string() == text)
@@ -133,7 +133,7 @@ impl fmt::Display for Moment {
 
 /// When a rule expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Lease {
+pub(crate) enum Lease {
     /// At that moment.
     Until(Moment),
     /// Never; it stays until it is deleted.
@@ -142,7 +142,7 @@ pub enum Lease {
 
 impl Lease {
     /// The moment at which it ends; `None` if permanent.
-    pub fn end(self) -> Option<Moment> {
+    pub(crate) fn end(self) -> Option<Moment> {
         match self {
             Lease::Until(moment) => Some(moment),
             Lease::Permanent => None,
@@ -150,13 +150,13 @@ impl Lease {
     }
 
     /// Whether it has expired at `now`.
-    pub fn is_due(self, now: SystemTime) -> bool {
+    pub(crate) fn is_due(self, now: SystemTime) -> bool {
         self.end().is_some_and(|moment| moment.is_due(now))
     }
 
     /// Parses the comment of a rule. `None` is a comment that rfw does not write: the rule
     /// is not rfw's.
-    pub fn from_comment(comment: &str) -> Option<Lease> {
+    pub(crate) fn from_comment(comment: &str) -> Option<Lease> {
         match comment.strip_prefix("rfw until ") {
             Some(moment) => Moment::parse(moment).map(Lease::Until),
             None => (comment == "rfw permanent").then_some(Lease::Permanent),

@@ -5,9 +5,9 @@
 //! only these types, never strings of a request, so that a request can't inject an
 //! option of iptables.
 
-pub mod lease;
-pub mod network;
-pub mod whitelist;
+pub(crate) mod lease;
+pub(crate) mod network;
+pub(crate) mod whitelist;
 
 use crate::rule::network::{Family, Network};
 use std::fmt;
@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 /// The target of a rule: what happens to a packet that matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Target {
+pub(crate) enum Target {
     /// Accept the packet.
     Accept,
     /// Discard the packet and send an ICMP error to its source.
@@ -26,7 +26,7 @@ pub enum Target {
 
 impl Target {
     /// The name in iptables' spelling.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Target::Accept => "ACCEPT",
             Target::Reject => "REJECT",
@@ -35,7 +35,7 @@ impl Target {
     }
 
     /// Parses a target; upper and lower case are equal.
-    pub fn parse(text: &str) -> Option<Target> {
+    pub(crate) fn parse(text: &str) -> Option<Target> {
         let all = [Target::Accept, Target::Reject, Target::Drop];
         all.into_iter().find(|target| target.name().eq_ignore_ascii_case(text))
     }
@@ -43,7 +43,7 @@ impl Target {
 
 /// A built-in chain of the filter table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Chain {
+pub(crate) enum Chain {
     /// Packets destined to this host.
     Input,
     /// Packets routed through this host.
@@ -54,7 +54,7 @@ pub enum Chain {
 
 impl Chain {
     /// The name in iptables' spelling.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Chain::Input => "INPUT",
             Chain::Forward => "FORWARD",
@@ -63,7 +63,7 @@ impl Chain {
     }
 
     /// Parses a chain; upper and lower case are equal.
-    pub fn parse(text: &str) -> Option<Chain> {
+    pub(crate) fn parse(text: &str) -> Option<Chain> {
         let all = [Chain::Input, Chain::Forward, Chain::Output];
         all.into_iter().find(|chain| chain.name().eq_ignore_ascii_case(text))
     }
@@ -72,7 +72,7 @@ impl Chain {
 /// The name of a network interface, or a prefix of names: a name that does not end in
 /// a digit matches every interface whose name begins with it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Interface(String);
+pub(crate) struct Interface(String);
 
 /// The longest interface name in bytes: `IFNAMSIZ` of linux/if.h without the NUL.
 const INTERFACE_MAX: usize = 15;
@@ -80,13 +80,13 @@ const INTERFACE_MAX: usize = 15;
 impl Interface {
     /// The name as iptables(8) takes it for `-i` and `-o`: `eth0`, or `eth+` for a
     /// prefix. A name of the full length has no `+`, since no longer name exists.
-    pub fn pattern(&self) -> String {
+    pub(crate) fn pattern(&self) -> String {
         let prefix = !self.0.ends_with(|c: char| c.is_ascii_digit()) && self.0.len() < INTERFACE_MAX;
         format!("{}{}", self.0, if prefix { "+" } else { "" })
     }
 
     /// Parses what [`Interface::pattern`] returns; any other pattern is `None`.
-    pub fn from_pattern(pattern: &str) -> Option<Interface> {
+    pub(crate) fn from_pattern(pattern: &str) -> Option<Interface> {
         let name = pattern.strip_suffix('+').unwrap_or(pattern);
         name.parse::<Interface>().ok().filter(|interface| interface.pattern() == pattern)
     }
@@ -110,7 +110,7 @@ impl FromStr for Interface {
 
 /// The part of a rule that is not its addresses: chain, target and interfaces.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Scope {
+pub(crate) struct Scope {
     target: Target,
     chain: Chain,
     input: Option<Interface>,
@@ -119,18 +119,18 @@ pub struct Scope {
 
 impl Scope {
     /// The scope in INPUT, for packets received on `input`; `None` is any interface.
-    pub fn input(target: Target, input: Option<Interface>) -> Scope {
+    pub(crate) fn input(target: Target, input: Option<Interface>) -> Scope {
         Scope { target, chain: Chain::Input, input, output: None }
     }
 
     /// The scope in OUTPUT, for packets sent on `output`; `None` is any interface.
-    pub fn output(target: Target, output: Option<Interface>) -> Scope {
+    pub(crate) fn output(target: Target, output: Option<Interface>) -> Scope {
         Scope { target, chain: Chain::Output, input: None, output }
     }
 
     /// The scope in FORWARD, for packets received on `input` and sent on `output`; `None`
     /// is any interface.
-    pub fn forward(target: Target, input: Option<Interface>, output: Option<Interface>) -> Scope {
+    pub(crate) fn forward(target: Target, input: Option<Interface>, output: Option<Interface>) -> Scope {
         Scope { target, chain: Chain::Forward, input, output }
     }
 
@@ -138,7 +138,7 @@ impl Scope {
     ///
     /// # Errors
     /// An output interface in INPUT, or an input interface in OUTPUT.
-    pub fn new(
+    pub(crate) fn new(
         target: Target,
         chain: Chain,
         input: Option<Interface>,
@@ -152,22 +152,22 @@ impl Scope {
     }
 
     /// The target.
-    pub fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Target {
         self.target
     }
 
     /// The chain.
-    pub fn chain(&self) -> Chain {
+    pub(crate) fn chain(&self) -> Chain {
         self.chain
     }
 
     /// The interface on which the packet is received; `None` is any.
-    pub fn input_interface(&self) -> Option<&Interface> {
+    pub(crate) fn input_interface(&self) -> Option<&Interface> {
         self.input.as_ref()
     }
 
     /// The interface on which the packet is sent; `None` is any.
-    pub fn output_interface(&self) -> Option<&Interface> {
+    pub(crate) fn output_interface(&self) -> Option<&Interface> {
         self.output.as_ref()
     }
 
@@ -176,7 +176,7 @@ impl Scope {
     ///
     /// # Errors
     /// A network that [`Rule::new`] refuses.
-    pub fn rule(self, network: Network) -> Result<Rule, RuleError> {
+    pub(crate) fn rule(self, network: Network) -> Result<Rule, RuleError> {
         match self.chain {
             Chain::Output => Rule::new(self, None, Some(network)),
             Chain::Input | Chain::Forward => Rule::new(self, Some(network), None),
@@ -197,7 +197,7 @@ impl fmt::Display for Scope {
 
 /// A valid rule of the filter table: a scope, and a source, a destination or both.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Rule {
+pub(crate) struct Rule {
     scope: Scope,
     family: Family,
     source: Option<Network>,
@@ -211,7 +211,7 @@ impl Rule {
     /// No address at all, addresses of two families, an address on the side that the
     /// chain does not take, an unspecified address, or a prefix length below 9 (IPv4) or
     /// 16 (IPv6).
-    pub fn new(
+    pub(crate) fn new(
         scope: Scope,
         source: Option<Network>,
         destination: Option<Network>,
@@ -234,27 +234,27 @@ impl Rule {
     }
 
     /// Its chain, target and interfaces.
-    pub fn scope(&self) -> &Scope {
+    pub(crate) fn scope(&self) -> &Scope {
         &self.scope
     }
 
     /// The family of its addresses: IPv4 rules are rules of iptables, IPv6 of ip6tables.
-    pub fn family(&self) -> Family {
+    pub(crate) fn family(&self) -> Family {
         self.family
     }
 
     /// The source network; `None` is any address.
-    pub fn source(&self) -> Option<&Network> {
+    pub(crate) fn source(&self) -> Option<&Network> {
         self.source.as_ref()
     }
 
     /// The destination network; `None` is any address.
-    pub fn destination(&self) -> Option<&Network> {
+    pub(crate) fn destination(&self) -> Option<&Network> {
         self.destination.as_ref()
     }
 
     /// Its source and destination, one or two networks.
-    pub fn networks(&self) -> impl Iterator<Item = &Network> {
+    pub(crate) fn networks(&self) -> impl Iterator<Item = &Network> {
         self.source.iter().chain(&self.destination)
     }
 }
@@ -294,7 +294,7 @@ fn check_width(network: &Network) -> Result<(), RuleError> {
 
 /// Why the parts are not a valid rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RuleError {
+pub(crate) enum RuleError {
     /// Not the name of a network interface.
     #[error(
         "\"{}\" is not an interface: expected \"any\" or 1 to 15 letters, digits or .-_@: not starting with -",
@@ -327,7 +327,7 @@ pub enum RuleError {
 /// The rule of a path such as `/drop/input/eth0/1.2.3.4`, for tests of modules that do
 /// not depend on the URL parser.
 #[cfg(test)]
-pub fn rule_of(path: &str) -> Rule {
+pub(crate) fn rule_of(path: &str) -> Rule {
     let mut words = path.trim_start_matches('/').split('/').peekable();
     let (target, chain) = (Target::parse(words.next().unwrap()), Chain::parse(words.next().unwrap()));
     let (target, chain) = (target.unwrap(), chain.unwrap());

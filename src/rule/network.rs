@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 /// The address family; each has a filter table of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
+pub(crate) enum Family {
     /// IPv4, filtered by iptables.
     V4,
     /// IPv6, filtered by ip6tables.
@@ -19,7 +19,7 @@ pub enum Family {
 
 impl Family {
     /// The length of an address in bits: 32 or 128.
-    pub fn bits(self) -> u8 {
+    pub(crate) fn bits(self) -> u8 {
         match self {
             Family::V4 => 32,
             Family::V6 => 128,
@@ -27,7 +27,7 @@ impl Family {
     }
 
     /// The network of all addresses, as `iptables -L` prints it: `0.0.0.0/0` or `::/0`.
-    pub fn any(self) -> &'static str {
+    pub(crate) fn any(self) -> &'static str {
         match self {
             Family::V4 => "0.0.0.0/0",
             Family::V6 => "::/0",
@@ -46,7 +46,7 @@ impl fmt::Display for Family {
 
 /// A host address or a network in CIDR notation (RFC 4632, RFC 4291).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Network {
+pub(crate) struct Network {
     family: Family,
     first: u128,
     prefix: u8,
@@ -58,7 +58,7 @@ impl Network {
     /// # Errors
     /// A prefix length over 32 (IPv4) or 128 (IPv6), or one below 96 with an IPv4-mapped
     /// address.
-    pub fn new(addr: IpAddr, prefix: u8) -> Result<Network, NetworkError> {
+    pub(crate) fn new(addr: IpAddr, prefix: u8) -> Result<Network, NetworkError> {
         let (addr, prefix) = match (addr, addr.to_canonical()) {
             (IpAddr::V6(_), IpAddr::V4(v4)) if prefix <= 128 => {
                 let prefix = prefix.checked_sub(96).ok_or(NetworkError::Mapped(prefix))?;
@@ -77,7 +77,7 @@ impl Network {
     }
 
     /// The network of this address alone.
-    pub fn host(addr: IpAddr) -> Network {
+    pub(crate) fn host(addr: IpAddr) -> Network {
         let (family, first) = match addr.to_canonical() {
             IpAddr::V4(v4) => (Family::V4, u128::from(v4.to_bits())),
             IpAddr::V6(v6) => (Family::V6, v6.to_bits()),
@@ -90,7 +90,7 @@ impl Network {
     ///
     /// # Errors
     /// Ends of different families, or `first` above `last`.
-    pub fn range(first: IpAddr, last: IpAddr) -> Result<Vec<Network>, NetworkError> {
+    pub(crate) fn range(first: IpAddr, last: IpAddr) -> Result<Vec<Network>, NetworkError> {
         let (low, high) = (Network::host(first), Network::host(last));
         if low.family != high.family || low.first > high.first {
             return Err(NetworkError::Range(format!("{first}-{last}")));
@@ -106,47 +106,53 @@ impl Network {
     }
 
     /// The family of its addresses.
-    pub fn family(&self) -> Family {
+    pub(crate) fn family(&self) -> Family {
         self.family
     }
 
     /// The lowest address.
-    pub fn addr(&self) -> IpAddr {
+    pub(crate) fn addr(&self) -> IpAddr {
         match self.family {
             // No bits are lost: the upper 96 bits of an IPv4 network are zero.
-            Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(self.first as u32)),
+            Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(low_bits(self.first))),
             Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(self.first)),
         }
     }
 
     /// The prefix length in bits.
-    pub fn prefix(&self) -> u8 {
+    pub(crate) fn prefix(&self) -> u8 {
         self.prefix
     }
 
     /// Whether it is a single address.
-    pub fn is_host(&self) -> bool {
+    pub(crate) fn is_host(&self) -> bool {
         self.prefix == self.family.bits()
     }
 
     /// Whether it is the unspecified address, `0.0.0.0` or `::`, as a single address.
-    pub fn is_unspecified(&self) -> bool {
+    pub(crate) fn is_unspecified(&self) -> bool {
         self.is_host() && self.first == 0
     }
 
     /// Whether the two have an address in common.
-    pub fn overlaps(&self, other: &Network) -> bool {
+    pub(crate) fn overlaps(&self, other: &Network) -> bool {
         self.family == other.family && self.first <= other.last() && other.first <= self.last()
     }
 
     /// Whether every address of `other` is in this network.
-    pub fn covers(&self, other: &Network) -> bool {
+    pub(crate) fn covers(&self, other: &Network) -> bool {
         self.overlaps(other) && self.prefix <= other.prefix
     }
 
     fn last(&self) -> u128 {
         self.first | host_mask(self.family, self.prefix)
     }
+}
+
+/// The lower 32 bits.
+#[expect(clippy::cast_possible_truncation, reason = "the upper 96 bits of an IPv4 address are zero")]
+fn low_bits(bits: u128) -> u32 {
+    bits as u32
 }
 
 /// The host bits of an address, those after the prefix, set to one.
@@ -193,7 +199,7 @@ impl FromStr for Network {
 ///
 /// # Errors
 /// A string that is not an address, or not a prefix length of its family.
-pub fn parse(addr: &str, prefix: Option<&str>) -> Result<Network, NetworkError> {
+pub(crate) fn parse(addr: &str, prefix: Option<&str>) -> Result<Network, NetworkError> {
     let ip: IpAddr = addr.parse().map_err(|_| NetworkError::Address(addr.to_owned()))?;
     match prefix {
         None => Ok(Network::host(ip)),
@@ -210,7 +216,7 @@ fn parse_prefix(ip: IpAddr, text: &str) -> Result<u8, NetworkError> {
 
 /// Why a string or a pair of values is not a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NetworkError {
+pub(crate) enum NetworkError {
     /// Not an IPv4 or IPv6 address.
     #[error("\"{}\" is not an IPv4 or IPv6 address", .0.escape_debug())]
     Address(String),
@@ -289,7 +295,7 @@ mod tests {
         #[test]
         fn a_network_printed_and_read_again_is_itself(bits: u128, v4: bool, prefix in 0u8..=128) {
             let network = match v4 {
-                true => Network::new(IpAddr::V4(Ipv4Addr::from_bits(bits as u32)), prefix % 33),
+                true => Network::new(IpAddr::V4(Ipv4Addr::from_bits(low_bits(bits))), prefix % 33),
                 false => Network::new(IpAddr::V6(Ipv6Addr::from_bits(bits)), prefix),
             };
             if let Ok(network) = network {
@@ -306,8 +312,8 @@ mod tests {
         fn a_range_covers_its_ends_and_nothing_outside(a: u32, b: u32) {
             let (low, high) = (a.min(b), a.max(b));
             let range = Network::range(Ipv4Addr::from_bits(low).into(), Ipv4Addr::from_bits(high).into()).unwrap();
-            let size: u64 = range.iter().map(|n| (n.last() - n.first + 1) as u64).sum();
-            prop_assert_eq!(size, u64::from(high) - u64::from(low) + 1);
+            let size: u128 = range.iter().map(|n| n.last() - n.first + 1).sum();
+            prop_assert_eq!(size, u128::from(high) - u128::from(low) + 1);
             prop_assert_eq!(range.first().map(|n| n.first), Some(u128::from(low)));
             prop_assert_eq!(range.last().map(|n| n.last()), Some(u128::from(high)));
         }

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 /// The networks of a white list, at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WhiteList(Vec<Network>);
+pub(crate) struct WhiteList(Vec<Network>);
 
 impl WhiteList {
     /// Parses the contents of a white list file.
@@ -18,7 +18,7 @@ impl WhiteList {
     /// # Errors
     /// A line that is not an entry, an entry that includes all addresses or is the
     /// unspecified address, or a file without entries.
-    pub fn parse(text: &str) -> Result<WhiteList, WhiteListError> {
+    pub(crate) fn parse(text: &str) -> Result<WhiteList, WhiteListError> {
         let mut networks = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
             let entry = line.split('#').next().unwrap_or_default().trim();
@@ -33,24 +33,24 @@ impl WhiteList {
     }
 
     /// Whether the address is listed.
-    pub fn contains(&self, address: IpAddr) -> bool {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let host = Network::host(address);
         self.0.iter().any(|network| network.overlaps(&host))
     }
 
     /// The first listed network that shares an address with the one given.
-    pub fn overlap(&self, network: &Network) -> Option<&Network> {
+    pub(crate) fn overlap(&self, network: &Network) -> Option<&Network> {
         self.0.iter().find(|listed| listed.overlaps(network))
     }
 
     /// The first listed network that overlaps the source or the destination of a rule,
     /// and that source or destination.
-    pub fn conflict<'a>(&'a self, rule: &'a Rule) -> Option<(&'a Network, &'a Network)> {
+    pub(crate) fn conflict<'a>(&'a self, rule: &'a Rule) -> Option<(&'a Network, &'a Network)> {
         rule.networks().find_map(|side| self.overlap(side).map(|listed| (listed, side)))
     }
 
     /// All networks, in the order of the file.
-    pub fn networks(&self) -> impl Iterator<Item = &Network> {
+    pub(crate) fn networks(&self) -> impl Iterator<Item = &Network> {
         self.0.iter()
     }
 }
@@ -77,7 +77,7 @@ fn address(text: &str) -> Result<IpAddr, NetworkError> {
 
 /// Why a file is not a valid white list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WhiteListError {
+pub(crate) enum WhiteListError {
     /// The number of a line, from 1, and why it is not an address, network or range.
     #[error("{1}")]
     Entry(usize, NetworkError),
@@ -92,7 +92,7 @@ pub enum WhiteListError {
 
 impl WhiteListError {
     /// The number of the line at fault, if there is one.
-    pub fn line(&self) -> Option<usize> {
+    pub(crate) fn line(&self) -> Option<usize> {
         match self {
             WhiteListError::Entry(line, _) | WhiteListError::Everything(line, _) => Some(*line),
             WhiteListError::Empty => None,

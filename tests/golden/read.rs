@@ -4,7 +4,7 @@
 /// part of it. A line that is empty or begins with `#` is no case. Fields have the
 /// escapes of Rust, such as `\n`, `\u{e9}`, and `\x20` for a blank at an end.
 #[track_caller]
-pub fn cases<const N: usize>(name: &str) -> Vec<(String, [String; N])> {
+pub(crate) fn cases<const N: usize>(name: &str) -> Vec<(String, [String; N])> {
     let text = std::fs::read_to_string(format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR")));
     let text = text.unwrap_or_else(|error| panic!("tests/golden/{name}: {error}"));
     let lines = text.lines().zip(1..).filter(|(line, _)| !line.is_empty() && !line.starts_with('#'));

@@ -1,7 +1,14 @@
 //! rfw and what is shipped with it, driven from outside: real clients, real tools
 //! and the real kernel, each test on a host of its own.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 #[path = "../golden/read.rs"]
 mod golden;

@@ -23,7 +23,7 @@ const ANSWER_OVERHEAD: usize = 1 << 10;
 
 /// What becomes of an entry to add that is there, or of one to delete that is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
+pub(crate) enum Existing {
     /// It is refused, and so can be counted.
     Refuse,
     /// It is renewed, or stays away.
@@ -49,7 +49,7 @@ pub(super) struct Part {
 
 /// Changes of sets, in the order in which they are to be made.
 #[derive(Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     builder: Builder,
     protocol: u8,
     operations: Vec<Operation>,
@@ -70,25 +70,25 @@ impl Batch {
     }
 
     /// Makes a set, of a revision that [`super::Ipset::revision`] has found.
-    pub fn create(&mut self, name: &SetName, definition: &Definition, revision: u8) {
+    pub(crate) fn create(&mut self, name: &SetName, definition: &Definition, revision: u8) {
         self.set(Command::Create, NLM_F_CREATE | NLM_F_EXCL, name, |builder| {
             definition.write(builder, revision);
         });
     }
 
     /// Takes a set away that no rule and no list refers to.
-    pub fn destroy(&mut self, name: &SetName) {
+    pub(crate) fn destroy(&mut self, name: &SetName) {
         self.set(Command::Destroy, NLM_F_EXCL, name, |_| ());
     }
 
     /// Takes all entries out of a set.
-    pub fn flush(&mut self, name: &SetName) {
+    pub(crate) fn flush(&mut self, name: &SetName) {
         self.set(Command::Flush, 0, name, |_| ());
     }
 
     /// Gives two sets of one type and family each other's name. Who refers to one of
     /// them by name refers to the other from now on.
-    pub fn swap(&mut self, name: &SetName, other: &SetName) {
+    pub(crate) fn swap(&mut self, name: &SetName, other: &SetName) {
         self.set(Command::Swap, 0, name, |builder| {
             builder.string(IPSET_ATTR_SETNAME2, other.as_str());
         });
@@ -98,7 +98,7 @@ impl Batch {
     /// others are tried. With [`Existing::Refuse`] those that are there are counted, and
     /// keep their time and comment; each takes 2 µs more, and the kernel 0.8 kB until
     /// all is sent.
-    pub fn add_each<'e>(
+    pub(crate) fn add_each<'e>(
         &mut self,
         set: &SetName,
         entries: impl IntoIterator<Item = NewEntry<'e>>,
@@ -108,7 +108,7 @@ impl Batch {
     }
 
     /// Deletes entries, one a message, as [`Batch::add_each`] adds them.
-    pub fn del_each<'e>(
+    pub(crate) fn del_each<'e>(
         &mut self,
         set: &SetName,
         elements: impl IntoIterator<Item = Element<'e>>,
@@ -120,28 +120,28 @@ impl Batch {
     /// Adds entries, many a message: 0.4 µs an entry. Those that are there are renewed.
     /// The kernel stops a message at the first entry that it refuses, and goes on with
     /// the next message.
-    pub fn add_many<'e>(&mut self, set: &SetName, entries: impl IntoIterator<Item = NewEntry<'e>>) {
+    pub(crate) fn add_many<'e>(&mut self, set: &SetName, entries: impl IntoIterator<Item = NewEntry<'e>>) {
         self.many(Command::Add, set, entries);
     }
 
     /// Deletes entries, many a message, as [`Batch::add_many`] adds them. Those that
     /// are not there are fine.
-    pub fn del_many<'e>(&mut self, set: &SetName, elements: impl IntoIterator<Item = Element<'e>>) {
+    pub(crate) fn del_many<'e>(&mut self, set: &SetName, elements: impl IntoIterator<Item = Element<'e>>) {
         self.many(Command::Del, set, elements.into_iter().map(NewEntry::new));
     }
 
     /// The number of operations: the index that the next one has in the [`Report`].
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.operations.len()
     }
 
     /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.operations.is_empty()
     }
 
     /// Its length in bytes. One send takes as much as the socket's send limit.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.builder.len()
     }
 
@@ -246,7 +246,7 @@ pub(super) fn bytes_of(parts: &[Part], send: &Range<usize>) -> Range<usize> {
 
 /// What came of one operation.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     operation: Operation,
     /// Entries, or the set itself, for which it was done.
     pub done: usize,
@@ -263,7 +263,7 @@ impl Outcome {
     }
 
     /// Entries that are neither done nor already so.
-    pub fn failed(&self) -> usize {
+    pub(crate) fn failed(&self) -> usize {
         self.operation.entries.saturating_sub(self.done).saturating_sub(self.already)
     }
 
@@ -283,7 +283,7 @@ impl Outcome {
 
 /// What came of a batch.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// What came of each operation, in the order of the calls.
     pub outcomes: Vec<Outcome>,
     /// How many sends it took. More than one where the process may not have a buffer
@@ -296,7 +296,7 @@ impl Report {
     ///
     /// # Errors
     /// The first operation that failed, whatever others came to.
-    pub fn into_result(self) -> Result<Vec<Outcome>, IpsetError> {
+    pub(crate) fn into_result(self) -> Result<Vec<Outcome>, IpsetError> {
         let (mut outcomes, mut failure) = (Vec::new(), None);
         for mut outcome in self.outcomes {
             failure = failure.or(outcome.failure.take());

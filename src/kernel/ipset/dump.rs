@@ -23,7 +23,7 @@ const SEQUENCE: u32 = 1;
 /// milliseconds after it is dropped. Entries that come or go meanwhile may be in it or
 /// not.
 #[derive(Debug)]
-pub struct Dump {
+pub(crate) struct Dump {
     socket: Socket,
     buffer: Vec<u8>,
     state: State,
@@ -55,7 +55,7 @@ impl Dump {
     /// # Errors
     /// There is no such set, the kernel does not go on before the deadline, or what it
     /// says can't be read. Then the listing is over.
-    pub fn next_piece(&mut self, deadline: Instant) -> Result<Option<Piece<'_>>, IpsetError> {
+    pub(crate) fn next_piece(&mut self, deadline: Instant) -> Result<Option<Piece<'_>>, IpsetError> {
         if self.state != State::Running {
             return Ok(None);
         }
@@ -67,7 +67,7 @@ impl Dump {
 
     /// The socket for another listing, if this one is complete. To close one waits, with
     /// nf_tables, for what the kernel has put off there: up to some 15 ms.
-    pub fn into_socket(self) -> Option<Socket> {
+    pub(crate) fn into_socket(self) -> Option<Socket> {
         (self.state == State::Complete).then_some(self.socket)
     }
 }
@@ -96,7 +96,7 @@ fn is_last(datagram: &[u8]) -> Result<bool, IpsetError> {
 
 /// Some entries of a listing.
 #[derive(Debug)]
-pub struct Piece<'a> {
+pub(crate) struct Piece<'a> {
     messages: Messages<'a>,
     /// Those left of the message before.
     entries: Attributes<'a>,
@@ -138,7 +138,7 @@ impl<'a> Iterator for Piece<'a> {
 
 /// An entry of a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     /// What it is about.
     pub element: Element<'a>,
     /// What is left of its time, without the part of a second, where the set has

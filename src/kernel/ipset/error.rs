@@ -39,7 +39,7 @@ const IPSET_ERR_REF_EXIST: i32 = 4357;
 
 /// Why something about a set was not done.
 #[derive(Debug)]
-pub enum IpsetError {
+pub(crate) enum IpsetError {
     /// There is no set of that name.
     NoSet,
     /// There is a set of that name.
@@ -88,7 +88,7 @@ pub enum IpsetError {
 impl IpsetError {
     /// What a negative error number means as an answer to that command; `to_list`
     /// tells whether it concerned a member of a list.
-    pub fn from_code(code: i32, command: Command, to_list: bool) -> IpsetError {
+    pub(crate) fn from_code(code: i32, command: Command, to_list: bool) -> IpsetError {
         let number = code.saturating_neg();
         match (number, command) {
             (IPSET_ERR_EXIST, Command::Add) => IpsetError::Exists,

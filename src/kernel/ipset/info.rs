@@ -11,7 +11,7 @@ use crate::kernel::netlink::Attributes;
 
 /// A set as `IPSET_CMD_HEADER` tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Header {
+pub(crate) struct Header {
     /// Its name.
     pub name: String,
     /// Its type, if rfw makes such sets.
@@ -22,7 +22,7 @@ pub struct Header {
 
 /// A set as a listing without entries tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SetInfo {
+pub(crate) struct SetInfo {
     /// Name, type and revision.
     pub header: Header,
     /// The most entries.

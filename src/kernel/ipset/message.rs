@@ -84,7 +84,7 @@ const HASHSIZE_MAX: u32 = 1 << 20;
 /// What is asked of the kernel: `enum ipset_cmd`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
-pub enum Command {
+pub(crate) enum Command {
     /// The versions of the protocol.
     Protocol = 1,
     /// A new set.
@@ -124,17 +124,17 @@ impl Command {
 
 /// The name of a set: 1 to 31 bytes. An empty one would mean all sets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SetName(String);
+pub(crate) struct SetName(String);
 
 impl SetName {
     /// A name that the kernel takes.
-    pub fn new(name: &str) -> Option<SetName> {
+    pub(crate) fn new(name: &str) -> Option<SetName> {
         let fits = (1..=NAME_MAX).contains(&name.len()) && !name.contains('\0');
         fits.then(|| SetName(name.to_owned()))
     }
 
     /// The name.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -148,24 +148,24 @@ impl fmt::Display for SetName {
 /// The comment of an entry: at most 255 bytes, no control characters, and no quotation
 /// mark, which ipset(8) prints and then can't read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Comment<'a>(&'a str);
+pub(crate) struct Comment<'a>(&'a str);
 
 impl<'a> Comment<'a> {
     /// A comment that the kernel and ipset(8) take.
-    pub fn new(text: &'a str) -> Option<Comment<'a>> {
+    pub(crate) fn new(text: &'a str) -> Option<Comment<'a>> {
         let plain = !text.contains(|c: char| c.is_control() || c == '"');
         Some(Comment(text)).filter(|_| plain && text.len() <= COMMENT_MAX)
     }
 
     /// The text.
-    pub fn as_str(self) -> &'a str {
+    pub(crate) fn as_str(self) -> &'a str {
         self.0
     }
 }
 
 /// The types of sets that rfw makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SetType {
+pub(crate) enum SetType {
     /// `hash:net`: networks of a family.
     Net(Family),
     /// `hash:net,net`: pairs of networks of a family.
@@ -176,7 +176,7 @@ pub enum SetType {
 
 impl SetType {
     /// What ipset(8) and the kernel call it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             SetType::Net(_) => "hash:net",
             SetType::NetNet(_) => "hash:net,net",
@@ -219,7 +219,7 @@ fn nfproto(family: Family) -> u8 {
 
 /// A set to be made. Those of networks have timeouts, 0 by default, and counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Definition {
+pub(crate) struct Definition {
     /// Its type and family.
     pub set_type: SetType,
     /// The most entries.
@@ -261,7 +261,7 @@ impl Definition {
 
 /// What an entry is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Element<'a> {
+pub(crate) enum Element<'a> {
     /// A network, in a `hash:net`.
     Net(Network),
     /// A pair of networks, in a `hash:net,net`.
@@ -316,7 +316,7 @@ pub(super) fn read_address(attribute: &Attribute<'_>) -> Result<IpAddr, Malforme
 
 /// An entry to be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NewEntry<'a> {
+pub(crate) struct NewEntry<'a> {
     /// What it is about.
     pub element: Element<'a>,
     /// How long it stays. `None` is for sets without timeouts; in others it is for ever.
@@ -329,7 +329,7 @@ pub struct NewEntry<'a> {
 
 impl<'a> NewEntry<'a> {
     /// An entry of nothing but an element.
-    pub fn new(element: Element<'a>) -> NewEntry<'a> {
+    pub(crate) fn new(element: Element<'a>) -> NewEntry<'a> {
         NewEntry { element, timeout: None, counters: None, comment: None }
     }
 

@@ -13,13 +13,13 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{Batch, Existing, Outcome, Report};
-pub use dump::{Dump, Entry};
-pub use error::IpsetError;
-pub use info::{Header, SetInfo};
+pub(crate) use batch::{Batch, Existing, Outcome, Report};
+pub(crate) use dump::{Dump, Entry};
+pub(crate) use error::IpsetError;
+pub(crate) use info::{Header, SetInfo};
 #[cfg(test)]
-pub use message::Comment;
-pub use message::{Definition, Element, NewEntry, SetName, SetType};
+pub(crate) use message::Comment;
+pub(crate) use message::{Definition, Element, NewEntry, SetName, SetType};
 
 use super::netlink::{
     Attributes, Builder, Content, Malformed, NLM_F_ACK, NLM_F_EXCL, messages, rewrite_headers,
@@ -44,7 +44,7 @@ const PROTOCOL_MIN: u8 = 6;
 /// after which nothing is known of it; those of a set take microseconds, unless others
 /// hold the kernel's lock.
 #[derive(Debug)]
-pub struct Ipset {
+pub(crate) struct Ipset {
     socket: Socket,
     protocol: u8,
     /// The number of the next message.
@@ -59,7 +59,7 @@ impl Ipset {
     ///
     /// # Errors
     /// The kernel has no sets or another protocol, or the process lacks `CAP_NET_ADMIN`.
-    pub fn open(deadline: Instant) -> Result<Ipset, IpsetError> {
+    pub(crate) fn open(deadline: Instant) -> Result<Ipset, IpsetError> {
         let mut ipset = Ipset {
             socket: Socket::open()?,
             protocol: PROTOCOL_MIN,
@@ -86,7 +86,7 @@ impl Ipset {
     }
 
     /// The socket, for its limits.
-    pub fn socket(&self) -> &Socket {
+    pub(crate) fn socket(&self) -> &Socket {
         &self.socket
     }
 
@@ -95,7 +95,7 @@ impl Ipset {
     ///
     /// # Errors
     /// [`IpsetError::NoType`] if it has none.
-    pub fn revision(&mut self, set_type: SetType, deadline: Instant) -> Result<u8, IpsetError> {
+    pub(crate) fn revision(&mut self, set_type: SetType, deadline: Instant) -> Result<u8, IpsetError> {
         if let Some(revision) = self.revisions.get(&set_type) {
             return Ok(*revision);
         }
@@ -121,7 +121,7 @@ impl Ipset {
     ///
     /// # Errors
     /// [`IpsetError::SetExists`], [`IpsetError::NoType`], [`IpsetError::NoRoom`].
-    pub fn create(
+    pub(crate) fn create(
         &mut self,
         name: &SetName,
         definition: &Definition,
@@ -138,7 +138,7 @@ impl Ipset {
     /// # Errors
     /// [`IpsetError::NoSet`]; [`IpsetError::Busy`] if a rule or a list refers to it, or
     /// somebody lists it.
-    pub fn destroy(&mut self, name: &SetName, deadline: Instant) -> Result<(), IpsetError> {
+    pub(crate) fn destroy(&mut self, name: &SetName, deadline: Instant) -> Result<(), IpsetError> {
         let mut batch = self.batch();
         batch.destroy(name);
         self.transact_all(batch, deadline)
@@ -149,7 +149,12 @@ impl Ipset {
     /// # Errors
     /// [`IpsetError::NoSet`], [`IpsetError::TypeMismatch`]; [`IpsetError::Busy`] if
     /// somebody lists one of them.
-    pub fn swap(&mut self, name: &SetName, other: &SetName, deadline: Instant) -> Result<(), IpsetError> {
+    pub(crate) fn swap(
+        &mut self,
+        name: &SetName,
+        other: &SetName,
+        deadline: Instant,
+    ) -> Result<(), IpsetError> {
         let mut batch = self.batch();
         batch.swap(name, other);
         self.transact_all(batch, deadline)
@@ -159,7 +164,7 @@ impl Ipset {
     ///
     /// # Errors
     /// [`IpsetError::NoSet`].
-    pub fn flush(&mut self, name: &SetName, deadline: Instant) -> Result<(), IpsetError> {
+    pub(crate) fn flush(&mut self, name: &SetName, deadline: Instant) -> Result<(), IpsetError> {
         let mut batch = self.batch();
         batch.flush(name);
         self.transact_all(batch, deadline)
@@ -171,7 +176,7 @@ impl Ipset {
     /// [`IpsetError::Exists`] if it is there and is to be refused then,
     /// [`IpsetError::Full`], [`IpsetError::NoSet`], [`IpsetError::BadElement`],
     /// [`IpsetError::NoExtension`].
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         set: &SetName,
         entry: &NewEntry<'_>,
@@ -188,7 +193,7 @@ impl Ipset {
     /// # Errors
     /// [`IpsetError::Missing`] if it is not there and that is to be refused, or as for
     /// [`Ipset::add`].
-    pub fn del(
+    pub(crate) fn del(
         &mut self,
         set: &SetName,
         element: Element<'_>,
@@ -203,7 +208,7 @@ impl Ipset {
     ///
     /// # Errors
     /// [`IpsetError::NoSet`].
-    pub fn test(
+    pub(crate) fn test(
         &mut self,
         set: &SetName,
         element: Element<'_>,
@@ -222,7 +227,7 @@ impl Ipset {
     ///
     /// # Errors
     /// [`IpsetError::NoSet`].
-    pub fn header(&mut self, name: &SetName, deadline: Instant) -> Result<Header, IpsetError> {
+    pub(crate) fn header(&mut self, name: &SetName, deadline: Instant) -> Result<Header, IpsetError> {
         let write = |builder: &mut Builder| builder.string(IPSET_ATTR_SETNAME, name.as_str());
         self.ask(Command::Header, deadline, write, |attributes| Ok(info::read_info(attributes)?.header))
     }
@@ -231,7 +236,7 @@ impl Ipset {
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub fn names(&mut self, deadline: Instant) -> Result<Vec<String>, IpsetError> {
+    pub(crate) fn names(&mut self, deadline: Instant) -> Result<Vec<String>, IpsetError> {
         let infos = self.list(None, IPSET_FLAG_LIST_SETNAME, deadline)?;
         Ok(infos.into_iter().map(|info| info.header.name).collect())
     }
@@ -241,7 +246,7 @@ impl Ipset {
     ///
     /// # Errors
     /// [`IpsetError::NoSet`].
-    pub fn info(&mut self, name: &SetName, deadline: Instant) -> Result<SetInfo, IpsetError> {
+    pub(crate) fn info(&mut self, name: &SetName, deadline: Instant) -> Result<SetInfo, IpsetError> {
         self.list(Some(name), IPSET_FLAG_LIST_HEADER, deadline)?.pop().ok_or(IpsetError::NoSet)
     }
 
@@ -249,17 +254,17 @@ impl Ipset {
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub fn infos(&mut self, deadline: Instant) -> Result<Vec<SetInfo>, IpsetError> {
+    pub(crate) fn infos(&mut self, deadline: Instant) -> Result<Vec<SetInfo>, IpsetError> {
         self.list(None, IPSET_FLAG_LIST_HEADER, deadline)
     }
 
     /// What lists the entries of sets, apart from this connection.
-    pub fn dumper(&self) -> Dumper {
+    pub(crate) fn dumper(&self) -> Dumper {
         Dumper { protocol: self.protocol }
     }
 
     /// A batch without operations, for [`Ipset::transact`].
-    pub fn batch(&self) -> Batch {
+    pub(crate) fn batch(&self) -> Batch {
         Batch::new(self.protocol)
     }
 
@@ -270,7 +275,7 @@ impl Ipset {
     /// # Errors
     /// The batch could not be sent, or answers were lost or late: then it is not known
     /// what was done. What the kernel refuses is in the report.
-    pub fn transact(&mut self, batch: Batch, deadline: Instant) -> Result<Report, IpsetError> {
+    pub(crate) fn transact(&mut self, batch: Batch, deadline: Instant) -> Result<Report, IpsetError> {
         let Packed { mut bytes, parts, mut report } = batch.pack()?;
         let sends = batch::sends(&parts, self.socket.send_limit(), self.socket.receive_limit());
         let first = self.sequence;
@@ -434,7 +439,7 @@ impl Ipset {
 
 /// Lists the entries of sets, each listing over a socket of its own.
 #[derive(Debug, Clone, Copy)]
-pub struct Dumper {
+pub(crate) struct Dumper {
     protocol: u8,
 }
 
@@ -443,7 +448,7 @@ impl Dumper {
     ///
     /// # Errors
     /// The kernel does not take the request.
-    pub fn dump(self, socket: Socket, name: &SetName) -> Result<Dump, IpsetError> {
+    pub(crate) fn dump(self, socket: Socket, name: &SetName) -> Result<Dump, IpsetError> {
         Dump::start(socket, name, self.protocol)
     }
 }

@@ -13,7 +13,6 @@ use std::thread;
 use std::time::Duration;
 
 mod batches;
-mod speed;
 
 /// Holds the network namespace that the tests were started in.
 const OUTSIDE: &str = "RFW_TEST_OUTSIDE";
