@@ -198,18 +198,15 @@ fn the_manual_tells_every_http_status() {
     until(SOON, "the lock is held", || lock.heard().contains("held"));
     statuses.insert(rfw.request("PUT", "/drop/forward/any/1.2.3.4/any/5.6.7.8").status);
     drop(lock);
-    let path = host.run("sh", &["-c", "PATH=$PATH:/usr/sbin:/sbin; command -v ipset"]).ok();
-    host.run("mount", &["--bind", "/dev/null", path.trim()]).ok();
+    // After the lock, all are refused at once for two seconds.
+    let rule = "/drop/forward/any/1.2.3.4/any/5.6.7.9";
+    until(SOON, "the program is tried", || rfw.request("PUT", rule).status == 200);
     for (process, _) in rfw.children() {
+        let program = host.run("readlink", &[&format!("/proc/{process}/exe")]).ok();
+        host.run("mount", &["--bind", "/dev/null", program.trim()]).ok();
         host::run("kill", &["-s", "KILL", &process.to_string()]).ok();
     }
-    // After the lock, all are refused at once for two seconds.
-    let mut status = 503;
-    until(SOON, "the tool is tried", || {
-        status = rfw.request("PUT", "/drop/input/any/1.2.3.4").status;
-        status != 503
-    });
-    statuses.insert(status);
+    statuses.insert(rfw.request("PUT", rule).status);
 
     let manual = read("etc/man/rfw.8");
     let told =
