@@ -48,7 +48,9 @@ impl fmt::Display for Family {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Network {
     family: Family,
-    first: u128,
+    /// The lowest address in network byte order, an IPv4 one in the last four bytes. As bytes a
+    /// network takes 18 bytes, with a `u128` it would take 48, and a list may have a million.
+    first: [u8; 16],
     prefix: u8,
 }
 
@@ -73,7 +75,7 @@ impl Network {
         if prefix > family.bits() {
             return Err(NetworkError::Prefix(family, prefix.to_string()));
         }
-        Ok(Network { family, first: bits & !host_mask(family, prefix), prefix })
+        Ok(Network::of_bits(family, bits & !host_mask(family, prefix), prefix))
     }
 
     /// The network of this address alone.
@@ -82,7 +84,11 @@ impl Network {
             IpAddr::V4(v4) => (Family::V4, u128::from(v4.to_bits())),
             IpAddr::V6(v6) => (Family::V6, v6.to_bits()),
         };
-        Network { family, first, prefix: family.bits() }
+        Network::of_bits(family, first, family.bits())
+    }
+
+    fn of_bits(family: Family, first: u128, prefix: u8) -> Network {
+        Network { family, first: first.to_be_bytes(), prefix }
     }
 
     /// The fewest networks that together contain exactly the addresses from `first` to
@@ -92,13 +98,13 @@ impl Network {
     /// Ends of different families, or `first` above `last`.
     pub(crate) fn range(first: IpAddr, last: IpAddr) -> Result<Vec<Network>, NetworkError> {
         let (low, high) = (Network::host(first), Network::host(last));
-        if low.family != high.family || low.first > high.first {
+        if low.family != high.family || low.first() > high.first() {
             return Err(NetworkError::Range(format!("{first}-{last}")));
         }
         let mut networks = Vec::new();
-        let mut next = Some(low.first);
-        while let Some(start) = next.filter(|start| *start <= high.first) {
-            let network = widest_from(low.family, start, high.first);
+        let mut next = Some(low.first());
+        while let Some(start) = next.filter(|start| *start <= high.first()) {
+            let network = widest_from(low.family, start, high.first());
             next = network.last().checked_add(1);
             networks.push(network);
         }
@@ -114,8 +120,8 @@ impl Network {
     pub(crate) fn addr(&self) -> IpAddr {
         match self.family {
             // No bits are lost: the upper 96 bits of an IPv4 network are zero.
-            Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(low_bits(self.first))),
-            Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(self.first)),
+            Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(low_bits(self.first()))),
+            Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(self.first())),
         }
     }
 
@@ -131,12 +137,12 @@ impl Network {
 
     /// Whether it is the unspecified address, `0.0.0.0` or `::`, as a single address.
     pub(crate) fn is_unspecified(&self) -> bool {
-        self.is_host() && self.first == 0
+        self.is_host() && self.first() == 0
     }
 
     /// Whether the two have an address in common.
     pub(crate) fn overlaps(&self, other: &Network) -> bool {
-        self.family == other.family && self.first <= other.last() && other.first <= self.last()
+        self.family == other.family && self.first() <= other.last() && other.first() <= self.last()
     }
 
     /// Whether every address of `other` is in this network.
@@ -144,8 +150,12 @@ impl Network {
         self.overlaps(other) && self.prefix <= other.prefix
     }
 
+    fn first(&self) -> u128 {
+        u128::from_be_bytes(self.first)
+    }
+
     fn last(&self) -> u128 {
-        self.first | host_mask(self.family, self.prefix)
+        self.first() | host_mask(self.family, self.prefix)
     }
 }
 
@@ -163,7 +173,7 @@ fn host_mask(family: Family, prefix: u8) -> u128 {
 
 /// The largest network whose first address is `start` and whose last is at most `end`.
 fn widest_from(family: Family, start: u128, end: u128) -> Network {
-    let mut network = Network { family, first: start, prefix: family.bits() };
+    let mut network = Network::of_bits(family, start, family.bits());
     while let Some(prefix) = network.prefix.checked_sub(1) {
         let wider = Network { prefix, ..network };
         if start & host_mask(family, prefix) != 0 || wider.last() > end {
@@ -312,9 +322,9 @@ mod tests {
         fn a_range_covers_its_ends_and_nothing_outside(a: u32, b: u32) {
             let (low, high) = (a.min(b), a.max(b));
             let range = Network::range(Ipv4Addr::from_bits(low).into(), Ipv4Addr::from_bits(high).into()).unwrap();
-            let size: u128 = range.iter().map(|n| n.last() - n.first + 1).sum();
+            let size: u128 = range.iter().map(|n| n.last() - n.first() + 1).sum();
             prop_assert_eq!(size, u128::from(high) - u128::from(low) + 1);
-            prop_assert_eq!(range.first().map(|n| n.first), Some(u128::from(low)));
+            prop_assert_eq!(range.first().map(|n| n.first()), Some(u128::from(low)));
             prop_assert_eq!(range.last().map(|n| n.last()), Some(u128::from(high)));
         }
     }
