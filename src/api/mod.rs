@@ -82,7 +82,7 @@ impl Service {
     /// addresses.
     fn apply_whitelist(&self, list: &WhiteList) -> Result<(), FirewallError> {
         let port = self.config.outward.as_ref().map(|outward| outward.address.port());
-        let removed = self.shared.with(|firewall| firewall.guard(port, list))?;
+        let removed = self.shared.with(|firewall| firewall.guard(port, list, SystemTime::now()))?;
         removed.iter().for_each(|rule| log::warn!("removed, since it touches the white list: {rule}"));
         Ok(())
     }
@@ -178,7 +178,7 @@ impl Service {
     }
 
     fn delete(&mut self, who: &str, rule: &Rule) -> Result<Answer, ApiError> {
-        let outcome = self.shared.change(|firewall| firewall.delete(rule))?;
+        let outcome = self.shared.change(|firewall| firewall.delete(rule, SystemTime::now()))?;
         log::info!("{who}: {}: {rule}", outcome.name());
         Ok(changed(outcome, rule, Lease::Permanent))
     }
@@ -410,6 +410,7 @@ impl ApiError {
                 | FirewallError::Set(..)
                 | FirewallError::Busy
                 | FirewallError::NoSets
+                | FirewallError::Random(_)
                 | FirewallError::TooManyEntries(..)
                 | FirewallError::ForeignSet(_) => 500,
             },

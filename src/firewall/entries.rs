@@ -1,6 +1,6 @@
 //! Addresses as set entries, with the option `ipset`.
 
-use super::sets::{EntryResult, ListOp, ListResult, Made};
+use super::sets::{EntryResult, ListOp, ListResult, Made, Sets};
 use super::{Batch, Firewall, FirewallError, Outcome};
 use crate::firewall::table::Plan;
 use crate::kernel::program::ProgramError;
@@ -38,23 +38,23 @@ impl Firewall {
         for _ in 0..ATTEMPTS {
             self.link(set)?;
             // It may have waited for the lock of the tables.
-            let timeout = timeout(lease, now + start.elapsed())?;
+            let now = now + start.elapsed();
+            timeout(lease, now)?;
             let sets = self.sets()?;
-            let outcome = match sets.add(set, rule, timeout)? {
+            let outcome = match sets.add(set, rule, lease, now)? {
                 EntryResult::Done => Outcome::Inserted,
                 EntryResult::NoSet => {
                     self.table(set.family())?.invalidate();
                     continue;
                 }
-                EntryResult::Already
-                    if timeout.seconds() == 0 && sets.timeout(set, rule)? == Some(timeout) =>
-                {
-                    Outcome::Unchanged
+                EntryResult::Already => {
+                    let same = lease == Lease::Permanent && sets.is_permanent(set, rule, now)?;
+                    match sets.renew(set, rule, lease, now)? {
+                        EntryResult::NoSet => continue,
+                        _ if same => Outcome::Unchanged,
+                        EntryResult::Done | EntryResult::Already => Outcome::Refreshed,
+                    }
                 }
-                EntryResult::Already => match sets.renew(set, rule, timeout)? {
-                    EntryResult::NoSet => continue,
-                    EntryResult::Done | EntryResult::Already => Outcome::Refreshed,
-                },
             };
             return self.delete_rule_of_entry(rule, outcome);
         }
@@ -117,7 +117,7 @@ impl Firewall {
     fn remove_conflicts_of(&mut self, set: &SetKey) -> Result<(), FirewallError> {
         let Some((_, list)) = self.guarded.clone() else { return Ok(()) };
         for (rule, _) in self.sets()?.rules(set, |rule| list.conflict(rule).is_some())? {
-            self.sets()?.delete(set, &rule)?;
+            self.sets()?.delete(set, &rule, SystemTime::now())?;
             log::warn!("removed, since it touches the white list: {rule}");
         }
         Ok(())
@@ -181,29 +181,35 @@ impl Firewall {
         self.tables.iter().flat_map(|table| table.cache().sets()).cloned().collect()
     }
 
-    /// The entries that overlap a network of the white list.
+    /// The entries that overlap a network of the white list, as far as the mirrors are filled: the
+    /// filling looks at the others.
     pub(super) fn conflicting_entries(
         &mut self,
         list: &WhiteList,
+        now: SystemTime,
     ) -> Result<Vec<ConflictingEntry>, FirewallError> {
         let mut found = Vec::new();
         for set in self.linked_sets() {
-            let rules = self.sets()?.rules(&set, |rule| list.conflict(rule).is_some())?;
-            found.extend(rules.into_iter().map(|(rule, timeout)| ConflictingEntry {
+            let rules = self.sets()?.mirrored(&set, now, |rule| list.conflict(rule).is_some());
+            found.extend(rules.into_iter().map(|(rule, lease)| ConflictingEntry {
                 set: set.clone(),
                 rule,
-                timeout,
+                lease,
             }));
         }
         Ok(found)
     }
 
     /// Deletes entries, or, where that fails, none of them.
-    pub(super) fn remove_entries(&mut self, entries: &[ConflictingEntry]) -> Result<(), FirewallError> {
+    pub(super) fn remove_entries(
+        &mut self,
+        entries: &[ConflictingEntry],
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
         for (count, ConflictingEntry { set, rule, .. }) in entries.iter().enumerate() {
-            if let Err(error) = self.sets()?.delete(set, rule) {
-                for ConflictingEntry { set, rule, timeout } in entries.iter().take(count) {
-                    if let Err(error) = self.sets()?.renew(set, rule, timeout.rounded_up()) {
+            if let Err(error) = self.sets()?.delete(set, rule, now) {
+                for ConflictingEntry { set, rule, lease } in entries.iter().take(count) {
+                    if let Err(error) = self.sets()?.renew(set, rule, *lease, now) {
                         log::error!("can't be put back: {rule}: {error}");
                     }
                 }
@@ -212,13 +218,39 @@ impl Firewall {
         }
         Ok(())
     }
+
+    /// Reads on in a set whose mirror is not filled: one piece. Entries that the white list forbids
+    /// are deleted.
+    ///
+    /// # Errors
+    /// A set can't be read or changed; it is tried again later.
+    pub(crate) fn fill_mirrors(&mut self, now: SystemTime) -> Result<(), FirewallError> {
+        let list = self.guarded.as_ref().map(|(_, list)| list);
+        let forbidden = |rule: &Rule| list.is_some_and(|list| list.conflict(rule).is_some());
+        let Some(sets) = &mut self.sets else { return Ok(()) };
+        for rule in sets.fill(now, forbidden)? {
+            sets.delete(&SetKey::of(&rule), &rule, now)?;
+            log::warn!("removed, since it touches the white list: {rule}");
+        }
+        Ok(())
+    }
+
+    /// Whether a mirror is to be filled now.
+    pub(crate) fn is_fill_due(&self) -> bool {
+        self.next_fill().is_some_and(|at| at <= Instant::now())
+    }
+
+    /// When a mirror is to be filled; `None` if all are.
+    pub(super) fn next_fill(&self) -> Option<Instant> {
+        self.sets.as_ref().and_then(Sets::next_fill)
+    }
 }
 
 /// An entry that overlaps a network of the white list.
 pub(super) struct ConflictingEntry {
     set: SetKey,
     pub(super) rule: Rule,
-    timeout: Timeout,
+    lease: Lease,
 }
 
 /// The remaining time of a lease at `now`, as the timeout of a set entry.

@@ -81,7 +81,7 @@ impl SharedFirewall {
         let mut firewall = self.lock();
         self.client_waits.store(false, Ordering::SeqCst);
         let result = work(&mut firewall);
-        self.arm(firewall.next_due());
+        self.arm(firewall.next_due(SystemTime::now()));
         result
     }
 
@@ -149,6 +149,7 @@ impl SharedFirewall {
             let mut failures = LogLimit::default();
             loop {
                 shared.sweep_all(&mut failures);
+                shared.fill_mirrors(&mut failures);
                 shared.sleep();
                 shared.check_tables(&mut failures);
             }
@@ -158,7 +159,7 @@ impl SharedFirewall {
 
     /// Sees what others have done to the tables, since nobody else tells.
     fn check_tables(&self, failures: &mut LogLimit) {
-        let looked = self.lock().check_tables();
+        let looked = self.lock().check_tables(SystemTime::now());
         if let Err(error) = looked {
             self.note(Some(&error).filter(|error| error.is_timeout()));
             let line =
@@ -178,7 +179,7 @@ impl SharedFirewall {
             let start = Instant::now();
             match firewall.sweep(SystemTime::now(), skipped, batch) {
                 Ok(removed) if removed.is_empty() && skipped == 0 => {
-                    return self.arm(firewall.next_due());
+                    return self.arm(firewall.next_due(SystemTime::now()));
                 }
                 Ok(removed) if removed.is_empty() => return self.arm_retry(),
                 Ok(removed) => {
@@ -207,6 +208,24 @@ impl SharedFirewall {
                 }
             }
             drop(firewall);
+            self.yield_to_client();
+        }
+    }
+
+    /// Fills the mirrors that are missing, a piece at a time, and sets the timer again.
+    fn fill_mirrors(&self, failures: &mut LogLimit) {
+        loop {
+            let mut firewall = self.lock();
+            if !firewall.is_fill_due() {
+                return;
+            }
+            let filled = firewall.fill_mirrors(SystemTime::now());
+            self.arm(firewall.next_due(SystemTime::now()));
+            drop(firewall);
+            if let Err(error) = filled {
+                let line = format_args!("a set can't be read, next try in a moment: {error}");
+                log_failure(&error, line, failures);
+            }
             self.yield_to_client();
         }
     }

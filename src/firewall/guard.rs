@@ -11,6 +11,7 @@ use crate::rule::Rule;
 use crate::rule::lease::Lease;
 use crate::rule::network::Family;
 use crate::rule::whitelist::WhiteList;
+use std::time::SystemTime;
 
 /// Rules of one family that a white list forbids, each with its lease and its number in
 /// its chain, in ascending order.
@@ -23,10 +24,15 @@ impl Firewall {
     ///
     /// # Errors
     /// A table or set can't be read or changed.
-    pub(crate) fn guard(&mut self, port: Option<u16>, list: &WhiteList) -> Result<Vec<Rule>, FirewallError> {
+    pub(crate) fn guard(
+        &mut self,
+        port: Option<u16>,
+        list: &WhiteList,
+        now: SystemTime,
+    ) -> Result<Vec<Rule>, FirewallError> {
         // All is read before anything is changed.
         self.link_all()?;
-        let entries = self.conflicting_entries(list)?;
+        let entries = self.conflicting_entries(list, now)?;
         for family in self.families() {
             if let Err(error) = self.put_guards(family, port, list) {
                 self.roll_back_guards();
@@ -34,15 +40,27 @@ impl Firewall {
             }
         }
         let conflicts = self.conflicts(list);
-        let removed = self.remove_conflicts(&conflicts, &entries);
+        let removed = self.remove_conflicts(&conflicts, &entries, now);
         if let Err(error) = removed {
             self.put_back(&conflicts);
             self.roll_back_guards();
             return Err(error);
         }
         self.guarded = Some((port, list.clone()));
+        if log::log_enabled!(log::Level::Debug) {
+            self.compare_mirrors(now);
+        }
         let rules = conflicts.into_iter().flat_map(|(_, rules)| rules).map(|(rule, _, _)| rule);
         Ok(rules.chain(entries.into_iter().map(|entry| entry.rule)).collect())
+    }
+
+    /// Has the debug log tell whether the mirrors are as the kernel has the sets.
+    fn compare_mirrors(&mut self, now: SystemTime) {
+        for set in self.linked_sets() {
+            if let Some(Err(error)) = self.sets.as_mut().map(|sets| sets.compare_all(&set, now)) {
+                log::debug!("the mirror can't be compared: {error}");
+            }
+        }
     }
 
     /// Reads all tables, and gives sets with entries their rule back that have lost it:
@@ -86,6 +104,7 @@ impl Firewall {
         &mut self,
         conflicts: &[Conflicts],
         entries: &[ConflictingEntry],
+        now: SystemTime,
     ) -> Result<(), FirewallError> {
         for (family, rules) in conflicts {
             self.change(*family, Plan::FromKernel, |cache, transaction| {
@@ -93,7 +112,7 @@ impl Firewall {
                 there.for_each(|(rule, lease, _)| transaction.delete(rule, *lease));
             })?;
         }
-        self.remove_entries(entries)
+        self.remove_entries(entries, now)
     }
 
     /// Puts rules back at the numbers that they had.
@@ -133,7 +152,7 @@ impl Firewall {
     ///
     /// # Errors
     /// A table or set can't be read or changed.
-    pub(crate) fn check_tables(&mut self) -> Result<(), FirewallError> {
+    pub(crate) fn check_tables(&mut self, now: SystemTime) -> Result<(), FirewallError> {
         let mut failed: Option<FirewallError> = None;
         for family in self.families() {
             if failed.as_ref().is_some_and(FirewallError::is_timeout) {
@@ -143,7 +162,17 @@ impl Firewall {
                 failed = failed.or(Some(error));
             }
         }
+        if failed.is_none() && self.sets.is_some() {
+            failed = self.check_sets(now).err();
+        }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Puts the registry of sets back, and finds mirrors that others have made wrong.
+    fn check_sets(&mut self, now: SystemTime) -> Result<(), FirewallError> {
+        let sets = self.linked_sets();
+        self.sets()?.check_registry()?;
+        sets.iter().try_for_each(|set| self.sets()?.verify(set, now))
     }
 
     fn check_table(&mut self, family: Family) -> Result<(), FirewallError> {

@@ -2,13 +2,12 @@
 //! the option `ipset`, and unused sets are destroyed.
 
 use super::entries::timeout;
-use super::sets::{self, is_like, is_like_ours};
+use super::sets::{self, Registered, is_like, is_like_ours};
 use super::{Firewall, FirewallError};
 use crate::firewall::table::Plan;
 use crate::kernel::ipset::{IpsetError, SetInfo};
 use crate::kernel::iptables::Transaction;
 use crate::kernel::set_key::{self, SetKey};
-use crate::kernel::timeout::Timeout;
 use crate::rule::lease::Lease;
 use crate::rule::network::Family;
 use crate::rule::{Rule, Target};
@@ -26,14 +25,10 @@ impl Firewall {
         self.refresh()?;
         self.known.extend(self.linked_sets());
         if self.sets.is_some() {
-            let own = self.own_sets()?;
+            let registered = self.sets()?.registered()?;
+            let own = self.own_sets(&registered)?;
             self.check_entries(&own)?;
-            own.iter()
-                .filter(|set| self.has_family(set))
-                .cloned()
-                .collect::<Vec<SetKey>>()
-                .iter()
-                .try_for_each(|set| self.link_if_used(set))?;
+            own.iter().try_for_each(|set| self.link_if_used(set))?;
         }
         for family in self.families() {
             self.table(family)?.refresh()?;
@@ -42,21 +37,36 @@ impl Firewall {
                 false => self.move_sets_to_rules(family, now)?,
             }
         }
-        self.destroy_unused_sets(false)?;
+        self.destroy_unused_sets(false, &[])?;
         self.known = self.linked_sets().into_iter().collect();
-        self.linked_sets().iter().try_for_each(|set| self.resize(set))
+        self.linked_sets().iter().try_for_each(|set| self.take_on(set))
     }
 
-    /// The existing sets that have a name of rfw and the type and options that rfw sets.
-    fn own_sets(&mut self) -> Result<Vec<SetKey>, FirewallError> {
-        let infos = self.sets()?.infos()?;
-        let own =
-            infos.iter().filter_map(|info| SetKey::named(&info.header.name).filter(|set| is_like(info, set)));
+    /// Gives a set its place in the registry, the configured room, and a mirror.
+    fn take_on(&mut self, set: &SetKey) -> Result<(), FirewallError> {
+        if self.sets()?.own_info(set)?.is_none() {
+            return Ok(());
+        }
+        self.sets()?.register(set)?;
+        self.resize(set)?;
+        self.sets()?.mirror(set);
+        Ok(())
+    }
+
+    /// The existing sets that are registered as rfw's, and that are as rfw makes them. Where there
+    /// can be no registry, the names tell instead.
+    fn own_sets(&mut self, registered: &Registered) -> Result<Vec<SetKey>, FirewallError> {
+        let (infos, families) = (self.sets()?.infos()?, self.families());
+        let own = infos.iter().filter_map(|info| {
+            let name = info.header.name.as_str();
+            let set = match registered {
+                Registered::Whole(members) => members.get(name).cloned().flatten(),
+                Registered::Missing => None,
+                Registered::Unavailable => SetKey::named(name),
+            };
+            set.filter(|set| is_like(info, set) && families.contains(&set.family()))
+        });
         Ok(own.collect())
-    }
-
-    fn has_family(&self, set: &SetKey) -> bool {
-        self.families().contains(&set.family())
     }
 
     /// Checks that converting all set entries to rules does not exceed `rules.max`.
@@ -110,7 +120,7 @@ impl Firewall {
     /// Converts rules to set entries with their remaining time. If an ACCEPT rule comes after a
     /// block among the rules that stay, ACCEPT rules are moved to the head of the chain.
     fn move_rules_to_sets(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
-        let mut entries: HashMap<SetKey, Vec<(Rule, Timeout)>> = HashMap::new();
+        let mut entries: HashMap<SetKey, Vec<(Rule, Lease)>> = HashMap::new();
         let mut moved: Vec<Rule> = Vec::new();
         let rules: Vec<(Rule, Lease)> = {
             let found = self.table(family)?.cache().find(|_, lease| !lease.is_due(now));
@@ -119,8 +129,8 @@ impl Firewall {
         for (rule, lease) in rules {
             let set = SetKey::of(&rule);
             match timeout(lease, now) {
-                Ok(timeout) if self.is_for_sets(&set)? => {
-                    entries.entry(set).or_default().push((rule.clone(), timeout));
+                Ok(_) if self.is_for_sets(&set)? => {
+                    entries.entry(set).or_default().push((rule.clone(), lease));
                     moved.push(rule);
                 }
                 Ok(_) => {}
@@ -130,7 +140,7 @@ impl Firewall {
         let moved: HashSet<Rule> = moved.into_iter().collect();
         for (set, entries) in &entries {
             self.link(set)?;
-            self.sets()?.load(set, entries)?;
+            self.sets()?.load(set, entries, now)?;
         }
         self.change(family, Plan::FromKernel, |cache, transaction| {
             let (old, staying): (Vec<_>, Vec<_>) =
@@ -191,8 +201,13 @@ impl Firewall {
     }
 
     /// Destroys the empty sets of rfw and, with `all`, those that have entries but no rule.
-    /// A set that a foreign rule refers to is kept. Returns the number of entries destroyed.
-    pub(super) fn destroy_unused_sets(&mut self, all: bool) -> Result<usize, FirewallError> {
+    /// Those that were `linked` by a rule until now are rfw's too. A set that a foreign rule refers to
+    /// is kept. Returns the number of entries destroyed.
+    pub(super) fn destroy_unused_sets(
+        &mut self,
+        all: bool,
+        linked: &[SetKey],
+    ) -> Result<usize, FirewallError> {
         if self.sets.is_none() {
             return Ok(0);
         }
@@ -209,27 +224,46 @@ impl Firewall {
             })?;
         }
         let used: HashSet<String> = self.linked_sets().iter().map(SetKey::name).collect();
-        let infos = self.sets()?.infos()?;
+        let (infos, mut registered) = (self.sets()?.infos()?, self.sets()?.registered()?);
+        if let Registered::Whole(members) = &mut registered {
+            members.extend(linked.iter().map(|set| (set.name(), Some(set.clone()))));
+        }
         let mut count = 0;
         for info in infos.iter().filter(|info| !used.contains(&info.header.name)) {
-            count += self.destroy_unused_set(info, all)?;
+            count += self.destroy_unused_set(info, &registered, all)?;
         }
+        self.sets()?.destroy_empty_registry()?;
         Ok(count)
     }
 
     /// Destroys a set that no rule of rfw uses, if it is one of rfw's.
-    fn destroy_unused_set(&mut self, info: &SetInfo, all: bool) -> Result<usize, FirewallError> {
+    fn destroy_unused_set(
+        &mut self,
+        info: &SetInfo,
+        registered: &Registered,
+        all: bool,
+    ) -> Result<usize, FirewallError> {
         let (name, size) = (info.header.name.as_str(), sets::size(info));
-        let is_work = set_key::is_work_name(name) && is_like_ours(info);
-        let is_own = SetKey::named(name).is_some_and(|set| is_like(info, &set))
+        let is_named = SetKey::named(name).is_some_and(|set| is_like(info, &set))
             || set_key::is_hashed_name(name) && is_like_ours(info);
-        if !is_work && !(is_own && (size == 0 || all)) {
-            if is_own {
-                log::warn!(
-                    "the set {name} has {size} entries and no rule of rfw, and its name does not tell its interfaces: the \
-                     next request for them gives it its rule back, rfw --flush or ipset destroy takes it away"
-                );
+        let (is_own, is_work) = match registered {
+            Registered::Whole(members) => match members.get(name) {
+                Some(Some(set)) => (is_like(info, set), false),
+                Some(None) => (false, is_like_ours(info)),
+                None => (false, false),
+            },
+            Registered::Missing if !all => (false, set_key::is_work_name(name) && is_like_ours(info)),
+            Registered::Missing | Registered::Unavailable => {
+                (is_named, set_key::is_work_name(name) && is_like_ours(info))
             }
+        };
+        if is_named && !is_own {
+            log::warn!(
+                "the set {name} with {size} entries has no rule of rfw and is not in its registry: it is left \
+                 alone, but the next request for its interfaces takes it over; ipset destroy takes it away"
+            );
+        }
+        if !is_work && !(is_own && (size == 0 || all)) {
             return Ok(0);
         }
         match self.sets()?.destroy(name) {

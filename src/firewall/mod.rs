@@ -149,7 +149,7 @@ impl Firewall {
     ///
     /// # Errors
     /// The rule or entry may still exist: see [`FirewallError`].
-    pub(crate) fn delete(&mut self, rule: &Rule) -> Result<Outcome, FirewallError> {
+    pub(crate) fn delete(&mut self, rule: &Rule, now: SystemTime) -> Result<Outcome, FirewallError> {
         let as_rule = self.change(rule.family(), Plan::FromKernel, |cache, transaction| {
             let leases = cache.leases(rule);
             leases.iter().for_each(|lease| transaction.delete(rule, *lease));
@@ -159,7 +159,7 @@ impl Firewall {
         if !self.use_sets || !self.has_own_set(&set)? {
             return Ok(as_rule);
         }
-        match self.sets()?.delete(&set, rule)? {
+        match self.sets()?.delete(&set, rule, now)? {
             EntryResult::Done => Ok(Outcome::Deleted),
             EntryResult::Already | EntryResult::NoSet => Ok(as_rule),
         }
@@ -282,9 +282,14 @@ impl Firewall {
         }
     }
 
-    /// The end of the rule that expires next, according to the cache.
-    pub(crate) fn next_due(&self) -> Option<Moment> {
-        self.tables.iter().flat_map(|table| table.cache().all_leases()).filter_map(Lease::end).min()
+    /// When the sweeper has something to do: the end of the rule that expires next, according to the
+    /// cache, or a mirror to be filled.
+    pub(crate) fn next_due(&self, now: SystemTime) -> Option<Moment> {
+        let fill = self
+            .next_fill()
+            .map(|at| Moment::at_or_after(now + at.saturating_duration_since(Instant::now())));
+        let ends = self.tables.iter().flat_map(|table| table.cache().all_leases()).filter_map(Lease::end);
+        ends.chain(fill).min()
     }
 
     /// Reads all tables, unless they are known to be as they were.
@@ -299,6 +304,7 @@ impl Firewall {
     pub(crate) fn flush(&mut self) -> Result<usize, FirewallError> {
         let mut count = 0;
         self.refresh()?;
+        let linked = self.linked_sets();
         for family in self.families() {
             count += self.change(family, Plan::FromKernel, |cache, transaction| {
                 let rules = cache.find(|_, _| true);
@@ -308,7 +314,7 @@ impl Firewall {
                 rules.len() + cache.guards().len()
             })?;
         }
-        count += self.destroy_unused_sets(true)?;
+        count += self.destroy_unused_sets(true, &linked)?;
         Ok(count)
     }
 
@@ -400,7 +406,7 @@ impl Firewall {
     fn batches(&self, scope: &Scope, list: &[Network]) -> Result<Vec<Batch>, FirewallError> {
         let mut batches = Vec::new();
         for family in [Family::V4, Family::V6] {
-            let networks: HashSet<Network> = list.iter().copied().filter(|n| n.family() == family).collect();
+            let networks: Vec<Network> = list.iter().copied().filter(|n| n.family() == family).collect();
             if networks.is_empty() {
                 continue;
             }
@@ -417,11 +423,14 @@ impl Firewall {
 struct Batch {
     /// The key of their set; without sets it stands for family and scope.
     set: SetKey,
-    networks: HashSet<Network>,
+    /// In ascending order and without doubles.
+    networks: Vec<Network>,
 }
 
 impl Batch {
-    fn new(scope: &Scope, family: Family, networks: HashSet<Network>) -> Batch {
+    fn new(scope: &Scope, family: Family, mut networks: Vec<Network>) -> Batch {
+        networks.sort_unstable();
+        networks.dedup();
         let side = match scope.chain() {
             Chain::Output => Side::Destination,
             Chain::Input | Chain::Forward => Side::Source,
@@ -438,7 +447,7 @@ impl Batch {
     fn present<'a>(&self, cache: &'a RuleCache) -> Vec<(&'a Rule, Lease)> {
         cache.find(|rule, _| {
             rule.scope() == self.set.scope()
-                && rule.networks().all(|network| self.networks.contains(network))
+                && rule.networks().all(|network| self.networks.binary_search(network).is_ok())
                 && SetKey::of(rule) == self.set
         })
     }
@@ -464,6 +473,9 @@ pub(crate) enum FirewallError {
     /// The kernel refuses something about sets.
     #[error(transparent)]
     Ipset(#[from] IpsetError),
+    /// The kernel has no random number yet.
+    #[error("no random number from the kernel: {0}")]
+    Random(std::io::Error),
     /// The kernel refuses something about the set of that name.
     #[error("the set {0}: {1}")]
     Set(String, IpsetError),

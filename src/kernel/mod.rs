@@ -13,6 +13,7 @@ pub(crate) mod iptables;
 #[allow(dead_code, reason = "attributes of all widths")]
 pub(crate) mod netlink;
 pub(crate) mod program;
+pub(crate) mod random;
 pub(crate) mod save_reader;
 pub(crate) mod set_key;
 pub(crate) mod socket;

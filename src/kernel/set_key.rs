@@ -150,6 +150,47 @@ impl SetKey {
     }
 }
 
+/// Descriptions, which the registry has as comments: they tell also what a hash in the name hides.
+impl SetKey {
+    /// Family (as ipset(8) names it), target, chain, input and output interface, and the flags of
+    /// `--match-set`: `inet drop forward ppp+ eth0 src,dst`.
+    pub(crate) fn description(&self) -> String {
+        let family = if self.family == Family::V4 { "inet" } else { "inet6" };
+        let interface =
+            |interface: Option<&Interface>| interface.map_or_else(|| "any".to_owned(), Interface::pattern);
+        format!(
+            "{family} {} {} {} {} {}",
+            self.scope.target().name().to_ascii_lowercase(),
+            self.scope.chain().name().to_ascii_lowercase(),
+            interface(self.scope.input_interface()),
+            interface(self.scope.output_interface()),
+            self.side.direction()
+        )
+    }
+
+    /// Parses exactly what [`SetKey::description`] gives.
+    pub(crate) fn described(text: &str) -> Option<SetKey> {
+        let mut words = text.split(' ');
+        let mut next = || words.next();
+        let family = match next()? {
+            "inet" => Family::V4,
+            "inet6" => Family::V6,
+            _ => return None,
+        };
+        let (target, chain) = (Target::parse(next()?)?, Chain::parse(next()?)?);
+        let interface = |pattern: &str| match pattern {
+            "any" => Some(None),
+            _ => Interface::from_pattern(pattern).map(Some),
+        };
+        let (input, output) = (interface(next()?)?, interface(next()?)?);
+        let side = Side::from_direction(next()?)?;
+        let set = SetKey::new(family, Scope::new(target, chain, input, output).ok()?, side);
+        let name = set.name();
+        let sided = is_hashed_name(&name) || SetKey::named(&name).as_ref() == Some(&set);
+        (sided && set.description() == text).then_some(set)
+    }
+}
+
 /// The name of the set in which a process of rfw prepares a new state, to be swapped
 /// in whole. A tool that outlives its rfw can't work in the set of the next one.
 pub(crate) fn work_name(process: u32) -> String {
@@ -196,7 +237,8 @@ mod tests {
             let rule = rule_of(path);
             let set = SetKey::of(&rule);
             assert_eq!(set.name(), name, "{path}");
-            assert_eq!(SetKey::named(name), Some(set).filter(|_| !is_hashed_name(name)), "{path}");
+            assert_eq!(SetKey::named(name), Some(set.clone()).filter(|_| !is_hashed_name(name)), "{path}");
+            assert_eq!(SetKey::described(&set.description()), Some(set), "{path}");
         }
     }
 
@@ -223,6 +265,28 @@ mod tests {
             assert_eq!(SetKey::named(name), None, "{name}");
         }
         assert!(!is_hashed_name("rfw4-mine-0123456789abcdef") && !is_hashed_name("rfw4-ids-eth0"));
+    }
+
+    #[test]
+    fn a_description_tells_what_a_set_is_for() {
+        let golden = [
+            ("/drop/input/any/1.2.3.4", "inet drop input any any src"),
+            ("/reject/output/eth/2001:db8::/48", "inet6 reject output any eth+ dst"),
+            ("/accept/forward/ppp/1.2.3.4/eth0/5.6.7.0/24", "inet accept forward ppp+ eth0 src,dst"),
+        ];
+        for (path, description) in golden {
+            assert_eq!(SetKey::of(&rule_of(path)).description(), description, "{path}");
+        }
+        for text in [
+            "",
+            "inet",
+            "inet drop input any any src ",
+            "inet DROP input any any src",
+            "inet drop input any eth0 src",
+            "inet drop input any any dst",
+        ] {
+            assert_eq!(SetKey::described(text), None, "{text}");
+        }
     }
 
     #[test]

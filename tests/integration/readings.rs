@@ -257,7 +257,7 @@ fn sets_of_others_are_left_alone_whatever_their_names() {
                 assert_eq!(reply.status, 500, "{reply:?}");
                 assert_eq!(rfw.ok("DELETE", "/drop/input/any/9.9.9.9")["result"], "absent");
                 assert_eq!(rfw.send_ok("DELETE", "/drop/input/any", "9.9.9.9\n")["deleted"], 0);
-                let told = rfw.log().contains("the set rfw4-ids-0123456789abcdef has 1 entries");
+                let told = rfw.log().contains("the set rfw4-ids-0123456789abcdef with 1 entries has no rule");
                 assert_eq!(told, round == 0, "{}", rfw.log());
             }
             rfw.stop();

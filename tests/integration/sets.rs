@@ -68,7 +68,9 @@ fn one_set_and_one_rule_hold_all_addresses_of_a_place() {
         assert_eq!(host.kept(iptables).len(), golden.len());
         assert_eq!(rfw.ok("GET", "/list").as_array().unwrap().len(), golden.len());
         let created = host.run("ipset", &["save"]).ok();
-        for line in created.lines().filter(|line| line.starts_with("create")) {
+        for line in
+            created.lines().filter(|line| line.starts_with("create rfw4") || line.starts_with("create rfw6"))
+        {
             assert!(line.contains("hash:net") && line.contains("counters"), "{line}");
             assert!(line.contains("timeout 0") && line.contains("maxelem 1048576"), "{line}");
         }

@@ -6,10 +6,13 @@
 //! a user namespace), or where the room of a set changes, is a set built beside and
 //! swapped in.
 
+mod fill;
+mod mirror;
 mod reader;
+mod rebuild;
+mod registry;
 
 use super::FirewallError;
-use crate::kernel::Counters;
 use crate::kernel::ipset::{
     Batch, Definition, Element, Entry, Existing, Ipset, IpsetError, NewEntry, SetInfo, SetName, SetType,
 };
@@ -18,9 +21,14 @@ use crate::kernel::timeout::Timeout;
 use crate::rule::Rule;
 use crate::rule::lease::Lease;
 use crate::rule::network::{Family, Network};
+use fill::Mirrors;
+use mirror::Known;
 use reader::dump;
 pub(crate) use reader::{SetReader, SetRules};
+pub(crate) use registry::Registered;
+use registry::Registry;
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::process;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -34,7 +42,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 const LET_GO_TIME: Duration = Duration::from_millis(500);
 
 /// The most addresses of a list that are counted one by one by the kernel. It keeps
-/// 0.8 kB for each that is there already, so a longer list is counted by reading the set.
+/// 0.8 kB for each that is there already, so a longer list is counted by the mirror, of which the
+/// number of entries is compared first: that takes the kernel 20 ns an entry of the set.
 const COUNTED_MAX: usize = 5_000;
 
 /// Outcome of adding or deleting an entry.
@@ -91,6 +100,8 @@ pub(crate) struct Sets {
     maxelem: u32,
     /// The set that is built beside another.
     work: SetName,
+    mirrors: Mirrors,
+    registry: Registry,
 }
 
 impl Sets {
@@ -102,7 +113,7 @@ impl Sets {
         let mut ipset = Ipset::open(deadline())?;
         ipset.names(deadline())?;
         let work = set_name(&crate::kernel::set_key::work_name(process::id()))?;
-        Ok(Sets { ipset, maxelem, work })
+        Ok(Sets { ipset, maxelem, work, mirrors: Mirrors::default(), registry: Registry::default() })
     }
 
     /// The most entries of a set.
@@ -155,16 +166,33 @@ impl Sets {
     /// # Errors
     /// The kernel does not have it.
     pub(crate) fn create(&mut self, set: &SetKey, expected: usize) -> Result<Made, FirewallError> {
-        let definition = self.definition(set, self.maxelem, expected);
-        match self.ipset.create(&name_of(set)?, &definition, deadline()) {
-            Ok(()) => Ok(Made::New),
-            Err(IpsetError::SetExists) => match self.ipset.info(&name_of(set)?, deadline()) {
-                Ok(info) if is_like(&info, set) => Ok(Made::Present(size(&info))),
-                Ok(_) => Ok(Made::Foreign),
-                Err(error) => Err(of(set, error)),
-            },
+        let name = name_of(set)?;
+        let made = match self.ipset.header(&name, deadline()) {
+            Err(IpsetError::NoSet) => {
+                let definition = self.definition(set, self.maxelem, expected);
+                self.make(&name, &definition, set.description())
+            }
+            Ok(_) => Err(of(set, IpsetError::SetExists)),
             Err(error) => Err(of(set, error)),
+        };
+        match made {
+            Ok(()) => {
+                self.mirrors.begin(set);
+                Ok(Made::New)
+            }
+            Err(FirewallError::Set(_, IpsetError::SetExists)) => self.take_over(set),
+            Err(error) => Err(error),
         }
+    }
+
+    fn take_over(&mut self, set: &SetKey) -> Result<Made, FirewallError> {
+        let info = self.ipset.info(&name_of(set)?, deadline()).map_err(|error| of(set, error))?;
+        if !is_like(&info, set) {
+            return Ok(Made::Foreign);
+        }
+        self.register(set)?;
+        self.mirrors.want(set);
+        Ok(Made::Present(size(&info)))
     }
 
     fn definition(&self, set: &SetKey, maxelem: u32, expected: usize) -> Definition {
@@ -180,10 +208,30 @@ impl Sets {
     /// It is still in use.
     pub(crate) fn destroy(&mut self, name: &str) -> Result<bool, FirewallError> {
         let name = set_name(name)?;
-        match self.while_busy(|ipset| ipset.destroy(&name, deadline())) {
-            Ok(()) => Ok(true),
-            Err(IpsetError::NoSet) => Ok(false),
-            Err(error) => Err(FirewallError::Set(name.as_str().to_owned(), error)),
+        self.mirrors.forget_named(name.as_str());
+        let start = Instant::now();
+        loop {
+            let mut batch = self.ipset.batch();
+            self.withdraw(&mut batch, &name);
+            batch.destroy(&name);
+            let report = self.ipset.transact(batch, deadline())?;
+            match report.outcomes.into_iter().next_back().and_then(|outcome| outcome.failure) {
+                Some((_, IpsetError::Busy)) if start.elapsed() < LET_GO_TIME => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Some((_, IpsetError::NoSet)) => {
+                    self.forget_member(&name);
+                    return Ok(false);
+                }
+                Some((_, error)) => {
+                    self.reinstate(&name)?;
+                    return Err(FirewallError::Set(name.as_str().to_owned(), error));
+                }
+                None => {
+                    self.forget_member(&name);
+                    return Ok(true);
+                }
+            }
         }
     }
 
@@ -211,9 +259,15 @@ impl Sets {
         &mut self,
         set: &SetKey,
         rule: &Rule,
-        timeout: Timeout,
+        lease: Lease,
+        now: SystemTime,
     ) -> Result<EntryResult, FirewallError> {
-        self.enter(set, rule, timeout, Existing::Refuse)
+        let result = self.enter(set, rule, lease, now, Existing::Refuse)?;
+        self.mirrors.compare(set, rule, result == EntryResult::Already, now);
+        if result == EntryResult::Done {
+            self.remember(set, rule, lease, now);
+        }
+        Ok(result)
     }
 
     /// Renews the time of an entry.
@@ -224,24 +278,37 @@ impl Sets {
         &mut self,
         set: &SetKey,
         rule: &Rule,
-        timeout: Timeout,
+        lease: Lease,
+        now: SystemTime,
     ) -> Result<EntryResult, FirewallError> {
-        self.enter(set, rule, timeout, Existing::Accept)
+        let result = self.enter(set, rule, lease, now, Existing::Accept)?;
+        if result == EntryResult::Done {
+            self.remember(set, rule, lease, now);
+        }
+        Ok(result)
+    }
+
+    fn remember(&mut self, set: &SetKey, rule: &Rule, lease: Lease, now: SystemTime) {
+        self.mirrors.of(set).into_iter().for_each(|mirror| mirror.put(&element(rule), lease, now));
     }
 
     fn enter(
         &mut self,
         set: &SetKey,
         rule: &Rule,
-        timeout: Timeout,
+        lease: Lease,
+        now: SystemTime,
         existing: Existing,
     ) -> Result<EntryResult, FirewallError> {
-        let entry = NewEntry { timeout: Some(timeout), ..NewEntry::new(element(rule)) };
+        let entry = NewEntry { timeout: Some(Timeout::left(lease, now)), ..NewEntry::new(element(rule)) };
         match self.ipset.add(&name_of(set)?, &entry, existing, deadline()) {
             Ok(()) => Ok(EntryResult::Done),
             Err(IpsetError::Exists) => Ok(EntryResult::Already),
             Err(IpsetError::NoSet) => Ok(EntryResult::NoSet),
-            Err(error) => Err(self.full_or(set, error)),
+            Err(error) => {
+                self.mirrors.doubt(set);
+                Err(self.full_or(set, error))
+            }
         }
     }
 
@@ -249,13 +316,24 @@ impl Sets {
     ///
     /// # Errors
     /// The kernel may still have it.
-    pub(crate) fn delete(&mut self, set: &SetKey, rule: &Rule) -> Result<EntryResult, FirewallError> {
-        match self.ipset.del(&name_of(set)?, element(rule), Existing::Refuse, deadline()) {
-            Ok(()) => Ok(EntryResult::Done),
-            Err(IpsetError::Missing) => Ok(EntryResult::Already),
-            Err(IpsetError::NoSet) => Ok(EntryResult::NoSet),
-            Err(error) => Err(of(set, error)),
-        }
+    pub(crate) fn delete(
+        &mut self,
+        set: &SetKey,
+        rule: &Rule,
+        now: SystemTime,
+    ) -> Result<EntryResult, FirewallError> {
+        let result = match self.ipset.del(&name_of(set)?, element(rule), Existing::Refuse, deadline()) {
+            Ok(()) => EntryResult::Done,
+            Err(IpsetError::Missing) => EntryResult::Already,
+            Err(IpsetError::NoSet) => return Ok(EntryResult::NoSet),
+            Err(error) => {
+                self.mirrors.doubt(set);
+                return Err(of(set, error));
+            }
+        };
+        self.mirrors.compare(set, rule, result == EntryResult::Done, now);
+        self.mirrors.of(set).into_iter().for_each(|mirror| mirror.remove(&element(rule)));
+        Ok(result)
     }
 
     /// Has `work` look at each entry of a set, until it says that it has seen enough.
@@ -296,38 +374,58 @@ impl Sets {
         Ok(rules)
     }
 
-    /// What is left of the time of the entry of a rule; `None` if it is not there.
+    /// Whether the entry of a rule is there without an end.
     ///
     /// # Errors
     /// The set can't be read.
-    pub(crate) fn timeout(&mut self, set: &SetKey, wanted: &Rule) -> Result<Option<Timeout>, FirewallError> {
+    pub(crate) fn is_permanent(
+        &mut self,
+        set: &SetKey,
+        wanted: &Rule,
+        now: SystemTime,
+    ) -> Result<bool, FirewallError> {
+        let element = element(wanted);
+        if let Some(mirror) = self.mirrors.whole(set) {
+            return Ok(mirror.get(&element, now) == Known::There(Lease::Permanent));
+        }
         let mut found = None;
         self.each_entry(set, |entry| {
-            if entry.element == element(wanted) && !entry.other {
-                found = Some(entry.timeout.unwrap_or_default());
-            }
+            found =
+                Some(entry.timeout.unwrap_or_default()).filter(|_| entry.element == element && !entry.other);
             found.is_none()
         })?;
-        Ok(found)
+        Ok(found.is_some_and(|timeout| timeout.seconds() == 0))
     }
 
-    /// Adds or deletes a whole list, or changes nothing, also where rfw is killed
-    /// meanwhile. What is known to be there `as_rules` counts as present.
+    /// Adds or deletes a whole list, in ascending order and without doubles, or changes nothing, also
+    /// where rfw is killed meanwhile. What is known to be there `as_rules` counts as present.
     ///
     /// # Errors
     /// The set can't be read or changed.
     pub(crate) fn apply(
         &mut self,
         set: &SetKey,
-        list: &HashSet<Network>,
+        list: &[Network],
         op: ListOp,
         as_rules: &HashSet<Network>,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
-        let present = match op {
-            ListOp::Add(lease) => self.add_list(set, list, as_rules, Timeout::left(lease, now))?,
-            ListOp::Delete => self.delete_list(set, list, as_rules)?,
+        let applied = match op {
+            ListOp::Add(lease) => self.add_list(set, list, as_rules, lease, now),
+            ListOp::Delete => self.delete_list(set, list, as_rules),
         };
+        if applied.is_err() {
+            self.mirrors.doubt(set);
+        }
+        let present = applied?;
+        if let Some(mirror) = self.mirrors.of(set) {
+            for network in list {
+                match op {
+                    ListOp::Add(lease) => mirror.put(&Element::Net(*network), lease, now),
+                    ListOp::Delete => mirror.remove(&Element::Net(*network)),
+                }
+            }
+        }
         log::debug!("{}: {} addresses, {present} were there", set.name(), list.len());
         Ok(ListResult { present, absent: list.len().saturating_sub(present) })
     }
@@ -336,42 +434,74 @@ impl Sets {
     fn add_list(
         &mut self,
         set: &SetKey,
-        list: &HashSet<Network>,
+        list: &[Network],
         as_rules: &HashSet<Network>,
-        timeout: Timeout,
+        lease: Lease,
+        now: SystemTime,
     ) -> Result<usize, FirewallError> {
-        let name = name_of(set)?;
+        let (name, timeout) = (name_of(set)?, Timeout::left(lease, now));
         let entry =
             |network: &Network| NewEntry { timeout: Some(timeout), ..NewEntry::new(Element::Net(*network)) };
+        let others = || list.iter().filter(|network| !as_rules.contains(network));
         let counted = list.len() <= COUNTED_MAX;
+        if !counted {
+            self.verify(set, now)?;
+        }
+        let known = self.count_known(set, others(), now);
         let mut present = as_rules.len();
         if !counted {
-            present += self.count(set, |network| list.contains(network) && !as_rules.contains(network))?;
+            present += match known.clone() {
+                Some(known) => *known.end(),
+                None => self.count(set, list, |network| !as_rules.contains(network))?,
+            };
         }
         let mut batch = self.ipset.batch();
         if counted {
-            let new = list.iter().filter(|network| !as_rules.contains(network));
-            batch.add_each(&name, new.map(entry), Existing::Refuse);
+            batch.add_each(&name, others().map(entry), Existing::Refuse);
         }
         // Those that were there are renewed, the others once more.
         batch.add_many(&name, list.iter().map(entry));
         if batch.bytes() > self.ipset.socket().send_limit() {
+            if counted {
+                present += self.count(set, list, |network| !as_rules.contains(network))?;
+            }
             let most = self.own_info(set)?.map_or(self.maxelem, |info| info.maxelem);
             self.rebuild(set, most, |batch, work| batch.add_many(work, list.iter().map(entry)))?;
-            return match counted {
-                true => self.count(set, |network| list.contains(network)),
-                false => Ok(present),
-            };
+            return Ok(present);
         }
         let outcomes = self.transact(set, batch)?;
-        Ok(present + outcomes.first().filter(|_| counted).map_or(0, |outcome| outcome.already))
+        let already = outcomes.first().filter(|_| counted).map_or(0, |outcome| outcome.already);
+        if counted && known.is_some_and(|known| !known.contains(&already)) {
+            log::debug!("{}: somebody else has changed the set, it is read anew", set.name());
+            self.mirrors.doubt(set);
+        }
+        Ok(present + already)
+    }
+
+    /// How many of these networks are there, at least and at most, if the mirror knows it.
+    fn count_known<'n>(
+        &self,
+        set: &SetKey,
+        list: impl Iterator<Item = &'n Network>,
+        now: SystemTime,
+    ) -> Option<RangeInclusive<usize>> {
+        let mirror = self.mirrors.whole(set)?;
+        let (mut there, mut ending) = (0_usize, 0_usize);
+        for network in list {
+            match mirror.get(&Element::Net(*network), now) {
+                Known::There(_) => there = there.saturating_add(1),
+                Known::Ending => ending = ending.saturating_add(1),
+                Known::Absent => {}
+            }
+        }
+        Some(there..=there.saturating_add(ending))
     }
 
     /// Deletes a list and gives the number of those that were there.
     fn delete_list(
         &mut self,
         set: &SetKey,
-        list: &HashSet<Network>,
+        list: &[Network],
         as_rules: &HashSet<Network>,
     ) -> Result<usize, FirewallError> {
         let name = name_of(set)?;
@@ -391,10 +521,17 @@ impl Sets {
         }
     }
 
-    fn count(&mut self, set: &SetKey, wanted: impl Fn(&Network) -> bool) -> Result<usize, FirewallError> {
+    /// The number of entries that are in a list and wanted.
+    fn count(
+        &mut self,
+        set: &SetKey,
+        list: &[Network],
+        wanted: impl Fn(&Network) -> bool,
+    ) -> Result<usize, FirewallError> {
         let mut count = 0;
         self.each_entry(set, |entry| {
-            count += usize::from(matches!(&entry.element, Element::Net(network) if wanted(network)));
+            let listed = |network: &Network| list.binary_search(network).is_ok() && wanted(network);
+            count += usize::from(matches!(&entry.element, Element::Net(network) if listed(network)));
             true
         })?;
         Ok(count)
@@ -417,54 +554,6 @@ impl Sets {
         }
     }
 
-    /// Builds a set anew, of that room, with its entries and what `more` adds, and swaps
-    /// it in.
-    fn rebuild(
-        &mut self,
-        set: &SetKey,
-        maxelem: u32,
-        more: impl FnOnce(&mut Batch, &SetName),
-    ) -> Result<(), FirewallError> {
-        self.drop_work()?;
-        let (name, work) = (name_of(set)?, self.work.clone());
-        let mut entries: Vec<(Element<'static>, Timeout, Option<Counters>)> = Vec::new();
-        let mut foreign = false;
-        self.each_entry(set, |entry| {
-            // What is left is printed in whole seconds, a part of one left out.
-            let timeout = entry.timeout.unwrap_or_default().rounded_up();
-            let element = owned(&entry.element);
-            foreign |= entry.other || element.is_none();
-            entries.extend(element.map(|element| (element, timeout, entry.counters)));
-            !foreign
-        })?;
-        if foreign {
-            return Err(FirewallError::ForeignSet(set.name()));
-        }
-        let definition = self.definition(set, maxelem, entries.len());
-        let revision =
-            self.ipset.revision(definition.set_type, deadline()).map_err(|error| of(set, error))?;
-        let mut batch = self.ipset.batch();
-        batch.create(&work, &definition, revision);
-        let kept = entries.into_iter().map(|(element, timeout, counters)| NewEntry {
-            timeout: Some(timeout),
-            counters,
-            ..NewEntry::new(element)
-        });
-        batch.add_many(&work, kept);
-        more(&mut batch, &work);
-        self.transact(set, batch)?;
-        self.while_busy(|ipset| ipset.swap(&work, &name, deadline())).map_err(|error| of(set, error))?;
-        self.drop_work()
-    }
-
-    /// Gives a set another room, in which its entries fit.
-    ///
-    /// # Errors
-    /// The set can't be read or changed.
-    pub(crate) fn resize(&mut self, set: &SetKey) -> Result<(), FirewallError> {
-        self.rebuild(set, self.maxelem, |_, _| ())
-    }
-
     /// Takes all entries out of a set.
     ///
     /// # Errors
@@ -475,27 +564,28 @@ impl Sets {
         flushed.map_err(|error| FirewallError::Set(name.as_str().to_owned(), error))
     }
 
-    /// Takes the set away that was built beside another.
-    fn drop_work(&mut self) -> Result<(), FirewallError> {
-        match self.ipset.info(&self.work, deadline()) {
-            Ok(info) if is_like_ours(&info) => self.destroy(self.work.clone().as_str()).map(drop),
-            Ok(_) => Err(FirewallError::ForeignSet(self.work.as_str().to_owned())),
-            Err(IpsetError::NoSet) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Puts entries into a set, each with its own timeout.
+    /// Puts entries into a set, each with its own end.
     ///
     /// # Errors
     /// The kernel may not have them all.
-    pub(crate) fn load(&mut self, set: &SetKey, entries: &[(Rule, Timeout)]) -> Result<(), FirewallError> {
+    pub(crate) fn load(
+        &mut self,
+        set: &SetKey,
+        entries: &[(Rule, Lease)],
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
         let mut batch = self.ipset.batch();
-        let entries = entries
-            .iter()
-            .map(|(rule, timeout)| NewEntry { timeout: Some(*timeout), ..NewEntry::new(element(rule)) });
-        batch.add_many(&name_of(set)?, entries);
-        self.transact(set, batch).map(drop)
+        let new = entries.iter().map(|(rule, lease)| NewEntry {
+            timeout: Some(Timeout::left(*lease, now)),
+            ..NewEntry::new(element(rule))
+        });
+        batch.add_many(&name_of(set)?, new);
+        let loaded = self.transact(set, batch);
+        match loaded.is_ok() {
+            true => entries.iter().for_each(|(rule, lease)| self.remember(set, rule, *lease, now)),
+            false => self.mirrors.doubt(set),
+        }
+        loaded.map(drop)
     }
 
     /// The number of entries that a set has together with a list, at most: counted
@@ -503,11 +593,12 @@ impl Sets {
     ///
     /// # Errors
     /// The set can't be read.
-    pub(crate) fn size_with(
-        &mut self,
-        set: &SetKey,
-        list: &HashSet<Network>,
-    ) -> Result<usize, FirewallError> {
+    pub(crate) fn size_with(&mut self, set: &SetKey, list: &[Network]) -> Result<usize, FirewallError> {
+        let fits = |size: usize| u32::try_from(size).is_ok_and(|size| size <= self.maxelem);
+        let known = self.mirrors.whole(set).map(|mirror| mirror.len().saturating_add(list.len()));
+        if let Some(sum) = known.filter(|sum| fits(*sum)) {
+            return Ok(sum);
+        }
         let size = match self.ipset.info(&name_of(set)?, deadline()) {
             Ok(info) if is_like(&info, set) => size(&info),
             Ok(_) => return Err(FirewallError::ForeignSet(set.name())),
@@ -515,14 +606,14 @@ impl Sets {
             Err(error) => return Err(of(set, error)),
         };
         let sum = size.saturating_add(list.len());
-        if u32::try_from(sum).is_ok_and(|sum| sum <= self.maxelem) {
+        if fits(sum) {
             return Ok(sum);
         }
-        Ok(list.len().saturating_add(self.count(set, |network| !list.contains(network))?))
+        Ok(sum.saturating_sub(self.count(set, list, |_| true)?))
     }
 
-    /// Whether a set may have an entry that holds this address or network. A host that
-    /// no entry holds is known at once; for a network the set has to be read.
+    /// Whether a set may have an entry that holds this address or network. For a host the kernel
+    /// tries all prefix lengths by itself, for a network each is asked for.
     ///
     /// # Errors
     /// The kernel does not answer.
@@ -530,10 +621,19 @@ impl Sets {
         if network.family() != set.family() {
             return Ok(false);
         }
-        if !network.is_host() || set.side() == Side::Both {
+        if set.side() == Side::Both {
             return Ok(true);
         }
-        self.ipset.test(&name_of(set)?, Element::Net(*network), deadline()).map_err(|error| of(set, error))
+        let name = name_of(set)?;
+        let shortest = if network.is_host() { network.prefix() } else { 1 };
+        for prefix in shortest..=network.prefix() {
+            let Ok(around) = Network::new(network.addr(), prefix) else { continue };
+            let tested = self.ipset.test(&name, Element::Net(around), deadline());
+            if tested.map_err(|error| of(set, error))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What reads sets while others go on changing them.
@@ -585,14 +685,19 @@ fn owned(element: &Element<'_>) -> Option<Element<'static>> {
 
 /// The rule that an entry stands for.
 fn rule(set: &SetKey, entry: &Entry<'_>) -> Option<Rule> {
-    let (source, destination) = match (set.side(), &entry.element) {
+    rule_of(set, &entry.element).filter(|_| !entry.other)
+}
+
+/// The rule that an element of a set stands for.
+fn rule_of(set: &SetKey, element: &Element<'_>) -> Option<Rule> {
+    let (source, destination) = match (set.side(), element) {
         (Side::Source, Element::Net(network)) => (Some(*network), None),
         (Side::Destination, Element::Net(network)) => (None, Some(*network)),
         (Side::Both, Element::NetNet(source, destination)) => (Some(*source), Some(*destination)),
         _ => return None,
     };
     let rule = Rule::new(set.scope().clone(), source, destination).ok()?;
-    (rule.family() == set.family() && !entry.other).then_some(rule)
+    (rule.family() == set.family()).then_some(rule)
 }
 
 fn name_of(set: &SetKey) -> Result<SetName, FirewallError> {

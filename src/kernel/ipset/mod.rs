@@ -17,9 +17,7 @@ pub(crate) use batch::{Batch, Existing, Outcome, Report};
 pub(crate) use dump::{Dump, Entry};
 pub(crate) use error::IpsetError;
 pub(crate) use info::{Header, SetInfo};
-#[cfg(test)]
-pub(crate) use message::Comment;
-pub(crate) use message::{Definition, Element, NewEntry, SetName, SetType};
+pub(crate) use message::{Comment, Definition, Element, NewEntry, SetName, SetType};
 
 use super::netlink::{
     Attributes, Builder, Content, Malformed, NLM_F_ACK, NLM_F_EXCL, messages, rewrite_headers,

@@ -59,20 +59,47 @@ impl Host {
         kept
     }
 
-    /// The entries of all sets, as `ipset save` prints them.
+    /// The entries of all sets, as `ipset save` prints them, without those of the registry.
     #[track_caller]
     pub fn entries(&self) -> Vec<Entry> {
         let saved = self.run("ipset", &["save"]).ok();
-        saved.lines().filter_map(|line| line.strip_prefix("add ")).map(Entry::parse).collect()
+        let added = saved.lines().filter_map(|line| line.strip_prefix("add ")).map(Entry::parse);
+        added.filter(|entry| entry.set != "rfw").collect()
     }
 
-    /// The names of all sets, in order.
+    /// The names of all sets, in order, without the registry and its nonce.
     #[track_caller]
     pub fn sets(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            self.run("ipset", &["list", "-n"]).ok().lines().map(str::to_owned).collect();
+        let names = self.run("ipset", &["list", "-n"]).ok();
+        let mut names: Vec<String> = names
+            .lines()
+            .filter(|name| *name != "rfw" && !name.starts_with("rfw-nonce-"))
+            .map(str::to_owned)
+            .collect();
         names.sort();
         names
+    }
+
+    /// The members of the registry with their comments, in order; the digits of the nonce are left
+    /// out. `None` if there is no registry.
+    #[track_caller]
+    pub fn registry(&self) -> Option<Vec<String>> {
+        let saved = self.run("ipset", &["save", "rfw"]);
+        if saved.status != Some(0) {
+            return None;
+        }
+        let lines = saved.ok();
+        let members = lines.lines().filter_map(|line| line.strip_prefix("add rfw "));
+        let mut members: Vec<String> = members
+            .map(|member| match member.strip_prefix("rfw-nonce-") {
+                Some(nonce) => {
+                    format!("rfw-nonce-{}", nonce.trim_start_matches(|c: char| c.is_ascii_hexdigit()))
+                }
+                None => member.to_owned(),
+            })
+            .collect();
+        members.sort();
+        Some(members)
     }
 
     /// All that rules and sets say, but for what passes by itself: counters and time.

@@ -1,0 +1,441 @@
+//! What rfw remembers of the entries of a set, since the kernel can't be asked for the time of a
+//! single one: address and end. The kernel stays the database: the mirror is changed only after
+//! the kernel's acknowledgement, and read anew from the kernel whenever it may be wrong.
+//!
+//! Pure: a mirror is filled from the pieces of a listing (`IPSET_CMD_LIST`) while changes go on.
+//! What changed meanwhile wins over what the listing says.
+
+use crate::kernel::ipset::Element;
+use crate::kernel::set_key::{SetKey, Side};
+use crate::rule::lease::{Lease, Moment};
+use crate::rule::network::{Family, Network};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How far an end may be from the one that the kernel keeps: it is told in whole seconds, rounded
+/// down, of a timeout that was rounded up.
+const TOLERANCE: Duration = Duration::from_secs(2);
+
+/// Number of entries below which those that have ended are not looked for.
+const PURGE_MIN: usize = 1_024;
+
+/// The entries of one set: 12 bytes each for IPv4, 24 for IPv6, and half of that or as much again for
+/// the free room of the table.
+pub(super) struct Mirror(Box<dyn Entries + Send>);
+
+/// An end as it is remembered: seconds since the epoch, 0 for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct End(u32);
+
+/// The operations of a [`Table`], whatever its key is.
+trait Entries {
+    fn get(&self, element: &Element<'_>) -> Option<End>;
+    fn put(&mut self, element: &Element<'_>, end: End, now: SystemTime);
+    fn remove(&mut self, element: &Element<'_>);
+    fn read(&mut self, element: &Element<'_>, end: End);
+    fn complete(&mut self);
+    fn is_complete(&self) -> bool;
+    fn len(&self) -> usize;
+    fn count(&self, wanted: &dyn Fn(End) -> bool) -> usize;
+    fn each(&self, work: &mut dyn FnMut(Element<'static>, End));
+}
+
+/// What the mirror says of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It is there and ends so.
+    There(Lease),
+    /// It ends about now: the kernel may have it or not.
+    Ending,
+    /// It is not there.
+    Absent,
+}
+
+impl Mirror {
+    /// The mirror of a set that has just been made: complete, and empty.
+    pub(super) fn of_new(set: &SetKey) -> Mirror {
+        Mirror::new(set, None)
+    }
+
+    /// The mirror of a set that is about to be listed.
+    pub(super) fn to_fill(set: &SetKey) -> Mirror {
+        Mirror::new(set, Some(()))
+    }
+
+    fn new(set: &SetKey, filling: Option<()>) -> Mirror {
+        Mirror(match (set.side(), set.family()) {
+            (Side::Both, _) => Box::new(Table::<(Network, Network)>::new(filling)),
+            (_, Family::V4) => Box::new(Table::<Packed<4>>::new(filling)),
+            (_, Family::V6) => Box::new(Table::<Packed<16>>::new(filling)),
+        })
+    }
+
+    /// Whether it has been filled.
+    pub(super) fn is_complete(&self) -> bool {
+        self.0.is_complete()
+    }
+
+    /// What it says of an entry. While it is filled, only what it has is sure.
+    pub(super) fn get(&self, element: &Element<'_>, now: SystemTime) -> Known {
+        match self.0.get(element) {
+            None => Known::Absent,
+            Some(end) if end.is_over(now, TOLERANCE) => Known::Absent,
+            Some(end) if end.is_over(now + TOLERANCE, Duration::ZERO) => Known::Ending,
+            Some(end) => Known::There(end.lease()),
+        }
+    }
+
+    /// Takes down that the kernel has added or renewed an entry.
+    pub(super) fn put(&mut self, element: &Element<'_>, lease: Lease, now: SystemTime) {
+        self.0.put(element, End::of(lease), now);
+    }
+
+    /// Takes down that the kernel has deleted an entry, or that it was not there.
+    pub(super) fn remove(&mut self, element: &Element<'_>) {
+        self.0.remove(element);
+    }
+
+    /// Takes an entry of a listing, unless it has changed since the listing began.
+    pub(super) fn read(&mut self, element: &Element<'_>, lease: Lease) {
+        self.0.read(element, End::of(lease));
+    }
+
+    /// Ends the filling.
+    pub(super) fn complete(&mut self) {
+        self.0.complete();
+    }
+
+    /// The number of entries, at least: some may have ended.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether the kernel may have that number of live entries, as far as the mirror knows.
+    pub(super) fn admits_size(&self, size: usize, now: SystemTime) -> bool {
+        let fewest = self.0.count(&|end| !end.is_over(now + TOLERANCE, Duration::ZERO));
+        let most = self.0.count(&|end| !end.is_over(now, TOLERANCE));
+        (fewest..=most).contains(&size)
+    }
+
+    /// Has `work` look at each entry that the kernel may have.
+    pub(super) fn each(&self, now: SystemTime, mut work: impl FnMut(Element<'static>, Lease)) {
+        self.0.each(&mut |element, end| {
+            if !end.is_over(now, TOLERANCE) {
+                work(element, end.lease());
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mirror({} entries)", self.len())
+    }
+}
+
+impl End {
+    fn of(lease: Lease) -> End {
+        // Seconds above 32 bits, those of 2106, are told as the last of them.
+        End(lease.end().map_or(0, |end| u32::try_from(end.seconds()).unwrap_or(u32::MAX).max(1)))
+    }
+
+    fn lease(self) -> Lease {
+        match self.0 {
+            0 => Lease::Permanent,
+            seconds => {
+                Lease::Until(Moment::at_or_after(UNIX_EPOCH + Duration::from_secs(u64::from(seconds))))
+            }
+        }
+    }
+
+    /// Whether it is that long ago, or longer.
+    fn is_over(self, now: SystemTime, ago: Duration) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.0 != 0 && Duration::from_secs(u64::from(self.0)).saturating_add(ago) <= now
+    }
+}
+
+/// What an entry is about, packed.
+trait Key: Copy + Eq + Hash + Send {
+    fn of(element: &Element<'_>) -> Option<Self>;
+    fn element(self) -> Option<Element<'static>>;
+}
+
+/// The bytes of an address and a prefix length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Packed<const BYTES: usize> {
+    addr: [u8; BYTES],
+    prefix: u8,
+}
+
+impl Key for Packed<4> {
+    fn of(element: &Element<'_>) -> Option<Packed<4>> {
+        match element {
+            Element::Net(network) => match network.addr() {
+                IpAddr::V4(addr) => Some(Packed { addr: addr.octets(), prefix: network.prefix() }),
+                IpAddr::V6(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn element(self) -> Option<Element<'static>> {
+        Network::new(Ipv4Addr::from(self.addr).into(), self.prefix).ok().map(Element::Net)
+    }
+}
+
+impl Key for Packed<16> {
+    fn of(element: &Element<'_>) -> Option<Packed<16>> {
+        match element {
+            Element::Net(network) => match network.addr() {
+                IpAddr::V6(addr) => Some(Packed { addr: addr.octets(), prefix: network.prefix() }),
+                IpAddr::V4(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn element(self) -> Option<Element<'static>> {
+        Network::new(Ipv6Addr::from(self.addr).into(), self.prefix).ok().map(Element::Net)
+    }
+}
+
+impl Key for (Network, Network) {
+    fn of(element: &Element<'_>) -> Option<(Network, Network)> {
+        match element {
+            Element::NetNet(source, destination) => Some((*source, *destination)),
+            _ => None,
+        }
+    }
+
+    fn element(self) -> Option<Element<'static>> {
+        Some(Element::NetNet(self.0, self.1))
+    }
+}
+
+/// The entries of a set by their key.
+struct Table<K> {
+    ends: HashMap<K, End>,
+    /// What has changed since the listing began that fills it; `None` if it is complete.
+    changed: Option<HashSet<K>>,
+    /// The number of entries at which those that have ended are looked for.
+    purge_at: usize,
+}
+
+impl<K: Key> Table<K> {
+    fn new(filling: Option<()>) -> Table<K> {
+        Table { ends: HashMap::new(), changed: filling.map(|()| HashSet::new()), purge_at: PURGE_MIN }
+    }
+
+    /// Forgets entries that have ended. Each is looked at as often as the table doubles.
+    fn purge(&mut self, now: SystemTime) {
+        self.ends.retain(|_, end| !end.is_over(now, TOLERANCE));
+        self.purge_at = self.ends.len().saturating_mul(2).max(PURGE_MIN);
+        if self.ends.capacity() > self.purge_at.saturating_mul(4) {
+            self.ends.shrink_to(self.purge_at);
+        }
+    }
+}
+
+impl<K: Key> Entries for Table<K> {
+    fn get(&self, element: &Element<'_>) -> Option<End> {
+        self.ends.get(&K::of(element)?).copied()
+    }
+
+    fn put(&mut self, element: &Element<'_>, end: End, now: SystemTime) {
+        let Some(key) = K::of(element) else { return };
+        if self.ends.len() >= self.purge_at {
+            self.purge(now);
+        }
+        self.ends.insert(key, end);
+        self.changed.iter_mut().for_each(|changed| changed.extend([key]));
+    }
+
+    fn remove(&mut self, element: &Element<'_>) {
+        let Some(key) = K::of(element) else { return };
+        self.ends.remove(&key);
+        self.changed.iter_mut().for_each(|changed| changed.extend([key]));
+    }
+
+    fn read(&mut self, element: &Element<'_>, end: End) {
+        let key = K::of(element).filter(|key| self.changed.as_ref().is_some_and(|it| !it.contains(key)));
+        self.ends.extend(key.map(|key| (key, end)));
+    }
+
+    fn complete(&mut self) {
+        self.changed = None;
+        self.purge_at = self.ends.len().saturating_mul(2).max(PURGE_MIN);
+    }
+
+    fn is_complete(&self) -> bool {
+        self.changed.is_none()
+    }
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn count(&self, wanted: &dyn Fn(End) -> bool) -> usize {
+        self.ends.values().filter(|end| wanted(**end)).count()
+    }
+
+    fn each(&self, work: &mut dyn FnMut(Element<'static>, End)) {
+        self.ends.iter().filter_map(|(key, end)| Some((key.element()?, *end))).for_each(|(k, e)| work(k, e));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::rule_of;
+    use proptest::prelude::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn until(seconds: u64) -> Lease {
+        Lease::Until(Moment::at_or_after(at(seconds)))
+    }
+
+    fn net(text: &str) -> Element<'static> {
+        Element::Net(text.parse().unwrap())
+    }
+
+    fn key() -> SetKey {
+        SetKey::of(&rule_of("/drop/input/any/1.2.3.4"))
+    }
+
+    #[test]
+    fn an_entry_is_there_until_it_ends_and_unsure_about_then() {
+        let mut mirror = Mirror::of_new(&key());
+        mirror.put(&net("1.2.3.4"), until(1_000), at(1));
+        mirror.put(&net("1.2.3.0/24"), Lease::Permanent, at(1));
+        let golden = [
+            (997, Known::There(until(1_000))),
+            (998, Known::Ending),
+            (1_001, Known::Ending),
+            (1_002, Known::Absent),
+        ];
+        for (now, known) in golden {
+            assert_eq!(mirror.get(&net("1.2.3.4"), at(now)), known, "{now}");
+            assert_eq!(mirror.get(&net("1.2.3.0/24"), at(now)), Known::There(Lease::Permanent));
+            assert_eq!(mirror.get(&net("1.2.3.0/25"), at(now)), Known::Absent);
+        }
+        mirror.remove(&net("1.2.3.0/24"));
+        assert_eq!(mirror.get(&net("1.2.3.0/24"), at(1)), Known::Absent);
+    }
+
+    #[test]
+    fn what_changes_wins_over_a_listing_that_began_before() {
+        let mut mirror = Mirror::to_fill(&key());
+        mirror.put(&net("1.0.0.1"), until(50), at(1));
+        mirror.put(&net("1.0.0.2"), until(50), at(1));
+        mirror.remove(&net("1.0.0.2"));
+        mirror.remove(&net("1.0.0.3"));
+        for host in ["1.0.0.1", "1.0.0.2", "1.0.0.3", "1.0.0.4"] {
+            mirror.read(&net(host), until(99));
+        }
+        assert!(!mirror.is_complete());
+        mirror.complete();
+        assert!(mirror.is_complete());
+        let golden = [
+            ("1.0.0.1", Known::There(until(50))),
+            ("1.0.0.2", Known::Absent),
+            ("1.0.0.3", Known::Absent),
+            ("1.0.0.4", Known::There(until(99))),
+        ];
+        for (host, known) in golden {
+            assert_eq!(mirror.get(&net(host), at(1)), known, "{host}");
+        }
+        mirror.read(&net("1.0.0.2"), until(99));
+        assert_eq!(mirror.get(&net("1.0.0.2"), at(1)), Known::Absent, "it is complete");
+    }
+
+    #[test]
+    fn the_number_of_entries_in_the_kernel_tells_whether_others_were_there() {
+        let mut mirror = Mirror::of_new(&key());
+        for (host, end) in [("1.0.0.1", until(100)), ("1.0.0.2", until(100)), ("1.0.0.3", until(200))] {
+            mirror.put(&net(host), end, at(1));
+        }
+        for (now, sizes) in [(50, 3..=3), (99, 1..=3), (101, 1..=3), (102, 1..=1), (202, 0..=0)] {
+            for size in 0..5 {
+                assert_eq!(mirror.admits_size(size, at(now)), sizes.contains(&size), "{size} at {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn entries_that_have_ended_are_forgotten() {
+        let mut mirror = Mirror::of_new(&key());
+        for host in 0..100_000_u32 {
+            let element = Element::Net(Network::host(Ipv4Addr::from_bits(host + 1).into()));
+            let now = u64::from(host / 100);
+            mirror.put(&element, until(now + 10), at(now));
+        }
+        assert!((1_000..4_000).contains(&mirror.len()), "{}", mirror.len());
+    }
+
+    #[test]
+    fn a_network_is_itself_again_in_each_kind_of_table() {
+        let pair = rule_of("/drop/forward/any/1.2.3.0/24/any/5.6.7.8");
+        let (source, destination) = (*pair.source().unwrap(), *pair.destination().unwrap());
+        let v6 = SetKey::of(&rule_of("/drop/input/any/2001:db8::1"));
+        let golden = [
+            (key(), net("1.2.0.0/16")),
+            (v6, net("2001:db8::/32")),
+            (SetKey::of(&pair), Element::NetNet(source, destination)),
+        ];
+        for (set, element) in golden {
+            let mut mirror = Mirror::of_new(&set);
+            mirror.put(&element, until(7), at(1));
+            let mut seen = Vec::new();
+            mirror.each(at(0), |element, lease| seen.push((element, lease)));
+            assert_eq!(seen, [(element, until(7))]);
+        }
+        let mut mirror = Mirror::of_new(&key());
+        mirror.put(&net("::1"), until(7), at(1));
+        assert_eq!(mirror.len(), 0, "an address of another family has no place there");
+    }
+
+    proptest! {
+        /// A listing shows an entry that is there from its begin to its end, and may show or miss
+        /// one that changes meanwhile, in its old or its new state.
+        #[test]
+        fn a_mirror_that_is_filled_while_changes_go_on_is_the_set(
+            before in proptest::collection::btree_map(0u32..20, 1u64..99, 0..20),
+            steps in proptest::collection::vec((0u32..20, proptest::option::of(1u64..99), any::<bool>()), 0..60),
+        ) {
+            let element = |host: u32| Element::Net(Network::host(Ipv4Addr::from_bits(host + 1).into()));
+            let mut kernel = before;
+            let mut mirror = Mirror::to_fill(&key());
+            let mut unread: Vec<u32> = (0..20).collect();
+            for (host, change, read) in steps {
+                if read && let Some(next) = unread.pop() {
+                    kernel.get(&next).into_iter().for_each(|end| mirror.read(&element(next), until(*end)));
+                }
+                match change {
+                    Some(end) => {
+                        kernel.insert(host, end);
+                        mirror.put(&element(host), until(end), at(0));
+                    }
+                    None => {
+                        kernel.remove(&host);
+                        mirror.remove(&element(host));
+                    }
+                }
+            }
+            for next in unread {
+                kernel.get(&next).into_iter().for_each(|end| mirror.read(&element(next), until(*end)));
+            }
+            mirror.complete();
+            let mut seen = std::collections::BTreeMap::new();
+            mirror.each(at(0), |element, lease| seen.extend([(format!("{element:?}"), lease)]));
+            let expected = kernel.iter().map(|(host, end)| (format!("{:?}", element(*host)), until(*end)));
+            prop_assert_eq!(seen, expected.collect());
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! A set that is built beside another and swapped in: where the room of a set changes, and where
+//! a process may have no send buffer for the whole of a list (in a user namespace).
+
+use super::registry::building;
+use super::{Sets, deadline, is_like_ours, name_of, of, owned};
+use crate::firewall::FirewallError;
+use crate::kernel::Counters;
+use crate::kernel::ipset::{Batch, Element, IpsetError, NewEntry, SetName};
+use crate::kernel::set_key::SetKey;
+use crate::kernel::timeout::Timeout;
+
+impl Sets {
+    /// Builds a set anew, of that room, with its entries and what `more` adds, and swaps
+    /// it in.
+    pub(super) fn rebuild(
+        &mut self,
+        set: &SetKey,
+        maxelem: u32,
+        more: impl FnOnce(&mut Batch, &SetName),
+    ) -> Result<(), FirewallError> {
+        self.drop_work()?;
+        let (name, work) = (name_of(set)?, self.work.clone());
+        let mut entries: Vec<(Element<'static>, Timeout, Option<Counters>)> = Vec::new();
+        let mut foreign = false;
+        self.each_entry(set, |entry| {
+            // What is left is printed in whole seconds, a part of one left out.
+            let timeout = entry.timeout.unwrap_or_default().rounded_up();
+            let element = owned(&entry.element);
+            foreign |= entry.other || element.is_none();
+            entries.extend(element.map(|element| (element, timeout, entry.counters)));
+            !foreign
+        })?;
+        if foreign {
+            return Err(FirewallError::ForeignSet(set.name()));
+        }
+        let definition = self.definition(set, maxelem, entries.len());
+        self.make(&work, &definition, building(set))?;
+        let mut batch = self.ipset.batch();
+        let kept = entries.into_iter().map(|(element, timeout, counters)| NewEntry {
+            timeout: Some(timeout),
+            counters,
+            ..NewEntry::new(element)
+        });
+        batch.add_many(&work, kept);
+        more(&mut batch, &work);
+        self.transact(set, batch)?;
+        // A listing of our own would keep the set from being swapped.
+        self.mirrors.forget(set);
+        self.mirrors.want(set);
+        self.while_busy(|ipset| ipset.swap(&work, &name, deadline())).map_err(|error| of(set, error))?;
+        self.drop_work()
+    }
+
+    /// Gives a set another room, in which its entries fit.
+    ///
+    /// # Errors
+    /// The set can't be read or changed.
+    pub(crate) fn resize(&mut self, set: &SetKey) -> Result<(), FirewallError> {
+        self.rebuild(set, self.maxelem, |_, _| ())
+    }
+
+    /// Takes the set away that was built beside another.
+    fn drop_work(&mut self) -> Result<(), FirewallError> {
+        match self.ipset.info(&self.work, deadline()) {
+            Ok(info) if is_like_ours(&info) => self.destroy(self.work.clone().as_str()).map(drop),
+            Ok(_) => Err(FirewallError::ForeignSet(self.work.as_str().to_owned())),
+            Err(IpsetError::NoSet) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

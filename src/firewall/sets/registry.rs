@@ -1,0 +1,327 @@
+//! The registry: a `list:set` of the kernel that has each set of rfw as a member, with a comment
+//! that says what the set is for. It tells what is rfw's without a name being parsed, and what is
+//! a member can't be destroyed by others.
+//!
+//! Others may empty or destroy the registry itself: so a missing or empty one proves nothing, and
+//! is made again from memory. It is whole as long as it has the nonce: an empty set whose random
+//! name tells this network namespace, and the time since its boot, from any other.
+
+use super::{Sets, deadline, set_name};
+use crate::firewall::FirewallError;
+use crate::kernel::ipset::{
+    Batch, Comment, Definition, Element, Existing, IpsetError, NewEntry, SetName, SetType,
+};
+use crate::kernel::random;
+use crate::kernel::set_key::{SetKey, is_work_name};
+use crate::kernel::socket::Socket;
+use crate::rule::network::Family;
+use std::collections::BTreeMap;
+
+/// The name of the registry.
+const NAME: &str = "rfw";
+
+/// What the name of the nonce begins with; 16 hexadecimal digits follow.
+const NONCE: &str = "rfw-nonce-";
+
+/// The most members: sixty for each interface of a large host.
+const SIZE: u32 = 4_096;
+
+/// The comment of the nonce.
+const NONCE_COMMENT: &str = "nonce";
+
+/// What the comment of a set begins with that is built beside another.
+const BUILDING: &str = "building ";
+
+/// The members of the registry by name, with their comments, as they are in the kernel or were
+/// before others removed them.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    members: BTreeMap<String, String>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    /// The kernel has to be asked.
+    #[default]
+    Unknown,
+    /// It is there and has its nonce.
+    Whole,
+    /// There is none, or an empty one.
+    Missing,
+    /// The kernel has no lists of sets, or there is a set of that name that rfw has not made.
+    Unavailable,
+}
+
+/// What tells which sets are rfw's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Registered {
+    /// The registry: sets with what each is for; `None` is a set that was being built.
+    Whole(BTreeMap<String, Option<SetKey>>),
+    /// Nothing but rules of rfw: the registry is missing or was emptied.
+    Missing,
+    /// Names and types, since there can be no registry.
+    Unavailable,
+}
+
+impl Sets {
+    /// Reads the registry.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(crate) fn registered(&mut self) -> Result<Registered, FirewallError> {
+        self.read_registry()?;
+        Ok(match self.registry.state {
+            State::Whole => Registered::Whole(
+                self.registry
+                    .members
+                    .iter()
+                    .filter(|(_, comment)| *comment != NONCE_COMMENT)
+                    .map(|(name, comment)| (name.clone(), purpose(name, comment)))
+                    .collect(),
+            ),
+            State::Missing | State::Unknown => Registered::Missing,
+            State::Unavailable => Registered::Unavailable,
+        })
+    }
+
+    fn read_registry(&mut self) -> Result<(), FirewallError> {
+        let name = set_name(NAME)?;
+        self.registry.state = match self.ipset.info(&name, deadline()) {
+            Err(IpsetError::NoSet) => match self.ipset.revision(SetType::List, deadline()) {
+                Ok(_) => State::Missing,
+                Err(IpsetError::NoType) => State::Unavailable,
+                Err(error) => return Err(error.into()),
+            },
+            Ok(info) if info.header.set_type == Some(SetType::List) && info.comments && !info.other => {
+                let members = self.read_members(&name)?;
+                match (members.iter().any(|(name, comment)| is_nonce(name, comment)), members.is_empty()) {
+                    (true, _) => {
+                        let own = members.into_iter().filter(|(name, comment)| is_own(name, comment));
+                        self.registry.members.extend(own);
+                        State::Whole
+                    }
+                    (false, true) => State::Missing,
+                    (false, false) => State::Unavailable,
+                }
+            }
+            Ok(_) => State::Unavailable,
+            Err(error) => return Err(FirewallError::Set(NAME.to_owned(), error)),
+        };
+        Ok(())
+    }
+
+    fn read_members(&mut self, name: &SetName) -> Result<BTreeMap<String, String>, FirewallError> {
+        let of = |error| FirewallError::Set(NAME.to_owned(), error);
+        let socket = Socket::open().map_err(IpsetError::from)?;
+        let mut dump = self.ipset.dumper().dump(socket, name).map_err(of)?;
+        let mut members = BTreeMap::new();
+        while let Some(piece) = dump.next_piece(deadline()).map_err(of)? {
+            for entry in piece {
+                let entry = entry.map_err(of)?;
+                if let Element::Set(member) = entry.element {
+                    members.insert(member.to_owned(), entry.comment.unwrap_or_default().into_owned());
+                }
+            }
+        }
+        Ok(members)
+    }
+
+    /// Makes a set and registers it, in one send.
+    ///
+    /// # Errors
+    /// The kernel does not have the set. That it can't be registered is logged: it does its work
+    /// without that.
+    pub(super) fn make(
+        &mut self,
+        name: &SetName,
+        definition: &Definition,
+        comment: String,
+    ) -> Result<(), FirewallError> {
+        let of = |error| FirewallError::Set(name.as_str().to_owned(), error);
+        let revision = self.ipset.revision(definition.set_type, deadline()).map_err(of)?;
+        let mut batch = self.ipset.batch();
+        batch.create(name, definition, revision);
+        self.enroll(&mut batch, name, comment)?;
+        let mut outcomes = self.ipset.transact(batch, deadline()).map_err(of)?.outcomes.into_iter();
+        let made = outcomes.next().and_then(|outcome| outcome.failure);
+        self.note_registry(outcomes.filter_map(|outcome| outcome.failure));
+        made.map_or(Ok(()), |(_, error)| Err(of(error)))
+    }
+
+    /// Plans that a set is a member; makes the registry where it is missing.
+    fn enroll(&mut self, batch: &mut Batch, name: &SetName, comment: String) -> Result<(), FirewallError> {
+        if self.registry.state == State::Unknown {
+            self.read_registry()?;
+        }
+        if self.registry.state == State::Unavailable {
+            return Ok(());
+        }
+        self.registry.members.insert(name.as_str().to_owned(), comment);
+        match self.registry.state {
+            State::Missing => self.plan_registry(batch),
+            _ => add_member(batch, name.as_str(), self.registry.members.get(name.as_str())),
+        }
+    }
+
+    /// Plans the registry and all its members.
+    fn plan_registry(&mut self, batch: &mut Batch) -> Result<(), FirewallError> {
+        if !self.registry.members.values().any(|comment| comment == NONCE_COMMENT) {
+            let nonce = format!("{NONCE}{:016x}", random::number().map_err(FirewallError::Random)?);
+            self.registry.members.insert(nonce, NONCE_COMMENT.to_owned());
+        }
+        let registry = Definition { set_type: SetType::List, maxelem: SIZE, comments: true, expected: 0 };
+        let revision = self.ipset.revision(SetType::List, deadline())?;
+        batch.create(&set_name(NAME)?, &registry, revision);
+        // First the nonce: what has no nonce is not whole.
+        let (nonces, others): (Vec<_>, Vec<_>) =
+            self.registry.members.iter().partition(|(_, comment)| *comment == NONCE_COMMENT);
+        for (name, comment) in nonces {
+            let nonce =
+                Definition { set_type: SetType::Net(Family::V4), maxelem: 1, comments: false, expected: 0 };
+            let revision = self.ipset.revision(nonce.set_type, deadline())?;
+            batch.create(&set_name(name)?, &nonce, revision);
+            add_member(batch, name, Some(comment))?;
+        }
+        others.into_iter().try_for_each(|(name, comment)| add_member(batch, name, Some(comment)))
+    }
+
+    /// Registers a set that is there already.
+    ///
+    /// # Errors
+    /// The kernel does not answer. What it refuses is logged: a set does its work without it.
+    pub(crate) fn register(&mut self, set: &SetKey) -> Result<(), FirewallError> {
+        if self.registry.state == State::Whole && self.registry.members.contains_key(&set.name()) {
+            return Ok(());
+        }
+        let mut batch = self.ipset.batch();
+        self.enroll(&mut batch, &set_name(&set.name())?, set.description())?;
+        self.make_registry(batch)
+    }
+
+    /// Has the kernel make what of the registry is planned.
+    fn make_registry(&mut self, batch: Batch) -> Result<(), FirewallError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let report = self.ipset.transact(batch, deadline())?;
+        self.note_registry(report.outcomes.into_iter().filter_map(|outcome| outcome.failure));
+        Ok(())
+    }
+
+    /// Takes down what came of changes of the registry. That a part of it was there is fine.
+    fn note_registry(&mut self, failures: impl Iterator<Item = (usize, IpsetError)>) {
+        let failure = failures.map(|(_, error)| error).find(|error| !matches!(error, IpsetError::SetExists));
+        self.registry.state = match (failure, self.registry.state) {
+            (Some(error), _) => {
+                log::warn!("the registry of sets ({NAME}) is not whole, and is made again: {error}");
+                State::Unknown
+            }
+            (None, State::Missing) => State::Whole,
+            (None, state) => state,
+        };
+    }
+
+    /// Makes the registry again where others have emptied or destroyed it, or taken members away.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(crate) fn check_registry(&mut self) -> Result<(), FirewallError> {
+        let wanted = self.registry.members.clone();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        self.read_registry()?;
+        if self.registry.state == State::Unavailable {
+            return Ok(());
+        }
+        let there = match self.registry.state {
+            State::Whole => self.read_members(&set_name(NAME)?)?,
+            _ => BTreeMap::new(),
+        };
+        let missing: Vec<_> = wanted.iter().filter(|(name, _)| !there.contains_key(*name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        log::warn!("the registry of sets ({NAME}) had lost {} of its members: put back", missing.len());
+        let mut batch = self.ipset.batch();
+        match self.registry.state {
+            State::Missing => self.plan_registry(&mut batch)?,
+            _ => {
+                missing.iter().try_for_each(|(name, comment)| add_member(&mut batch, name, Some(comment)))?
+            }
+        }
+        self.make_registry(batch)
+    }
+
+    /// Plans that a set is a member no more.
+    pub(super) fn withdraw(&mut self, batch: &mut Batch, name: &SetName) {
+        if let (State::Whole, Ok(registry)) = (self.registry.state, set_name(NAME)) {
+            batch.del_each(&registry, [Element::from(name)], Existing::Accept);
+        }
+    }
+
+    /// Takes down that a set is destroyed.
+    pub(super) fn forget_member(&mut self, name: &SetName) {
+        self.registry.members.remove(name.as_str());
+    }
+
+    /// Makes a set a member again that could not be destroyed.
+    pub(super) fn reinstate(&mut self, name: &SetName) -> Result<(), FirewallError> {
+        let Some(comment) = self.registry.members.get(name.as_str()).cloned() else { return Ok(()) };
+        let mut batch = self.ipset.batch();
+        self.enroll(&mut batch, name, comment)?;
+        self.make_registry(batch)
+    }
+
+    /// Destroys the registry if it has no sets any more.
+    ///
+    /// # Errors
+    /// The kernel may still have it.
+    pub(crate) fn destroy_empty_registry(&mut self) -> Result<(), FirewallError> {
+        self.read_registry()?;
+        let used = self.registry.members.values().any(|comment| comment != NONCE_COMMENT);
+        if used || self.registry.state != State::Whole {
+            return Ok(());
+        }
+        let mut batch = self.ipset.batch();
+        batch.destroy(&set_name(NAME)?);
+        for name in self.registry.members.keys() {
+            batch.destroy(&set_name(name)?);
+        }
+        match self.ipset.transact(batch, deadline())?.into_result() {
+            Ok(_) | Err(IpsetError::NoSet) => {
+                self.registry = Registry::default();
+                Ok(())
+            }
+            Err(error) => Err(FirewallError::Set(NAME.to_owned(), error)),
+        }
+    }
+}
+
+/// The comment of a set that is built beside another.
+pub(super) fn building(set: &SetKey) -> String {
+    format!("{BUILDING}{}", set.description())
+}
+
+fn is_nonce(name: &str, comment: &str) -> bool {
+    name.starts_with(NONCE) && comment == NONCE_COMMENT
+}
+
+/// Whether a member has a comment of rfw that belongs to its name.
+fn is_own(name: &str, comment: &str) -> bool {
+    let building = is_work_name(name) && comment.starts_with(BUILDING);
+    building || is_nonce(name, comment) || purpose(name, comment).is_some()
+}
+
+/// What a member is for; `None` if that is to be built beside another.
+fn purpose(name: &str, comment: &str) -> Option<SetKey> {
+    SetKey::described(comment).filter(|set| set.name() == name)
+}
+
+fn add_member(batch: &mut Batch, name: &str, comment: Option<&String>) -> Result<(), FirewallError> {
+    let comment = comment.and_then(|comment| Comment::new(comment));
+    let member = NewEntry { comment, ..NewEntry::new(Element::Set(name)) };
+    batch.add_each(&set_name(NAME)?, [member], Existing::Accept);
+    Ok(())
+}
