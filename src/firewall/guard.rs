@@ -32,6 +32,9 @@ impl Firewall {
     ) -> Result<Vec<Rule>, FirewallError> {
         // All is read before anything is changed.
         self.link_all()?;
+        if self.sets.is_some() {
+            self.check_sets(now)?;
+        }
         let entries = self.conflicting_entries(list, now)?;
         for family in self.families() {
             if let Err(error) = self.put_guards(family, port, list) {

@@ -2,7 +2,9 @@
 
 mod admin;
 mod feed;
+mod mirror;
 mod order;
+mod registry;
 mod switch;
 mod tools;
 
