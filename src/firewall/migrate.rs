@@ -2,7 +2,7 @@
 //! the option `ipset`, and unused sets are destroyed.
 
 use super::entries::timeout;
-use super::sets::{self, Registered, is_like, is_like_ours};
+use super::sets::{self, Registered, Sets, is_like, is_like_ours};
 use super::{Firewall, FirewallError};
 use crate::firewall::table::Plan;
 use crate::kernel::ipset::{IpsetError, SetInfo};
@@ -24,9 +24,11 @@ impl Firewall {
     pub(crate) fn migrate(&mut self, now: SystemTime) -> Result<(), FirewallError> {
         self.refresh()?;
         self.known.extend(self.linked_sets());
+        // The kernel counts the entries of each set for it: once is enough.
+        let infos = self.sets.as_mut().map_or_else(|| Ok(Vec::new()), Sets::infos)?;
         if self.sets.is_some() {
             let registered = self.sets()?.registered()?;
-            let own = self.own_sets(&registered)?;
+            let own = self.own_sets(&infos, &registered);
             self.check_entries(&own)?;
             own.iter().try_for_each(|set| self.link_if_used(set))?;
         }
@@ -37,26 +39,29 @@ impl Firewall {
                 false => self.move_sets_to_rules(family, now)?,
             }
         }
-        self.destroy_unused_sets(false, &[])?;
+        self.destroy_unused_sets(&infos, false, &[])?;
         self.known = self.linked_sets().into_iter().collect();
-        self.linked_sets().iter().try_for_each(|set| self.take_on(set))
+        self.linked_sets().iter().try_for_each(|set| self.take_on(set, &infos))
     }
 
     /// Gives a set its place in the registry, the configured room, and a mirror.
-    fn take_on(&mut self, set: &SetKey) -> Result<(), FirewallError> {
-        if self.sets()?.own_info(set)?.is_none() {
-            return Ok(());
-        }
+    fn take_on(&mut self, set: &SetKey, infos: &[SetInfo]) -> Result<(), FirewallError> {
+        let name = set.name();
+        let info = match infos.iter().find(|info| info.header.name == name) {
+            Some(info) => Some(info.clone()).filter(|info| is_like(info, set)),
+            None => self.sets()?.own_info(set)?,
+        };
+        let Some(info) = info else { return Ok(()) };
         self.sets()?.register(set)?;
-        self.resize(set)?;
+        self.resize(set, &info)?;
         self.sets()?.mirror(set);
         Ok(())
     }
 
     /// The existing sets that are registered as rfw's, and that are as rfw makes them. Where there
     /// can be no registry, the names tell instead.
-    fn own_sets(&mut self, registered: &Registered) -> Result<Vec<SetKey>, FirewallError> {
-        let (infos, families) = (self.sets()?.infos()?, self.families());
+    fn own_sets(&self, infos: &[SetInfo], registered: &Registered) -> Vec<SetKey> {
+        let families = self.families();
         let own = infos.iter().filter_map(|info| {
             let name = info.header.name.as_str();
             let set = match registered {
@@ -66,7 +71,7 @@ impl Firewall {
             };
             set.filter(|set| is_like(info, set) && families.contains(&set.family()))
         });
-        Ok(own.collect())
+        own.collect()
     }
 
     /// Checks that converting all set entries to rules does not exceed `rules.max`.
@@ -97,9 +102,8 @@ impl Firewall {
     }
 
     /// Gives a set the room that is configured now, unless it holds more already.
-    fn resize(&mut self, set: &SetKey) -> Result<(), FirewallError> {
+    fn resize(&mut self, set: &SetKey, info: &SetInfo) -> Result<(), FirewallError> {
         let sets = self.sets()?;
-        let Some(info) = sets.own_info(set)? else { return Ok(()) };
         match info.maxelem == sets.maxelem() {
             true => Ok(()),
             false if info.elements <= sets.maxelem() => match sets.resize(set) {
@@ -205,14 +209,21 @@ impl Firewall {
     /// is kept. Returns the number of entries destroyed.
     pub(super) fn destroy_unused_sets(
         &mut self,
+        infos: &[SetInfo],
         all: bool,
         linked: &[SetKey],
     ) -> Result<usize, FirewallError> {
         if self.sets.is_none() {
             return Ok(0);
         }
+        let is_empty = |set: &SetKey| {
+            infos
+                .iter()
+                .any(|info| info.header.name == set.name() && is_like(info, set) && info.elements == 0)
+        };
         let mut empty = Vec::new();
-        for set in self.linked_sets() {
+        for set in self.linked_sets().into_iter().filter(is_empty) {
+            // Rules may have become entries since.
             if self.sets()?.own_size(&set)? == Some(0) {
                 empty.push(set);
             }
@@ -224,7 +235,7 @@ impl Firewall {
             })?;
         }
         let used: HashSet<String> = self.linked_sets().iter().map(SetKey::name).collect();
-        let (infos, mut registered) = (self.sets()?.infos()?, self.sets()?.registered()?);
+        let mut registered = self.sets()?.registered()?;
         if let Registered::Whole(members) = &mut registered {
             members.extend(linked.iter().map(|set| (set.name(), Some(set.clone()))));
         }

@@ -224,22 +224,36 @@ impl Firewall {
     /// # Errors
     /// A table can't be read.
     pub(crate) fn list(&mut self, filter: &Filter, now: SystemTime) -> Result<Listing, FirewallError> {
+        // A rule that iptables-restore has brought back enters the cache, so that it expires at the
+        // end that the list shows.
+        self.refresh()?;
+        let skipped = self.sets_without(filter)?;
         let mut tables = VecDeque::new();
-        for table in &mut self.tables {
-            // A rule that iptables-restore has brought back enters the cache, so that it expires
-            // at the end that the list shows.
-            table.refresh()?;
-            tables.push_back(table.commands().read(table.family())?);
-        }
-        let mut skipped = HashSet::new();
-        if let Some(address) = filter.address {
-            for set in self.linked_sets() {
-                if !self.sets()?.may_hold(&set, &address)? {
-                    skipped.insert(set);
-                }
+        for table in &self.tables {
+            let (cache, family) = (table.cache(), table.family());
+            let may_hold = |set: &SetKey| filter.admits_scope(set.scope()) && !skipped.contains(set);
+            // Where nothing can be found, no table has to be printed.
+            if filter.address.is_none()
+                || cache.sets().any(may_hold)
+                || cache.rules().any(|rule| filter.admits(rule))
+            {
+                tables.push_back(table.commands().read(family)?);
             }
         }
         Ok(Listing::new(filter.clone(), tables, self.sets.as_ref().map(Sets::reader), skipped, now))
+    }
+
+    /// The sets that hold nothing of the address that a filter asks for.
+    fn sets_without(&mut self, filter: &Filter) -> Result<HashSet<SetKey>, FirewallError> {
+        let mut without = HashSet::new();
+        if let Some(address) = filter.address {
+            for set in self.linked_sets() {
+                if !self.sets()?.may_hold(&set, &address)? {
+                    without.insert(set);
+                }
+            }
+        }
+        Ok(without)
     }
 
     /// Deletes rules that are due at `now`, without the first `skip`, at most `most` of each
@@ -314,7 +328,8 @@ impl Firewall {
                 rules.len() + cache.guards().len()
             })?;
         }
-        count += self.destroy_unused_sets(true, &linked)?;
+        let infos = self.sets.as_mut().map_or_else(|| Ok(Vec::new()), Sets::infos)?;
+        count += self.destroy_unused_sets(&infos, true, &linked)?;
         Ok(count)
     }
 

@@ -18,7 +18,7 @@ impl Numbers {
 
 fn address(number: u32) -> String {
     let host = Ipv4Addr::from(0x0a00_0000 + (number << 4));
-    if number % 3 == 0 { format!("{host}/28") } else { host.to_string() }
+    if number.is_multiple_of(3) { format!("{host}/28") } else { host.to_string() }
 }
 
 /// One request of a mixed run, or something that others do.
