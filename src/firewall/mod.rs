@@ -555,7 +555,7 @@ impl FirewallError {
             FirewallError::Busy => true,
             FirewallError::Program(error) => contended(error),
             FirewallError::Ipset(error) | FirewallError::Set(_, error) => {
-                matches!(error, IpsetError::Busy | IpsetError::TimedOut)
+                matches!(error, IpsetError::Busy | IpsetError::Interrupted | IpsetError::TimedOut)
             }
             _ => false,
         }

@@ -4,10 +4,6 @@
 pub(crate) mod coprocess;
 pub(crate) mod generation;
 pub(crate) mod guard;
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "the whole of the protocol, of which comments and lists are not in use")
-)]
 pub(crate) mod ipset;
 pub(crate) mod iptables;
 #[allow(dead_code, reason = "attributes of all widths")]

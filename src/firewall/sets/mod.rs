@@ -23,7 +23,7 @@ use crate::rule::lease::Lease;
 use crate::rule::network::{Family, Network};
 use fill::Mirrors;
 use mirror::Known;
-use reader::dump;
+use reader::{Listings, dump};
 pub(crate) use reader::{SetReader, SetRules};
 pub(crate) use registry::Registered;
 use registry::Registry;
@@ -101,6 +101,7 @@ pub(crate) struct Sets {
     /// The set that is built beside another.
     work: SetName,
     mirrors: Mirrors,
+    listings: Listings,
     registry: Registry,
 }
 
@@ -113,7 +114,14 @@ impl Sets {
         let mut ipset = Ipset::open(deadline())?;
         ipset.names(deadline())?;
         let work = set_name(&crate::kernel::set_key::work_name(process::id()))?;
-        Ok(Sets { ipset, maxelem, work, mirrors: Mirrors::default(), registry: Registry::default() })
+        Ok(Sets {
+            ipset,
+            maxelem,
+            work,
+            mirrors: Mirrors::default(),
+            listings: Listings::default(),
+            registry: Registry::default(),
+        })
     }
 
     /// The most entries of a set.
@@ -208,7 +216,9 @@ impl Sets {
     /// It is still in use.
     pub(crate) fn destroy(&mut self, name: &str) -> Result<bool, FirewallError> {
         let name = set_name(name)?;
+        // A listing of our own would keep the set in use.
         self.mirrors.forget_named(name.as_str());
+        self.listings.close(name.as_str());
         let start = Instant::now();
         loop {
             let mut batch = self.ipset.batch();
@@ -638,7 +648,7 @@ impl Sets {
 
     /// What reads sets while others go on changing them.
     pub(crate) fn reader(&self) -> SetReader {
-        SetReader::new(self.ipset.dumper())
+        SetReader::new(self.ipset.dumper(), self.listings.clone())
     }
 }
 

@@ -8,21 +8,53 @@ use crate::kernel::set_key::SetKey;
 use crate::kernel::socket::Socket;
 use crate::kernel::timeout::Timeout;
 use crate::rule::Rule;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// A listing that goes on, until it is closed.
+type OpenDump = Mutex<Option<Dump>>;
+
+/// The listings of sets that go on. One keeps its set from being swapped and destroyed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Listings(Arc<Mutex<Vec<(SetKey, Weak<OpenDump>)>>>);
+
+impl Listings {
+    fn add(&self, set: SetKey, dump: Dump) -> Arc<OpenDump> {
+        let dump = Arc::new(Mutex::new(Some(dump)));
+        let mut all = lock(&self.0);
+        all.retain(|(_, dump)| dump.strong_count() > 0);
+        all.push((set, Arc::downgrade(&dump)));
+        dump
+    }
+
+    /// Ends the listings of a set: who reads one is told that it was interrupted.
+    pub(super) fn close(&self, name: &str) {
+        let all = lock(&self.0);
+        let listings = all.iter().filter(|(set, _)| set.name() == name);
+        listings.filter_map(|(_, dump)| dump.upgrade()).for_each(|dump| *lock(&dump) = None);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Reads sets while others go on changing them.
-pub(crate) struct SetReader(Dumper);
+pub(crate) struct SetReader {
+    dumper: Dumper,
+    listings: Listings,
+}
 
 impl SetReader {
-    pub(super) fn new(dumper: Dumper) -> SetReader {
-        SetReader(dumper)
+    pub(super) fn new(dumper: Dumper, listings: Listings) -> SetReader {
+        SetReader { dumper, listings }
     }
 
     /// Begins to read a set.
     ///
     /// # Errors
-    /// The kernel has no such set.
+    /// The kernel does not take the request.
     pub(crate) fn read(&self, set: SetKey) -> Result<SetRules, FirewallError> {
-        let dump = dump(self.0, &set)?;
+        let dump = self.listings.add(set.clone(), dump(self.dumper, &set)?);
         Ok(SetRules { set, dump, piece: Vec::new().into_iter() })
     }
 }
@@ -30,7 +62,7 @@ impl SetReader {
 /// The rules that the entries of a set stand for, read piece by piece.
 pub(crate) struct SetRules {
     set: SetKey,
-    dump: Dump,
+    dump: Arc<OpenDump>,
     piece: std::vec::IntoIter<(Rule, Timeout, Counters)>,
 }
 
@@ -39,14 +71,17 @@ impl SetRules {
     /// the last.
     ///
     /// # Errors
-    /// The set can't be read to its end.
+    /// The set can't be read to its end; [`IpsetError::Interrupted`] if rfw itself has swapped or
+    /// destroyed it meanwhile.
     pub(crate) fn next_rule(&mut self) -> Result<Option<(Rule, Timeout, Counters)>, FirewallError> {
         loop {
             if let Some(next) = self.piece.next() {
                 return Ok(Some(next));
             }
             let error = |error| of(&self.set, error);
-            let Some(piece) = self.dump.next_piece(deadline()).map_err(error)? else { return Ok(None) };
+            let mut dump = lock(&self.dump);
+            let dump = dump.as_mut().ok_or(IpsetError::Interrupted).map_err(error)?;
+            let Some(piece) = dump.next_piece(deadline()).map_err(error)? else { return Ok(None) };
             let mut rules = Vec::new();
             for entry in piece {
                 let entry = entry.map_err(error)?;

@@ -46,6 +46,7 @@ impl Sets {
         self.transact(set, batch)?;
         // A listing of our own would keep the set from being swapped.
         self.mirrors.forget(set);
+        self.listings.close(name.as_str());
         self.mirrors.want(set);
         self.while_busy(|ipset| ipset.swap(&work, &name, deadline())).map_err(|error| of(set, error))?;
         self.drop_work()
