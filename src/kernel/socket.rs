@@ -34,7 +34,7 @@ pub(crate) enum SocketError {
     TimedOut,
     /// Answers were lost, because the receive buffer was full.
     Overrun,
-    /// A datagram is longer than the buffer for it, or than the kernel takes.
+    /// A datagram is longer than the buffer for it.
     TooLong,
     /// Anything else.
     Io(io::Error),
@@ -111,14 +111,16 @@ impl Socket {
     /// does not end that, SIGKILL included.
     ///
     /// # Errors
-    /// They are more than [`Socket::send_limit`], or the kernel lacks memory.
+    /// They are more than [`Socket::send_limit`] (`EMSGSIZE`), or the kernel lacks memory
+    /// (`ENOBUFS`): the kernel has seen none of them.
     pub(crate) fn send(&self, messages: &[u8]) -> Result<(), SocketError> {
         loop {
             match send(&self.socket, messages, SendFlags::empty()) {
                 Ok(sent) if sent == messages.len() => return Ok(()),
                 Ok(_) => return Err(SocketError::TooLong),
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
+                // Of a receive these numbers mean something else.
+                Err(errno) => return Err(SocketError::Io(errno.into())),
             }
         }
     }
@@ -188,5 +190,12 @@ mod tests {
         assert!(matches!(result, Err(SocketError::TimedOut)), "{result:?}");
         assert!(start.elapsed() >= Duration::from_millis(20));
         socket.drain();
+    }
+
+    #[test]
+    fn what_was_not_sent_is_not_told_as_an_answer_that_was_lost() {
+        let socket = Socket::with_buffers(4096).unwrap();
+        let error = socket.send(&vec![0; socket.send_limit() + 1]).unwrap_err();
+        assert_eq!(error.to_string(), "netlink: Message too long (os error 90)");
     }
 }
