@@ -15,6 +15,8 @@ use std::ops::Range;
 
 /// So many bytes of entries at most begin another one in the same message: with the
 /// longest entry, a comment of 255 bytes, it stays below the 65,535 of an attribute.
+/// Half of what a send takes is less where `net.core.wmem_max` is small; that is 4.5 kB at
+/// least (`SOCK_MIN_SNDBUF`), so that such a message always fits.
 const PACKED_BYTES: usize = 32 << 10;
 
 /// What the kernel takes to queue an answer, in bytes: `struct sk_buff` and the least
@@ -52,6 +54,8 @@ pub(super) struct Part {
 pub(crate) struct Batch {
     builder: Builder,
     protocol: u8,
+    /// So many bytes of entries begin another one in the same message.
+    packed: usize,
     operations: Vec<Operation>,
     parts: Vec<Part>,
 }
@@ -65,8 +69,10 @@ pub(super) struct Packed {
 }
 
 impl Batch {
-    pub(super) fn new(protocol: u8) -> Batch {
-        Batch { builder: Builder::new(), protocol, operations: Vec::new(), parts: Vec::new() }
+    /// No operation yet. `send_limit` is what one send takes, in bytes.
+    pub(super) fn new(protocol: u8, send_limit: usize) -> Batch {
+        let packed = PACKED_BYTES.min(send_limit / 2);
+        Batch { builder: Builder::new(), protocol, packed, operations: Vec::new(), parts: Vec::new() }
     }
 
     /// Makes a set, of a revision that [`super::Ipset::revision`] has found.
@@ -184,7 +190,7 @@ impl Batch {
             self.builder.u32(IPSET_ATTR_LINENO, 0);
             let adt = self.builder.nest(IPSET_ATTR_ADT);
             let first = count;
-            while self.builder.nest_length(&adt) < PACKED_BYTES
+            while self.builder.nest_length(&adt) < self.packed
                 && let Some(entry) = entries.next()
             {
                 count = count.saturating_add(1);
@@ -368,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_batch_knows_which_entries_are_where() {
-        let mut batch = Batch::new(7);
+        let mut batch = Batch::new(7, 1 << 20);
         assert!(batch.is_empty());
         batch.destroy(&name());
         batch.add_each(&name(), entries(3), Existing::Refuse);

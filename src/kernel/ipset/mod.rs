@@ -263,7 +263,7 @@ impl Ipset {
 
     /// A batch without operations, for [`Ipset::transact`].
     pub(crate) fn batch(&self) -> Batch {
-        Batch::new(self.protocol)
+        Batch::new(self.protocol, self.socket.send_limit())
     }
 
     /// Sends a batch: in one send if the socket's limits allow it, which a kill does

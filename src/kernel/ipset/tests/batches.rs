@@ -85,6 +85,28 @@ fn who_may_not_have_a_large_buffer_sends_in_parts() {
 }
 
 #[test]
+fn the_smallest_buffer_takes_a_long_list() {
+    alone("batches::the_smallest_buffer_takes_a_long_list", |ipset| {
+        // As with net.core.wmem_max and rmem_max as small as they can be.
+        ipset.socket = Socket::with_buffers(1).unwrap();
+        let set = make(ipset, "x", 10_000);
+        let comment = "c".repeat(255);
+        let six = name("six");
+        ipset.create(&six, &definition(SetType::Net(Family::V6), 9_000, true), soon()).unwrap();
+        let commented = (0..100).map(|i| NewEntry {
+            comment: Comment::new(&comment),
+            ..NewEntry::new(Element::Net(Network::host(Ipv6Addr::from_bits(1 << 120 | i).into())))
+        });
+        let mut batch = ipset.batch();
+        batch.add_many(&set, entries(9_000));
+        batch.add_many(&six, commented);
+        batch.del_many(&set, addresses(8_000));
+        ipset.transact(batch, soon()).unwrap().into_result().unwrap();
+        assert_eq!((size(ipset, &set), size(ipset, &six)), (1_000, 100));
+    });
+}
+
+#[test]
 fn lost_and_late_answers_are_told_and_forgotten() {
     alone("batches::lost_and_late_answers_are_told_and_forgotten", |ipset| {
         let set = make(ipset, "x", 10_000);
