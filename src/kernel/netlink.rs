@@ -2,7 +2,7 @@
 //! attributes (netlink(7), linux/netlink.h, linux/netfilter/nfnetlink.h).
 //!
 //! Headers are in host byte order, attributes in the order that their name says.
-//! Nothing here knows a subsystem or does I/O. SaveReader never panics: what is no
+//! Nothing here knows a subsystem or does I/O. Reading never panics: what is no
 //! message is [`Malformed`].
 
 use std::fmt;
