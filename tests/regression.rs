@@ -324,8 +324,19 @@ fn a_set_that_others_have_swapped_in_is_neither_filled_nor_destroyed() {
         ] {
             host.run("ipset", &line.split(' ').collect::<Vec<_>>()).ok();
         }
-        let reply = rfw.send("PUT", "/drop/input/any", &addresses(60));
-        assert!(reply.status == 500 && reply.body.contains("rfw has not made"), "{reply:?}");
+        let single = "/drop/input/any/5.5.5.5";
+        for (method, path, list) in [
+            ("PUT", "/drop/input/any", addresses(60)),
+            ("DELETE", "/drop/input/any", "5.5.5.5\n".to_owned()),
+            ("PUT", single, String::new()),
+            ("DELETE", single, String::new()),
+        ] {
+            let reply = match list.is_empty() {
+                true => rfw.request(method, path),
+                false => rfw.send(method, path, &list),
+            };
+            assert!(reply.status == 500 && reply.body.contains("rfw has not made"), "{method}: {reply:?}");
+        }
         rfw.stop();
         let mut rfw = rfw.reconfigure("ipset\n", "");
         rfw.spawn();
@@ -339,13 +350,15 @@ fn a_set_that_others_have_swapped_in_is_neither_filled_nor_destroyed() {
 fn addresses_that_are_rules_and_entries_after_a_kill_are_counted_once() {
     in_both_variants(|iptables| {
         let host = Host::new();
-        let mut rfw = host.rfw(iptables).configure("rules.max = 100").start();
+        let mut rfw = host.rfw(iptables).configure("rules.max = 100\nipset").start();
         rfw.send_ok("PUT", "/drop/input/any", &addresses(60));
         rfw.stop();
+        let mut rfw = rfw.reconfigure("\nipset\n", "\n");
         // As a start leaves it that is killed between its two steps.
-        let set: String = (0..60).map(|n| format!("add rfw4-ids 1.0.0.{n} timeout 3000\n")).collect();
-        let script = format!("create rfw4-ids hash:net timeout 0 counters\n{set}");
-        host.feed("ipset", &["restore"], script.as_bytes()).ok();
+        let rule = "-m comment --comment \"rfw until 2099-01-01T00:00:00Z\" -j DROP\n";
+        let rules: String = (0..60).map(|n| format!("-A INPUT -s 1.0.0.{n}/32 {rule}")).collect();
+        let script = format!("*filter\n{rules}COMMIT\n");
+        host.feed(&format!("{iptables}-restore"), &["--noflush"], script.as_bytes()).ok();
         rfw.spawn();
         assert_eq!((host.kept(iptables).len(), host.sets()), (60, vec![]));
     });
@@ -410,5 +423,24 @@ fn quotes_in_names_of_interfaces_hide_no_rules() {
         }
         let list = rfw.ok("GET", "/list");
         assert_eq!(list.as_array().unwrap().len(), 2, "{list}");
+    });
+}
+
+#[test]
+fn a_set_that_keeps_a_smaller_room_refuses_a_list_before_anything_is_changed() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset\nipset.maxelem = 4").start();
+        rfw.ok("PUT", "/drop/input/any/10.9.8.7");
+        // What others put there keeps the set from being built anew.
+        host.run("ipset", &["add", "rfw4-ids", "9.9.9.0/24", "nomatch"]).ok();
+        rfw.stop();
+        let mut rfw = rfw.reconfigure("ipset.maxelem = 4", "");
+        rfw.spawn();
+        let before = host.entries();
+        let reply = rfw.send("PUT", "/drop/input/any", &addresses(3));
+        assert!(reply.status == 507 && reply.body.contains("at most 4 entries"), "{reply:?}");
+        assert_eq!(host.entries().len(), before.len());
+        assert_eq!(rfw.send_ok("PUT", "/drop/input/any", &addresses(2))["inserted"], 2);
     });
 }

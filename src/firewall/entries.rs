@@ -3,6 +3,7 @@
 use super::sets::{EntryResult, ListOp, ListResult, Made, Sets};
 use super::{Batch, Firewall, FirewallError, Outcome};
 use crate::firewall::table::Plan;
+use crate::kernel::ipset::IpsetError;
 use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::{SetKey, Side};
 use crate::kernel::timeout::{TIMEOUT_MAX, Timeout};
@@ -140,14 +141,34 @@ impl Firewall {
 
     pub(super) fn check_room(&mut self, batch: &Batch) -> Result<(), FirewallError> {
         let sets = self.sets()?;
-        let most = usize::try_from(sets.maxelem()).unwrap_or(usize::MAX);
         let size = sets.size_with(&batch.set, &batch.networks)?;
-        if size > most { Err(FirewallError::Full(sets.maxelem())) } else { Ok(()) }
+        let room = sets.room(&batch.set);
+        let fits = u32::try_from(size).is_ok_and(|size| size <= room);
+        if fits { Ok(()) } else { Err(FirewallError::Full(room)) }
     }
 
     /// Adds a batch to its set and deletes the rules of the same addresses, see
     /// [`Firewall::delete_rule_of_entry`].
     pub(super) fn insert_entries(
+        &mut self,
+        batch: &Batch,
+        lease: Lease,
+        now: SystemTime,
+        start: Instant,
+    ) -> Result<ListResult, FirewallError> {
+        for _ in 0..ATTEMPTS {
+            match self.try_insert_entries(batch, lease, now, start) {
+                // Another program has destroyed the set since it was linked.
+                Err(FirewallError::Set(_, IpsetError::NoSet)) => {
+                    self.table(batch.set.family())?.invalidate();
+                }
+                result => return result,
+            }
+        }
+        Err(ProgramError::Contended.into())
+    }
+
+    fn try_insert_entries(
         &mut self,
         batch: &Batch,
         lease: Lease,

@@ -52,7 +52,9 @@ impl Firewall {
             None => self.sets()?.own_info(set)?,
         };
         let Some(info) = info else { return Ok(()) };
-        self.sets()?.register(set)?;
+        let sets = self.sets()?;
+        sets.note(set, &info);
+        sets.register(set)?;
         self.resize(set, &info)?;
         self.sets()?.mirror(set);
         Ok(())

@@ -86,8 +86,8 @@ impl Mirrors {
         Some(set)
     }
 
-    /// Whether the kernel's word on an entry shows that somebody else has changed the set.
-    pub(super) fn compare(&mut self, set: &SetKey, rule: &Rule, there: bool, now: SystemTime) {
+    /// Whether the kernel's word on an entry shows that others have changed the set.
+    pub(super) fn is_wrong(&mut self, set: &SetKey, rule: &Rule, there: bool, now: SystemTime) -> bool {
         let known = self.whole(set).map(|mirror| mirror.get(&element(rule), now));
         let wrong = match known {
             Some(Known::There(_)) => !there,
@@ -98,6 +98,7 @@ impl Mirrors {
             log::debug!("{}: somebody else has changed the set, it is read anew", set.name());
             self.doubt(set);
         }
+        wrong
     }
 }
 

@@ -7,6 +7,7 @@
 //! swapped in.
 
 mod fill;
+mod list;
 mod mirror;
 mod reader;
 mod rebuild;
@@ -14,7 +15,8 @@ mod registry;
 
 use super::FirewallError;
 use crate::kernel::ipset::{
-    Batch, Definition, Element, Entry, Existing, Ipset, IpsetError, NewEntry, SetInfo, SetName, SetType,
+    Batch, Definition, Element, Entry, Existing, Ipset, IpsetError, NewEntry, Outcome, SetInfo, SetName,
+    SetType,
 };
 use crate::kernel::set_key::{SetKey, Side};
 use crate::kernel::timeout::Timeout;
@@ -22,13 +24,13 @@ use crate::rule::Rule;
 use crate::rule::lease::Lease;
 use crate::rule::network::{Family, Network};
 use fill::Mirrors;
+pub(crate) use list::{ListOp, ListResult};
 use mirror::Known;
 use reader::{Listings, dump};
 pub(crate) use reader::{SetReader, SetRules};
 pub(crate) use registry::Registered;
 use registry::Registry;
-use std::collections::HashSet;
-use std::ops::RangeInclusive;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -41,10 +43,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// last rule that looked it up, or the last listing of it, is gone.
 const LET_GO_TIME: Duration = Duration::from_millis(500);
 
-/// The most addresses of a list that are counted one by one by the kernel. It keeps
-/// 0.8 kB for each that is there already, so a longer list is counted by the mirror, of which the
-/// number of entries is compared first: that takes the kernel 20 ns an entry of the set.
-const COUNTED_MAX: usize = 5_000;
+/// The most entries of a set that is looked at before each change of it.
+const ASKED_MAX: usize = 1_000;
 
 /// Outcome of adding or deleting an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,23 +55,6 @@ pub(crate) enum EntryResult {
     Already,
     /// There is no such set.
     NoSet,
-}
-
-/// Outcome of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct ListResult {
-    /// Addresses that were there.
-    pub present: usize,
-    /// Addresses that were not.
-    pub absent: usize,
-}
-
-impl ListResult {
-    /// Adds another result to this one.
-    pub(crate) fn add(&mut self, other: ListResult) {
-        self.present += other.present;
-        self.absent += other.absent;
-    }
 }
 
 /// Outcome of making a set.
@@ -85,15 +68,6 @@ pub(crate) enum Made {
     Foreign,
 }
 
-/// What is to become of the addresses of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ListOp {
-    /// They are added or renewed.
-    Add(Lease),
-    /// They are deleted.
-    Delete,
-}
-
 /// The sets of this network namespace.
 pub(crate) struct Sets {
     ipset: Ipset,
@@ -103,6 +77,10 @@ pub(crate) struct Sets {
     mirrors: Mirrors,
     listings: Listings,
     registry: Registry,
+    /// The room of sets that have another than `maxelem`, as last read.
+    rooms: BTreeMap<SetKey, u32>,
+    /// Sets in the place of which others have put another.
+    foreign: BTreeSet<SetKey>,
 }
 
 impl Sets {
@@ -121,12 +99,46 @@ impl Sets {
             mirrors: Mirrors::default(),
             listings: Listings::default(),
             registry: Registry::default(),
+            rooms: BTreeMap::new(),
+            foreign: BTreeSet::new(),
         })
     }
 
-    /// The most entries of a set.
+    /// The most entries of a set, as configured.
     pub(crate) fn maxelem(&self) -> u32 {
         self.maxelem
+    }
+
+    /// The most entries that a list may make of this set: less than configured, if it was made with
+    /// less.
+    pub(crate) fn room(&self, set: &SetKey) -> u32 {
+        self.rooms.get(set).map_or(self.maxelem, |room| self.maxelem.min(*room))
+    }
+
+    /// Takes down what the kernel says of a set.
+    pub(crate) fn note(&mut self, set: &SetKey, info: &SetInfo) {
+        match is_like(info, set) {
+            true => {
+                self.foreign.remove(set);
+                self.rooms.insert(set.clone(), info.maxelem);
+                self.rooms.retain(|_, room| *room != self.maxelem);
+            }
+            false => drop(self.foreign.insert(set.clone())),
+        }
+    }
+
+    /// Refuses a set in the place of which others have put another, for as long as that is there.
+    /// The kernel counts the entries of a set that it is asked about, so it is asked only where that
+    /// costs no more than a change of that many entries; else a look each minute finds out.
+    fn check_own(&mut self, set: &SetKey, entries: usize) -> Result<(), FirewallError> {
+        let cheap = entries.saturating_mul(100).saturating_add(ASKED_MAX);
+        if self.foreign.contains(set) || self.mirrors.whole(set).is_some_and(|mirror| mirror.len() <= cheap) {
+            self.own_info(set)?;
+        }
+        match self.foreign.contains(set) {
+            true => Err(FirewallError::ForeignSet(set.name())),
+            false => Ok(()),
+        }
     }
 
     /// All sets of this network namespace.
@@ -143,8 +155,14 @@ impl Sets {
     /// The kernel does not answer.
     pub(crate) fn own_info(&mut self, set: &SetKey) -> Result<Option<SetInfo>, FirewallError> {
         match self.ipset.info(&name_of(set)?, deadline()) {
-            Ok(info) => Ok(Some(info).filter(|info| is_like(info, set))),
-            Err(IpsetError::NoSet) => Ok(None),
+            Ok(info) => {
+                self.note(set, &info);
+                Ok(Some(info).filter(|info| is_like(info, set)))
+            }
+            Err(IpsetError::NoSet) => {
+                self.foreign.remove(set);
+                Ok(None)
+            }
             Err(error) => Err(of(set, error)),
         }
     }
@@ -186,6 +204,8 @@ impl Sets {
         match made {
             Ok(()) => {
                 self.mirrors.begin(set);
+                self.rooms.remove(set);
+                self.foreign.remove(set);
                 Ok(Made::New)
             }
             Err(FirewallError::Set(_, IpsetError::SetExists)) => self.take_over(set),
@@ -195,6 +215,7 @@ impl Sets {
 
     fn take_over(&mut self, set: &SetKey) -> Result<Made, FirewallError> {
         let info = self.ipset.info(&name_of(set)?, deadline()).map_err(|error| of(set, error))?;
+        self.note(set, &info);
         if !is_like(&info, set) {
             return Ok(Made::Foreign);
         }
@@ -272,8 +293,9 @@ impl Sets {
         lease: Lease,
         now: SystemTime,
     ) -> Result<EntryResult, FirewallError> {
+        self.check_own(set, 1)?;
         let result = self.enter(set, rule, lease, now, Existing::Refuse)?;
-        self.mirrors.compare(set, rule, result == EntryResult::Already, now);
+        self.compare(set, rule, result == EntryResult::Already, now)?;
         if result == EntryResult::Done {
             self.remember(set, rule, lease, now);
         }
@@ -296,6 +318,21 @@ impl Sets {
             self.remember(set, rule, lease, now);
         }
         Ok(result)
+    }
+
+    /// Looks at a set if the kernel's word on an entry shows that others have changed it: it may be
+    /// another by now.
+    fn compare(
+        &mut self,
+        set: &SetKey,
+        rule: &Rule,
+        there: bool,
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
+        match self.mirrors.is_wrong(set, rule, there, now) {
+            true => self.own_info(set).map(drop),
+            false => Ok(()),
+        }
     }
 
     fn remember(&mut self, set: &SetKey, rule: &Rule, lease: Lease, now: SystemTime) {
@@ -332,6 +369,7 @@ impl Sets {
         rule: &Rule,
         now: SystemTime,
     ) -> Result<EntryResult, FirewallError> {
+        self.check_own(set, 1)?;
         let result = match self.ipset.del(&name_of(set)?, element(rule), Existing::Refuse, deadline()) {
             Ok(()) => EntryResult::Done,
             Err(IpsetError::Missing) => EntryResult::Already,
@@ -341,7 +379,7 @@ impl Sets {
                 return Err(of(set, error));
             }
         };
-        self.mirrors.compare(set, rule, result == EntryResult::Done, now);
+        self.compare(set, rule, result == EntryResult::Done, now)?;
         self.mirrors.of(set).into_iter().for_each(|mirror| mirror.remove(&element(rule)));
         Ok(result)
     }
@@ -407,159 +445,19 @@ impl Sets {
         Ok(found.is_some_and(|timeout| timeout.seconds() == 0))
     }
 
-    /// Adds or deletes a whole list, in ascending order and without doubles, or changes nothing, also
-    /// where rfw is killed meanwhile. What is known to be there `as_rules` counts as present.
-    ///
-    /// # Errors
-    /// The set can't be read or changed.
-    pub(crate) fn apply(
-        &mut self,
-        set: &SetKey,
-        list: &[Network],
-        op: ListOp,
-        as_rules: &HashSet<Network>,
-        now: SystemTime,
-    ) -> Result<ListResult, FirewallError> {
-        let applied = match op {
-            ListOp::Add(lease) => self.add_list(set, list, as_rules, lease, now),
-            ListOp::Delete => self.delete_list(set, list, as_rules),
-        };
-        if applied.is_err() {
-            self.mirrors.doubt(set);
-        }
-        let present = applied?;
-        if let Some(mirror) = self.mirrors.of(set) {
-            for network in list {
-                match op {
-                    ListOp::Add(lease) => mirror.put(&Element::Net(*network), lease, now),
-                    ListOp::Delete => mirror.remove(&Element::Net(*network)),
-                }
-            }
-        }
-        log::debug!("{}: {} addresses, {present} were there", set.name(), list.len());
-        Ok(ListResult { present, absent: list.len().saturating_sub(present) })
-    }
-
-    /// Adds a list and gives the number of those that were there.
-    fn add_list(
-        &mut self,
-        set: &SetKey,
-        list: &[Network],
-        as_rules: &HashSet<Network>,
-        lease: Lease,
-        now: SystemTime,
-    ) -> Result<usize, FirewallError> {
-        let (name, timeout) = (name_of(set)?, Timeout::left(lease, now));
-        let entry =
-            |network: &Network| NewEntry { timeout: Some(timeout), ..NewEntry::new(Element::Net(*network)) };
-        let others = || list.iter().filter(|network| !as_rules.contains(network));
-        let counted = list.len() <= COUNTED_MAX;
-        if !counted {
-            self.verify(set, now)?;
-        }
-        let known = self.count_known(set, others(), now);
-        let mut present = as_rules.len();
-        if !counted {
-            present += match known.clone() {
-                Some(known) => *known.end(),
-                None => self.count(set, list, |network| !as_rules.contains(network))?,
-            };
-        }
-        let mut batch = self.ipset.batch();
-        if counted {
-            batch.add_each(&name, others().map(entry), Existing::Refuse);
-        }
-        // Those that were there are renewed, the others once more.
-        batch.add_many(&name, list.iter().map(entry));
-        if batch.bytes() > self.ipset.socket().send_limit() {
-            if counted {
-                present += self.count(set, list, |network| !as_rules.contains(network))?;
-            }
-            let most = self.own_info(set)?.map_or(self.maxelem, |info| info.maxelem);
-            self.rebuild(set, most, |batch, work| batch.add_many(work, list.iter().map(entry)))?;
-            return Ok(present);
-        }
-        let outcomes = self.transact(set, batch)?;
-        let already = outcomes.first().filter(|_| counted).map_or(0, |outcome| outcome.already);
-        if counted && known.is_some_and(|known| !known.contains(&already)) {
-            log::debug!("{}: somebody else has changed the set, it is read anew", set.name());
-            self.mirrors.doubt(set);
-        }
-        Ok(present + already)
-    }
-
-    /// How many of these networks are there, at least and at most, if the mirror knows it.
-    fn count_known<'n>(
-        &self,
-        set: &SetKey,
-        list: impl Iterator<Item = &'n Network>,
-        now: SystemTime,
-    ) -> Option<RangeInclusive<usize>> {
-        let mirror = self.mirrors.whole(set)?;
-        let (mut there, mut ending) = (0_usize, 0_usize);
-        for network in list {
-            match mirror.get(&Element::Net(*network), now) {
-                Known::There(_) => there = there.saturating_add(1),
-                Known::Ending => ending = ending.saturating_add(1),
-                Known::Absent => {}
-            }
-        }
-        Some(there..=there.saturating_add(ending))
-    }
-
-    /// Deletes a list and gives the number of those that were there.
-    fn delete_list(
-        &mut self,
-        set: &SetKey,
-        list: &[Network],
-        as_rules: &HashSet<Network>,
-    ) -> Result<usize, FirewallError> {
-        let name = name_of(set)?;
-        let mut batch = self.ipset.batch();
-        let (rules, others): (Vec<&Network>, Vec<&Network>) =
-            list.iter().partition(|network| as_rules.contains(network));
-        let elements = |networks: &[&Network]| -> Vec<Element<'static>> {
-            networks.iter().map(|network| Element::Net(**network)).collect()
-        };
-        batch.del_each(&name, elements(&others), Existing::Refuse);
-        batch.del_many(&name, elements(&rules));
-        match self.transact(set, batch) {
-            Ok(outcomes) => Ok(as_rules.len() + outcomes.first().map_or(0, |outcome| outcome.done)),
-            // There is nothing to delete from.
-            Err(FirewallError::Set(_, IpsetError::NoSet)) => Ok(as_rules.len()),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The number of entries that are in a list and wanted.
-    fn count(
-        &mut self,
-        set: &SetKey,
-        list: &[Network],
-        wanted: impl Fn(&Network) -> bool,
-    ) -> Result<usize, FirewallError> {
-        let mut count = 0;
-        self.each_entry(set, |entry| {
-            let listed = |network: &Network| list.binary_search(network).is_ok() && wanted(network);
-            count += usize::from(matches!(&entry.element, Element::Net(network) if listed(network)));
-            true
-        })?;
-        Ok(count)
-    }
-
     /// Has the kernel make all changes of a batch, each with success.
-    fn transact(
-        &mut self,
-        set: &SetKey,
-        batch: Batch,
-    ) -> Result<Vec<crate::kernel::ipset::Outcome>, FirewallError> {
+    fn transact(&mut self, set: &SetKey, batch: Batch) -> Result<Vec<Outcome>, FirewallError> {
         let report = self.ipset.transact(batch, deadline()).map_err(|error| of(set, error))?;
         report.into_result().map_err(|error| self.full_or(set, error))
     }
 
-    fn full_or(&self, set: &SetKey, error: IpsetError) -> FirewallError {
+    fn full_or(&mut self, set: &SetKey, error: IpsetError) -> FirewallError {
         match error {
-            IpsetError::Full => FirewallError::Full(self.maxelem),
+            IpsetError::Full => {
+                // Others may have made it anew, with another room.
+                let info = self.own_info(set).ok().flatten();
+                FirewallError::Full(info.map_or(self.maxelem, |info| info.maxelem))
+            }
             error => of(set, error),
         }
     }
@@ -596,30 +494,6 @@ impl Sets {
             false => self.mirrors.doubt(set),
         }
         loaded.map(drop)
-    }
-
-    /// The number of entries that a set has together with a list, at most: counted
-    /// one by one only where it matters.
-    ///
-    /// # Errors
-    /// The set can't be read.
-    pub(crate) fn size_with(&mut self, set: &SetKey, list: &[Network]) -> Result<usize, FirewallError> {
-        let fits = |size: usize| u32::try_from(size).is_ok_and(|size| size <= self.maxelem);
-        let known = self.mirrors.whole(set).map(|mirror| mirror.len().saturating_add(list.len()));
-        if let Some(sum) = known.filter(|sum| fits(*sum)) {
-            return Ok(sum);
-        }
-        let size = match self.ipset.info(&name_of(set)?, deadline()) {
-            Ok(info) if is_like(&info, set) => size(&info),
-            Ok(_) => return Err(FirewallError::ForeignSet(set.name())),
-            Err(IpsetError::NoSet) => return Ok(list.len()),
-            Err(error) => return Err(of(set, error)),
-        };
-        let sum = size.saturating_add(list.len());
-        if fits(sum) {
-            return Ok(sum);
-        }
-        Ok(sum.saturating_sub(self.count(set, list, |_| true)?))
     }
 
     /// Whether a set may have an entry that holds this address or network. For a host the kernel

@@ -13,9 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 /// A listing that goes on, until it is closed.
 type OpenDump = Mutex<Option<Dump>>;
 
+/// The listings of a set that go on, for who has to close them.
+type OpenDumps = Vec<(SetKey, Weak<OpenDump>)>;
+
 /// The listings of sets that go on. One keeps its set from being swapped and destroyed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Listings(Arc<Mutex<Vec<(SetKey, Weak<OpenDump>)>>>);
+pub(super) struct Listings(Arc<Mutex<OpenDumps>>);
 
 impl Listings {
     fn add(&self, set: SetKey, dump: Dump) -> Arc<OpenDump> {

@@ -19,7 +19,7 @@ impl Sets {
         more: impl FnOnce(&mut Batch, &SetName),
     ) -> Result<(), FirewallError> {
         self.drop_work()?;
-        let (name, work) = (name_of(set)?, self.work.clone());
+        let work = self.work.clone();
         let mut entries: Vec<(Element<'static>, Timeout, Option<Counters>)> = Vec::new();
         let mut foreign = false;
         self.each_entry(set, |entry| {
@@ -43,13 +43,23 @@ impl Sets {
         });
         batch.add_many(&work, kept);
         more(&mut batch, &work);
+        let swapped = self.fill_and_swap(set, batch);
+        if swapped.is_ok() {
+            self.rooms.insert(set.clone(), maxelem);
+        }
+        // Whatever came of it, what is left over is not needed.
+        let dropped = self.drop_work();
+        swapped.and(dropped)
+    }
+
+    fn fill_and_swap(&mut self, set: &SetKey, batch: Batch) -> Result<(), FirewallError> {
+        let (name, work) = (name_of(set)?, self.work.clone());
         self.transact(set, batch)?;
         // A listing of our own would keep the set from being swapped.
         self.mirrors.forget(set);
         self.listings.close(name.as_str());
         self.mirrors.want(set);
-        self.while_busy(|ipset| ipset.swap(&work, &name, deadline())).map_err(|error| of(set, error))?;
-        self.drop_work()
+        self.while_busy(|ipset| ipset.swap(&work, &name, deadline())).map_err(|error| of(set, error))
     }
 
     /// Gives a set another room, in which its entries fit.

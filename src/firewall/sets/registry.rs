@@ -95,14 +95,17 @@ impl Sets {
             },
             Ok(info) if info.header.set_type == Some(SetType::List) && info.comments && !info.other => {
                 let members = self.read_members(&name)?;
-                match (members.iter().any(|(name, comment)| is_nonce(name, comment)), members.is_empty()) {
-                    (true, _) => {
-                        let own = members.into_iter().filter(|(name, comment)| is_own(name, comment));
-                        self.registry.members.extend(own);
-                        State::Whole
-                    }
-                    (false, true) => State::Missing,
-                    (false, false) => State::Unavailable,
+                let own = |(name, comment): (&String, &String)| is_own(name, comment);
+                if members.iter().any(|(name, comment)| is_nonce(name, comment)) {
+                    self.registry
+                        .members
+                        .extend(members.into_iter().filter(|(name, comment)| own((name, comment))));
+                    State::Whole
+                } else if members.iter().all(own) {
+                    // Others have emptied it, or taken the nonce away.
+                    State::Missing
+                } else {
+                    State::Unavailable
                 }
             }
             Ok(_) => State::Unavailable,

@@ -137,6 +137,7 @@ impl Batch {
     }
 
     /// The number of operations: the index that the next one has in the [`Report`].
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.operations.len()
     }
@@ -269,6 +270,7 @@ impl Outcome {
     }
 
     /// Entries that are neither done nor already so.
+    #[cfg(test)]
     pub(crate) fn failed(&self) -> usize {
         self.operation.entries.saturating_sub(self.done).saturating_sub(self.already)
     }

@@ -64,12 +64,6 @@ impl Dump {
         self.state = if is_last(datagram)? { State::Complete } else { State::Running };
         Ok(Some(Piece { messages: messages(datagram), entries: Attributes::default() }))
     }
-
-    /// The socket for another listing, if this one is complete. To close one waits, with
-    /// nf_tables, for what the kernel has put off there: up to some 15 ms.
-    pub(crate) fn into_socket(self) -> Option<Socket> {
-        (self.state == State::Complete).then_some(self.socket)
-    }
 }
 
 /// Looks through a datagram for errors and for the end, before an entry is used.

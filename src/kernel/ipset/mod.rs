@@ -119,6 +119,7 @@ impl Ipset {
     ///
     /// # Errors
     /// [`IpsetError::SetExists`], [`IpsetError::NoType`], [`IpsetError::NoRoom`].
+    #[cfg(test)]
     pub(crate) fn create(
         &mut self,
         name: &SetName,
@@ -136,6 +137,7 @@ impl Ipset {
     /// # Errors
     /// [`IpsetError::NoSet`]; [`IpsetError::Busy`] if a rule or a list refers to it, or
     /// somebody lists it.
+    #[cfg(test)]
     pub(crate) fn destroy(&mut self, name: &SetName, deadline: Instant) -> Result<(), IpsetError> {
         let mut batch = self.batch();
         batch.destroy(name);

@@ -331,14 +331,10 @@ fn sets_are_swapped_unless_they_are_being_listed() {
         ipset.create(&six, &definition(SetType::Net(Family::V6), 9, false), soon()).unwrap();
         assert!(matches!(ipset.swap(&big, &six, soon()), Err(IpsetError::TypeMismatch)));
         assert!(matches!(listed(ipset, &name("none"), |_| ()), Err(IpsetError::NoSet)));
-        // A listing that is read to its end lets go at once, and its socket can be used
-        // again.
+        // A listing that is read to its end lets go at once.
         let mut dump = ipset.dumper().dump(Socket::open().unwrap(), &small).unwrap();
         while dump.next_piece(soon()).unwrap().is_some() {}
         ipset.destroy(&small, soon()).unwrap();
-        let mut dump = ipset.dumper().dump(dump.into_socket().unwrap(), &big).unwrap();
-        assert_eq!(dump.next_piece(soon()).unwrap().unwrap().count(), 0);
-        assert!(ipset.dumper().dump(Socket::open().unwrap(), &small).unwrap().into_socket().is_none());
     });
 }
 

@@ -117,5 +117,10 @@ fn a_long_list_is_counted_right_though_others_have_emptied_the_set() {
                 host.run("ipset", &["flush", "rfw4-ids"]).ok();
             }
         }
+        let more = format!("{list}9.9.9.9\n9.9.9.8\n");
+        let answer = rfw.send_ok("DELETE", "/drop/input/any", &more);
+        assert_eq!((&answer["deleted"], &answer["absent"]), (&6_000.into(), &2.into()));
+        let answer = rfw.send_ok("DELETE", "/drop/input/any", &more);
+        assert_eq!((&answer["deleted"], &answer["absent"]), (&0.into(), &6_002.into()));
     });
 }
