@@ -62,6 +62,10 @@ test: test-deps	## run all tests; as root or as a plain user
 bench: bench-deps	## measure rfw against the bare tools, in two minutes
 	@cargo bench --locked --bench bench
 
+.PHONY: bench-peers
+bench-peers: bench-deps	## measure rfw beside nft, firewalld and fail2ban, where they are installed
+	@cargo bench --locked --bench bench -- --peers
+
 # A script is known by its first line, whatever its name is.
 .PHONY: lint
 lint: lint-deps	## check format, Rust, documentation and shell scripts

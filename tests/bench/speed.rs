@@ -6,6 +6,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod peers;
 mod sets;
 
 use rustls::pki_types::pem::PemObject;
@@ -36,6 +37,11 @@ fn main() {
     assert_ne!(inside.to_string_lossy(), outside, "this is the machine's own network namespace");
     run("sh", &["-c", "mount -t tmpfs tmpfs /run && ip link set lo up"]);
     let bench = Bench::new();
+    if std::env::args().any(|argument| argument == "--peers") {
+        bench.peers();
+        let _ = fs::remove_dir_all(&bench.dir);
+        return;
+    }
     println!("{:<52} {:>11} {:>11} {:>7} {:>7}", "", "rfw", "bare tool", "ratio", "reach");
     bench.one_put("");
     bench.one_put("ipset\n");
@@ -56,6 +62,7 @@ fn enter_namespace() -> ! {
     let error = Command::new("unshare")
         .arg(if root { "-nm" } else { "-rnm" })
         .arg(std::env::current_exe().unwrap())
+        .args(std::env::args().skip(1))
         .env("RFW_BENCH_OUTSIDE", fs::read_link("/proc/self/ns/net").unwrap())
         .exec();
     panic!("unshare (util-linux): {error}");
