@@ -8,6 +8,7 @@ use crate::host::{Host, Reply, SOON, until};
 use serde_json::{Deserializer, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::thread;
 
 const RFW: &str = env!("CARGO_BIN_EXE_rfw");
 const MANUALS: [&str; 3] = ["etc/man/rfw.8", "etc/man/rfw.conf.5", "etc/man/rfwgen.1"];
@@ -173,13 +174,27 @@ fn the_manual_tells_every_exit_status() {
     assert_eq!(told, statuses);
 }
 
-/// One request for each status: those that are answered at once, then the slow ones.
+/// One request for each status. Those that wait do so for the five seconds of the manual
+/// at the same time, each on a host of its own.
 #[test]
 fn the_manual_tells_every_http_status() {
+    let statuses: BTreeSet<u16> = thread::scope(|scope| {
+        let hosts: [fn() -> Vec<u16>; 4] =
+            [statuses_at_once, status_of_the_slow, status_of_the_locked, status_of_the_broken];
+        let threads = hosts.map(|host| scope.spawn(host));
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let manual = read("etc/man/rfw.8");
+    let told =
+        items(section(&manual, "HTTP STATUS"), "Li").into_iter().map(|(head, _)| head.parse().unwrap());
+    assert_eq!(told.collect::<BTreeSet<u16>>(), statuses);
+}
+
+fn statuses_at_once() -> Vec<u16> {
     let host = Host::new();
     let rfw = host.rfw("iptables-legacy").configure("ipset\nipset.maxelem = 1").start();
     let raw = |head: &str| Reply::parse(&rfw.raw(head.as_bytes())).status;
-    let mut statuses = BTreeSet::from([
+    vec![
         rfw.request("GET", "/").status,
         rfw.request("GET", "/nope").status,
         rfw.curl(&["-u", "me:wrong", "https://127.0.0.1:7393/"]).status,
@@ -188,30 +203,39 @@ fn the_manual_tells_every_http_status() {
         raw(&format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(9000))),
         raw("PUT /drop/input/any HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n"),
         raw("GET / HTTP/3.0\r\n\r\n"),
-        raw("GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"),
+        raw("GET / HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n"),
         rfw.send("PUT", "/drop/input/any", "1.2.3.4\n1.2.3.5\n").status,
-    ]);
+    ]
+}
+
+fn status_of_the_slow() -> Vec<u16> {
+    let host = Host::new();
+    let _rfw = host.rfw("iptables-legacy").start();
     let mut slow = host.connect(7390);
     slow.say(b"GET / HTTP/1.1\r\n");
-    statuses.insert(slow.reply().status);
+    vec![slow.reply().status]
+}
+
+/// Another program holds the lock of the tables.
+fn status_of_the_locked() -> Vec<u16> {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-legacy").start();
     let lock = host.talk("flock", &["/run/xtables.lock", "sh", "-c", "echo held; exec cat"]);
     until(SOON, "the lock is held", || lock.heard().contains("held"));
-    statuses.insert(rfw.request("PUT", "/drop/forward/any/1.2.3.4/any/5.6.7.8").status);
-    drop(lock);
-    // After the lock, all are refused at once for two seconds.
-    let rule = "/drop/forward/any/1.2.3.4/any/5.6.7.9";
-    until(SOON, "the program is tried", || rfw.request("PUT", rule).status == 200);
+    vec![rfw.request("PUT", "/drop/input/any/1.2.3.4").status]
+}
+
+/// iptables-restore is killed, and is no program any more.
+fn status_of_the_broken() -> Vec<u16> {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-legacy").start();
+    rfw.ok("PUT", "/drop/input/any/1.2.3.4");
     for (process, _) in rfw.children() {
         let program = host.run("readlink", &[&format!("/proc/{process}/exe")]).ok();
         host.run("mount", &["--bind", "/dev/null", program.trim()]).ok();
         host::run("kill", &["-s", "KILL", &process.to_string()]).ok();
     }
-    statuses.insert(rfw.request("PUT", rule).status);
-
-    let manual = read("etc/man/rfw.8");
-    let told =
-        items(section(&manual, "HTTP STATUS"), "Li").into_iter().map(|(head, _)| head.parse().unwrap());
-    assert_eq!(told.collect::<BTreeSet<u16>>(), statuses);
+    vec![rfw.request("PUT", "/drop/input/any/1.2.3.5").status]
 }
 
 /// What the manual bounds: its words, a request within and one beyond, and the status
