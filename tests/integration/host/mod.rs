@@ -12,6 +12,7 @@ mod talk;
 pub use rfw::Rfw;
 pub use talk::{Reply, Talk};
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -83,6 +84,7 @@ impl Host {
         let setup = "mount -t tmpfs tmpfs /run && ip link set lo up && echo ready && exec cat";
         let mut holder = Command::new("unshare")
             .args([unshare, "sh", "-c", setup])
+            .env("PATH", path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -109,6 +111,7 @@ impl Host {
         }
         // Entering a mount namespace changes the folder to its root.
         command.arg(format!("--wd={}", self.dir.display())).arg("--").arg(program);
+        command.env("PATH", path());
         command
     }
 
@@ -214,14 +217,21 @@ fn nodad(address: &str) -> &'static str {
 
 /// Runs a command of this machine that changes nothing on it.
 pub fn run(program: &str, arguments: &[&str]) -> Said {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().expect(program);
+    let mut command = Command::new(program);
+    let output = command.args(arguments).env("PATH", path()).stdin(Stdio::null()).output().expect(program);
     Said::of(format!("{program} {}", arguments.join(" ")), &output)
 }
 
 fn is_installed(tool: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(system).any(|folder| folder.join(tool).is_file())
+    std::env::split_paths(&path()).any(|folder| folder.join(tool).is_file())
+}
+
+/// The folders of programs, with those of the system's tools, which a plain user's `PATH`
+/// lacks.
+fn path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    path
 }
 
 fn new_folder() -> PathBuf {
