@@ -30,7 +30,7 @@ pub const SOON: Duration = Duration::from_secs(10);
 /// A namespace and a folder; both go with it.
 pub struct Host {
     holder: Child,
-    as_user: bool,
+    has_own_users: bool,
     pub dir: PathBuf,
 }
 
@@ -74,16 +74,23 @@ impl Host {
     /// Makes a host whose loopback interface is up.
     #[track_caller]
     pub fn new() -> Host {
+        Host::make(run("id", &["-u"]).out.trim() != "0")
+    }
+
+    #[track_caller]
+    fn make(has_own_users: bool) -> Host {
         for tool in
             ["unshare", "nsenter", "ip", "iptables-nft", "iptables-legacy", "ipset", "curl", "openssl"]
         {
             assert!(is_installed(tool), "{tool} is missing: run make deps");
         }
-        let as_user = run("id", &["-u"]).out.trim() != "0";
-        let unshare = if as_user { "-rnm" } else { "-nm" };
+        // Files in /proc/net belong to whoever is root of the user namespace when the
+        // network namespace is made: so somebody has to be by then.
+        let unshare = if has_own_users { "-r unshare -nm" } else { "-nm" };
         let setup = "mount -t tmpfs tmpfs /run && ip link set lo up && echo ready && exec cat";
         let mut holder = Command::new("unshare")
-            .args([unshare, "sh", "-c", setup])
+            .args(unshare.split(' '))
+            .args(["sh", "-c", setup])
             .env("PATH", path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -95,7 +102,7 @@ impl Host {
             line, "ready\n",
             "unshare {unshare} does not work here: namespaces are needed for this test"
         );
-        let host = Host { holder, as_user, dir: new_folder() };
+        let host = Host { holder, has_own_users, dir: new_folder() };
         let inside = host.run("readlink", &["/proc/self/ns/net"]).ok();
         let outside = run("readlink", &["/proc/self/ns/net"]).ok();
         assert_ne!(inside, outside, "this is the machine's own network namespace");
@@ -106,7 +113,7 @@ impl Host {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.holder.id().to_string(), "-n", "-m"]);
-        if self.as_user {
+        if self.has_own_users {
             command.args(["-U", "--preserve-credentials"]);
         }
         // Entering a mount namespace changes the folder to its root.
