@@ -15,11 +15,11 @@ fn addresses(first: &str, count: usize) -> String {
 fn more_rules_than_may_be_are_refused_before_anything_is_done() {
     in_both_variants(|iptables| {
         let host = Host::new();
-        let mut rfw = host.rfw(iptables).configure("rules.max = 300").start();
-        rfw.send_ok("PUT", "/drop/input/any", &addresses("1.0", 299));
+        let mut rfw = host.rfw(iptables).configure("rules.max = 100").start();
+        rfw.send_ok("PUT", "/drop/input/any", &addresses("1.0", 99));
         let before = host.everything(iptables);
         // The list of the second family is checked before the first is put in.
-        for list in [addresses("1.1", 2), format!("2001:db8::1\n{}", addresses("1.2", 301))] {
+        for list in [addresses("1.1", 2), format!("2001:db8::1\n{}", addresses("1.2", 101))] {
             let reply = rfw.send("PUT", "/drop/input/any", &list);
             assert_eq!(reply.status, 507, "{reply:?}");
             let error = reply.json()["error"].as_str().unwrap().to_owned();
@@ -27,12 +27,12 @@ fn more_rules_than_may_be_are_refused_before_anything_is_done() {
         }
         assert_eq!(host.everything(iptables), before);
         // One that is there may be renewed; one more fits; then none.
-        assert_eq!(rfw.send_ok("PUT", "/drop/input/any", &addresses("1.0", 299))["refreshed"], 299);
+        assert_eq!(rfw.send_ok("PUT", "/drop/input/any", &addresses("1.0", 99))["refreshed"], 99);
         assert_eq!(rfw.ok("PUT", "/drop/input/any/9.0.0.1")["result"], "inserted");
-        assert!(rfw.refused("PUT", "/drop/input/any/9.0.0.2", 507).contains("at most 300"));
+        assert!(rfw.refused("PUT", "/drop/input/any/9.0.0.2", 507).contains("at most 100"));
         assert_eq!(rfw.ok("PUT", "/drop/input/any/9.0.0.1?expire=0")["result"], "refreshed");
         assert_eq!(rfw.ok("PUT", "/drop/input/any/2001:db8::1")["result"], "inserted");
-        assert_eq!(rfw.send_ok("DELETE", "/drop/input/any", &addresses("1.0", 299))["deleted"], 299);
+        assert_eq!(rfw.send_ok("DELETE", "/drop/input/any", &addresses("1.0", 99))["deleted"], 99);
         assert_eq!(rfw.ok("PUT", "/drop/input/any/9.0.0.2")["result"], "inserted");
         assert_eq!(rfw.ok("PUT", "/drop/input/any/9.0.0.2?expire=0")["result"], "refreshed");
         rfw.stop();
