@@ -48,9 +48,8 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(identity) = identity {
         warn_if_ending(identity);
     }
-    let count = whitelist.networks().count();
-    let networks = if count == 1 { "network" } else { "networks" };
-    print(&format!("{}: ok, {count} {networks} in the white list\n", arguments.config.display()))
+    let networks = counted(whitelist.networks().count(), "network", "networks");
+    print(&format!("{}: ok, {networks} in the white list\n", arguments.config.display()))
 }
 
 /// Removes every rule, chain and set of rfw from the kernel (`--flush`).
@@ -61,8 +60,17 @@ pub(crate) fn flush(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, None)?;
     let config = load_config(&arguments.config)?;
     let _instance = claim("stop it first (systemctl stop rfw), then call rfw --flush again")?;
-    let count = open_firewall(&arguments.config, &config, &StopSignal::default())?.flush()?;
-    print(&format!("{count} rules removed\n"))
+    let mut firewall = open_firewall(&arguments.config, &config, &StopSignal::default())?;
+    let (rules, addresses) = firewall.flush()?;
+    let rules = counted(rules, "rule", "rules");
+    print(&match addresses {
+        0 => format!("{rules} removed\n"),
+        _ => format!("{rules} and {} of sets removed\n", counted(addresses, "address", "addresses")),
+    })
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Starts the server and runs it until SIGTERM or SIGINT.

@@ -311,26 +311,26 @@ impl Firewall {
         Ok(self.tables.iter_mut().try_for_each(Table::refresh)?)
     }
 
-    /// Deletes all rules and sets of rfw. Returns the number of rules and entries deleted.
+    /// Deletes all rules and sets of rfw. Returns the number of rules deleted, and that of
+    /// the entries in the sets.
     ///
     /// # Errors
     /// A table or set can't be read or changed.
-    pub(crate) fn flush(&mut self) -> Result<usize, FirewallError> {
-        let mut count = 0;
+    pub(crate) fn flush(&mut self) -> Result<(usize, usize), FirewallError> {
+        let mut rules = 0;
         self.refresh()?;
         let linked = self.linked_sets();
         for family in self.families() {
-            count += self.change(family, Plan::FromKernel, |cache, transaction| {
+            rules += self.change(family, Plan::FromKernel, |cache, transaction| {
                 let rules = cache.find(|_, _| true);
                 rules.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
                 cache.rules_of_sets().for_each(|set| transaction.delete_set(set));
                 cache.guards().iter().for_each(|guard| transaction.delete_guard(*guard));
-                rules.len() + cache.guards().len()
+                transaction.changes().len()
             })?;
         }
         let infos = self.sets.as_mut().map_or_else(|| Ok(Vec::new()), Sets::infos)?;
-        count += self.destroy_unused_sets(&infos, true, &linked)?;
-        Ok(count)
+        Ok((rules, self.destroy_unused_sets(&infos, true, &linked)?))
     }
 
     fn families(&self) -> Vec<Family> {
