@@ -192,7 +192,9 @@ impl SharedFirewall {
                     continue;
                 }
                 // The transaction is too large, or one of its rules can't be deleted.
-                Err(FirewallError::Program(ProgramError::Failed(..))) if batch > 1 => {
+                Err(FirewallError::Program(ProgramError::Failed(..) | ProgramError::TooLong(_)))
+                    if batch > 1 =>
+                {
                     largest = batch / 2;
                     batch = largest;
                 }

@@ -32,6 +32,9 @@ use std::time::{Instant, SystemTime};
 /// Number of rules above which the log recommends the option `ipset`.
 const MANY_RULES: usize = 500;
 
+/// The most rules that are flushed at a time where all at once are too long.
+const FLUSHED_MAX: usize = 1024;
+
 /// The filter tables of IPv4 and, if the host has it, IPv6, and the sets.
 pub(crate) struct Firewall {
     tables: Vec<Table>,
@@ -317,20 +320,40 @@ impl Firewall {
     /// # Errors
     /// A table or set can't be read or changed.
     pub(crate) fn flush(&mut self) -> Result<(usize, usize), FirewallError> {
-        let mut rules = 0;
         self.refresh()?;
         let linked = self.linked_sets();
+        let mut rules = 0;
         for family in self.families() {
-            rules += self.change(family, Plan::FromKernel, |cache, transaction| {
+            rules += self.flush_rules(family)?;
+        }
+        let infos = self.sets.as_mut().map_or_else(|| Ok(Vec::new()), Sets::infos)?;
+        Ok((rules, self.destroy_unused_sets(&infos, true, &linked)?))
+    }
+
+    /// Deletes all rules of a family in one transaction or, where that is too long, in as
+    /// few as may be; the guard comes last.
+    fn flush_rules(&mut self, family: Family) -> Result<usize, FirewallError> {
+        let (mut count, mut most) = (0, usize::MAX);
+        loop {
+            let deleted = self.change(family, Plan::FromKernel, |cache, transaction| {
                 let rules = cache.find(|_, _| true);
                 rules.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
                 cache.rules_of_sets().for_each(|set| transaction.delete_set(set));
                 cache.guards().iter().for_each(|guard| transaction.delete_guard(*guard));
+                transaction.truncate(most);
                 transaction.changes().len()
-            })?;
+            });
+            match deleted {
+                Ok(deleted) if deleted < most => return Ok(count + deleted),
+                Ok(deleted) => count += deleted,
+                Err(FirewallError::Program(ProgramError::TooLong(_))) if most > 1 => {
+                    most = (most / 2).min(FLUSHED_MAX);
+                }
+                Err(error) => return Err(error),
+            }
+            // Of two that are the same, the cache has let go both.
+            self.table(family)?.invalidate();
         }
-        let infos = self.sets.as_mut().map_or_else(|| Ok(Vec::new()), Sets::infos)?;
-        Ok((rules, self.destroy_unused_sets(&infos, true, &linked)?))
     }
 
     fn families(&self) -> Vec<Family> {

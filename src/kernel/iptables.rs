@@ -213,6 +213,11 @@ impl Transaction {
         self.0.extend(guards.iter().copied().map(Change::InsertGuard));
     }
 
+    /// Leaves out all but the first `most` changes.
+    pub(crate) fn truncate(&mut self, most: usize) {
+        self.0.truncate(most);
+    }
+
     /// The changes, in the order in which they are made.
     pub(crate) fn changes(&self) -> &[Change] {
         &self.0
@@ -319,6 +324,9 @@ mod tests {
         let guards = Guard::all(7393, ["10.0.0.0/8".parse().unwrap()].iter());
         transaction.insert_guards(&guards);
         transaction.delete_guard(guards[0]);
+        let mut first = transaction.clone();
+        first.truncate(1);
+        assert_eq!(first.changes(), [Change::Delete(rule, Lease::Permanent)]);
         assert_eq!(
             transaction.script(),
             "*filter\n\

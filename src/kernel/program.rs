@@ -26,6 +26,9 @@ const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 /// `RESOURCE_PROBLEM` of xtables.h: the exit status of iptables if it can't get the lock.
 const RESOURCE_PROBLEM: i32 = 4;
 
+/// What strerror(3) says of `EMSGSIZE`, in glibc and in musl.
+const TOO_LONG: [&str; 2] = ["Message too long", "Message too large"];
+
 /// Time allowed for waiting on the output of one run, all waits added up.
 /// iptables-nft-save takes some seconds until its first line for 100,000 rules.
 const READ_TIME: Duration = Duration::from_secs(15);
@@ -166,6 +169,9 @@ impl Program {
             stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
         match status.and_then(|status| status.code()) {
             Some(RESOURCE_PROBLEM) if message.contains("xtables lock") => ProgramError::Locked(message),
+            Some(_) if TOO_LONG.iter().any(|words| message.contains(words)) => {
+                ProgramError::TooLong(self.line(arguments))
+            }
             _ => ProgramError::Failed(self.line(arguments), status, message),
         }
     }
@@ -400,6 +406,14 @@ pub(crate) enum ProgramError {
     /// It failed: command line, exit status unless it is still running, standard error.
     #[error("{0}: {status}{2}", status = .1.map(|status| format!("{status}: ")).unwrap_or_default())]
     Failed(String, Option<ExitStatus>, String),
+    /// The transaction, which iptables-nft sends as a whole, exceeds its send buffer: command
+    /// line. Only root of the first user namespace may enlarge that (`SO_SNDBUFFORCE`,
+    /// socket(7)).
+    #[error(
+        "{0}: Message too long: a container without privileges may send only so many changes at once \
+         (net.core.wmem_default of its host): shorten the list, or turn the option ipset on"
+    )]
+    TooLong(String),
     /// It exceeded its time and was killed: command line and time.
     #[error("{0}: no answer in {time} s, so it was killed", time = .1.as_secs_f32().round())]
     TimedOut(String, Duration),
@@ -454,6 +468,8 @@ mod tests {
         assert_eq!(error.to_string(), format!("/bin/sh -c {script}: exit status: 3: one; two"));
         let script = "echo 'Another app is currently holding the xtables lock.' >&2; exit 4";
         assert!(matches!(program("/bin/sh").run(&["-c", script]), Err(ProgramError::Locked(_))));
+        let script = "echo 'sendmsg() failed: Message too long' >&2; exit 1";
+        assert!(matches!(program("/bin/sh").run(&["-c", script]), Err(ProgramError::TooLong(_))));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Bounds that keep one client, one program or one list from stopping the rest.
 
 use crate::host::fake::Fault;
-use crate::host::{Host, SOON, Talk, in_all_ways, in_both_variants, until};
+use crate::host::{Host, Rfw, SOON, Talk, in_all_ways, in_both_variants, until};
 use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 use time::OffsetDateTime;
@@ -36,6 +36,47 @@ fn more_rules_than_may_be_are_refused_before_anything_is_done() {
         assert_eq!(rfw.ok("PUT", "/drop/input/any/9.0.0.2")["result"], "inserted");
         assert_eq!(rfw.ok("PUT", "/drop/input/any/9.0.0.2?expire=0")["result"], "refreshed");
         rfw.stop();
+    });
+}
+
+/// There iptables-nft sends a transaction only if it fits into the default buffer.
+#[test]
+fn in_a_container_a_list_may_be_too_long_for_iptables_but_all_that_is_there_goes() {
+    in_both_variants(|iptables| {
+        let host = Host::in_container();
+        let mut rfw = host.rfw(iptables).configure("rules.max = 1000000").start();
+        // Some kernels show it in their first network namespace only; this is what they have.
+        let buffer = fs::read_to_string("/proc/sys/net/core/wmem_default");
+        let buffer: usize = buffer.map_or(212_992, |buffer| buffer.trim().parse().unwrap());
+        // A change takes 550 bytes, of which the comment has 256, and a renewed rule is two.
+        let count = buffer / 256;
+        let put_in_parts = |rfw: &Rfw<'_>, query: &str| {
+            let list = addresses("1.0", count);
+            for part in list.lines().collect::<Vec<_>>().chunks(count / 8) {
+                rfw.send_ok("PUT", &format!("/drop/input/any{query}"), &(part.join("\n") + "\n"));
+            }
+        };
+        put_in_parts(&rfw, "?expire=0");
+        let before = host.everything(iptables);
+        let reply = rfw.send("PUT", "/drop/input/any", &addresses("1.0", count));
+        if iptables.contains("nft") {
+            assert_eq!(reply.status, 500, "{reply:?}");
+            let error = reply.json()["error"].as_str().unwrap().to_owned();
+            assert!(error.contains("Message too long") && error.contains("shorten the list"), "{error}");
+            assert_eq!(host.everything(iptables), before);
+        } else {
+            assert_eq!(reply.json()["refreshed"], count);
+        }
+        put_in_parts(&rfw, "?expire=3");
+        rfw.stop();
+        std::thread::sleep(Duration::from_secs(4));
+        rfw.spawn();
+        until(SOON, "all have ended", || host.kept(iptables).is_empty());
+        put_in_parts(&rfw, "");
+        rfw.stop();
+        let said = rfw.call(&["--flush"]).ok();
+        assert_eq!(said, format!("{} rules removed\n", count + 8), "four guards a family");
+        assert!(host.tables(iptables).concat().is_empty());
     });
 }
 

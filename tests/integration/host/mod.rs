@@ -71,10 +71,18 @@ impl Said {
 }
 
 impl Host {
-    /// Makes a host whose loopback interface is up.
+    /// Makes a host whose loopback interface is up; for a plain user it is one
+    /// [in a container](Host::in_container).
     #[track_caller]
     pub fn new() -> Host {
         Host::make(run("id", &["-u"]).out.trim() != "0")
+    }
+
+    /// Makes a host that is root only in a user namespace of its own, as in a container
+    /// without privileges.
+    #[track_caller]
+    pub fn in_container() -> Host {
+        Host::make(true)
     }
 
     #[track_caller]
