@@ -26,11 +26,14 @@ fn namespace() -> String {
 fn alone(test: &str, body: impl FnOnce(&mut Ipset)) {
     let Ok(outside) = env::var(OUTSIDE) else {
         let unshare = if rustix::process::geteuid().is_root() { "-nm" } else { "-rnm" };
+        // ipset is in sbin, which is not in every user's PATH.
+        let path = env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";
         let output = Process::new("unshare")
             .arg(unshare)
             .arg(env::current_exe().unwrap())
             .args(["--exact", &format!("kernel::ipset::tests::{test}"), "--nocapture"])
             .env(OUTSIDE, namespace())
+            .env("PATH", path)
             .output()
             .expect("unshare (util-linux)");
         let said = String::from_utf8_lossy(&output.stdout);
