@@ -11,7 +11,7 @@ use crate::daemon::server::{self, Bound, Server, ServerError};
 use crate::daemon::signals::Signals;
 use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::sets::Sets;
-use crate::firewall::table::Commands;
+use crate::firewall::table::Table;
 use crate::firewall::{Firewall, FirewallError};
 use crate::http::tls::{self, Identity, TlsError};
 use crate::kernel::program::ProgramError;
@@ -180,11 +180,11 @@ fn load_identity(config: &Path, outward: &Outward) -> Result<Identity, LocatedEr
 /// Resolves the programs and checks that they read the kernel's tables. IPv6 and sets are
 /// optional unless the configuration asks for them.
 fn open_firewall(file: &Path, config: &Config, stop: &StopSignal) -> Result<Firewall, Failure> {
-    let find = |command: &Setting<PathBuf>, family| Commands::find(&command.value, family, stop);
+    let find = |command: &Setting<PathBuf>, family| Table::open(&command.value, family, stop);
     let v4 =
         find(&config.iptables, Family::V4).map_err(|error| misconfigured(file, &config.iptables, error))?;
     let v6 = match find(&config.ip6tables, Family::V6) {
-        Ok(commands) => Some(commands),
+        Ok(table) => Some(table),
         Err(error) if config.ip6tables.line.is_some() || !may_lack_ipv6(&error) => {
             return Err(misconfigured(file, &config.ip6tables, error));
         }

@@ -84,14 +84,16 @@ impl Firewall {
         list: &WhiteList,
     ) -> Result<(), FirewallError> {
         let wanted = guards(port, list, family);
-        self.table(family)?.invalidate();
         self.change(family, Plan::FromKernel, |cache, transaction| {
             replace_guards(cache, transaction, &wanted);
         })?;
-        // Numbers of rules are those of a reading.
         let table = self.table(family)?;
-        table.invalidate();
-        Ok(table.refresh()?)
+        if table.cache().rules().any(|rule| list.conflict(rule).is_some()) {
+            // Numbers of rules are those of a reading.
+            table.invalidate();
+            table.refresh()?;
+        }
+        Ok(())
     }
 
     /// The rules that a white list forbids, as last read.

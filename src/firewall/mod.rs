@@ -14,7 +14,7 @@ pub(crate) mod sets;
 pub(crate) mod table;
 
 use crate::firewall::listing::{Filter, Listing};
-use crate::firewall::table::{Commands, Plan, RuleCache, Table};
+use crate::firewall::table::{Plan, RuleCache, Table};
 use crate::kernel::ipset::IpsetError;
 use crate::kernel::iptables::Transaction;
 use crate::kernel::program::ProgramError;
@@ -78,18 +78,16 @@ impl Outcome {
 }
 
 impl Firewall {
-    /// A firewall on the tables of these commands and, if the host has ipset, on its sets.
+    /// A firewall on the tables of both families and, if the host has them, on its sets.
     /// With `use_sets` addresses are kept as set entries; `rules_max` bounds the rules of
-    /// each family. Nothing is read or changed yet.
+    /// each family. Nothing is changed yet.
     pub(crate) fn new(
-        v4: Commands,
-        v6: Option<Commands>,
+        v4: Table,
+        v6: Option<Table>,
         sets: Option<Sets>,
         use_sets: bool,
         rules_max: usize,
     ) -> Firewall {
-        let v4 = Table::new(Family::V4, v4);
-        let v6 = v6.map(|commands| Table::new(Family::V6, commands));
         Firewall {
             tables: [Some(v4), v6].into_iter().flatten().collect(),
             use_sets: use_sets && sets.is_some(),

@@ -45,12 +45,11 @@ pub(crate) struct Commands {
 }
 
 impl Commands {
-    /// Finds the `-save` and `-restore` programs that belong to an iptables command, and
-    /// checks that the table can be read completely.
+    /// Finds the `-save` and `-restore` programs that belong to an iptables command.
     ///
     /// # Errors
-    /// One of the three does not exist or fails, or the output is incomplete.
-    pub(crate) fn find(command: &Path, family: Family, stop: &StopSignal) -> Result<Commands, ProgramError> {
+    /// One of the three does not exist or fails.
+    fn find(command: &Path, stop: &StopSignal) -> Result<Commands, ProgramError> {
         Program::find(command, stop)?;
         let companion = |suffix: &str| {
             let mut name = command.as_os_str().to_owned();
@@ -59,10 +58,7 @@ impl Commands {
         };
         let (save, restore) = (companion("-save")?, companion("-restore")?);
         let nft = restore.run(&["--version"])?.iter().any(|line| line.contains("nf_tables"));
-        let commands = Commands { save, restore, nft };
-        let mut rules = commands.read(family)?;
-        while rules.next_rule()?.is_some() {}
-        Ok(commands)
+        Ok(Commands { save, restore, nft })
     }
 
     /// Starts `iptables-save` and returns the rules of the filter table, with counters.
@@ -166,8 +162,18 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A table with an empty cache, which is read on first use.
-    pub(crate) fn new(family: Family, commands: Commands) -> Table {
+    /// Finds the programs that belong to an iptables command, and reads the table of a family.
+    ///
+    /// # Errors
+    /// One of the programs does not exist or fails, or the table can't be read whole.
+    pub(crate) fn open(command: &Path, family: Family, stop: &StopSignal) -> Result<Table, ProgramError> {
+        let mut table = Table::new(family, Commands::find(command, stop)?);
+        table.read_if_changed()?;
+        Ok(table)
+    }
+
+    /// A table with an empty cache.
+    fn new(family: Family, commands: Commands) -> Table {
         let coprocess = |arguments| Coprocess::new(commands.restore.clone(), arguments, COMMITTED);
         let (restore, restore_background) = (coprocess(&RESTORE), coprocess(&RESTORE_BACKGROUND));
         Table {
@@ -204,12 +210,16 @@ impl Table {
     /// # Errors
     /// The table can't be read.
     pub(crate) fn refresh(&mut self) -> Result<(), ProgramError> {
+        let refreshed = self.read_if_changed();
+        self.log_unreadable(refreshed.as_ref().err());
+        refreshed
+    }
+
+    fn read_if_changed(&mut self) -> Result<(), ProgramError> {
         let now = self.current_generation();
         if !(self.read && now.is_some() && now == self.generation) {
             self.read = false;
-            let cache = self.commands.read(self.family).and_then(RuleCache::read);
-            self.log_unreadable(cache.as_ref().err());
-            self.cache = cache?;
+            self.cache = self.commands.read(self.family).and_then(RuleCache::read)?;
             // `now` is from before the reading: a change meanwhile has a later generation.
             (self.generation, self.read) = (now, true);
         }

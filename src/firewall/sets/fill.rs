@@ -221,6 +221,9 @@ impl Sets {
     /// # Errors
     /// The set can't be read.
     pub(crate) fn compare_all(&mut self, set: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
+        if self.mirrors.whole(set).is_none() {
+            return Ok(());
+        }
         let mut kernel = Vec::new();
         self.each_entry(set, |entry| {
             let lease = entry.timeout.unwrap_or_default().latest_end(now);
