@@ -444,3 +444,23 @@ fn a_set_that_keeps_a_smaller_room_refuses_a_list_before_anything_is_changed() {
         assert_eq!(rfw.send_ok("PUT", "/drop/input/any", &addresses(2))["inserted"], 2);
     });
 }
+
+#[test]
+fn nothing_is_removed_from_a_set_that_others_swap_in_before_it_is_read() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).white_list("127.0.0.1\n::1\n9.9.9.9\n").configure("ipset").start();
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+        // That is noticed, and the set is to be read anew.
+        host.run("ipset", &["add", "rfw4-ids", "1.2.3.5"]).ok();
+        rfw.ok("PUT", "/drop/input/any/1.2.3.5");
+        host.run("ipset", &["create", "mine", "hash:net", "timeout", "0", "comment"]).ok();
+        host.run("ipset", &["add", "mine", "9.9.9.9", "comment", "mine"]).ok();
+        host.run("ipset", &["swap", "mine", "rfw4-ids"]).ok();
+        let read = || rfw.log().contains("rfw4-ids: ") && rfw.log().contains("which is not read");
+        let removed = || rfw.log().contains("removed, since it touches the white list");
+        until(Duration::from_secs(40), "the set is looked at", || read() || removed());
+        let set = host.run("ipset", &["list", "rfw4-ids"]).ok();
+        assert!(set.contains("9.9.9.9 timeout 0 comment \"mine\""), "{set}");
+    });
+}

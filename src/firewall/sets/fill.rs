@@ -127,7 +127,10 @@ impl Sets {
         let (set, dump) = match self.mirrors.running.take() {
             Some(running) => running,
             None => match self.mirrors.next_wanted() {
-                Some(set) => self.begin_fill(set)?,
+                Some(set) => match self.begin_fill(&set)? {
+                    Some(dump) => (set, dump),
+                    None => return Ok(Vec::new()),
+                },
                 None => return Ok(Vec::new()),
             },
         };
@@ -144,14 +147,24 @@ impl Sets {
         }
     }
 
-    fn begin_fill(&mut self, set: SetKey) -> Result<(SetKey, Dump), FirewallError> {
-        match dump(self.ipset.dumper(), &set) {
-            Ok(dump) => {
-                self.mirrors.all.insert(set.clone(), Mirror::to_fill(&set));
-                Ok((set, dump))
+    /// Begins to list a set, unless it is gone or another that rfw has not made: nothing may be
+    /// removed from that.
+    fn begin_fill(&mut self, set: &SetKey) -> Result<Option<Dump>, FirewallError> {
+        // What is listed can't be swapped any more: so it is listed before it is looked at.
+        let begun = dump(self.ipset.dumper(), set).and_then(|dump| Ok((dump, self.own_info(set)?)));
+        match begun {
+            Ok((dump, Some(_))) => {
+                self.mirrors.all.insert(set.clone(), Mirror::to_fill(set));
+                Ok(Some(dump))
+            }
+            Ok((_, None)) if !self.foreign.contains(set) => Ok(None),
+            Ok((_, None)) => {
+                log::debug!("{}: another set is in its place, which is not read", set.name());
+                self.mirrors.doubt(set);
+                Ok(None)
             }
             Err(error) => {
-                self.mirrors.doubt(&set);
+                self.mirrors.doubt(set);
                 Err(error)
             }
         }
