@@ -464,3 +464,24 @@ fn nothing_is_removed_from_a_set_that_others_swap_in_before_it_is_read() {
         assert!(set.contains("9.9.9.9 timeout 0 comment \"mine\""), "{set}");
     });
 }
+
+#[test]
+fn a_list_that_has_no_room_beside_what_others_have_added_changes_nothing() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset\nipset.maxelem = 6000").start();
+        let hosts = |net: &str, count: usize| -> Vec<String> {
+            (0..count).map(|n| format!("{net}.{}.{}\n", n / 250, n % 250)).collect()
+        };
+        for (interface, set, many) in [("any", "rfw4-ids", 3), ("eth0", "rfw4-ids-eth0", 4_600)] {
+            let path = format!("/drop/input/{interface}");
+            rfw.send_ok("PUT", &path, &hosts("1.0", many).concat());
+            let others = hosts("2.0", 5_999 - many).into_iter().map(|host| format!("add {set} {host}"));
+            host.feed("ipset", &["restore"], others.collect::<String>().as_bytes()).ok();
+            let before = host.entries().len();
+            let reply = rfw.send("PUT", &path, &hosts("3.0", 2).concat());
+            assert!(reply.status == 507 && reply.body.contains("at most 6000 entries"), "{reply:?}");
+            assert_eq!(host.entries().len(), before);
+        }
+    });
+}

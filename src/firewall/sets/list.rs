@@ -219,7 +219,10 @@ impl Sets {
         let fits = |size: usize, room: u32| u32::try_from(size).is_ok_and(|size| size <= room);
         let known = self.mirrors.whole(set).map(|mirror| mirror.len().saturating_add(list.len()));
         let room = self.room(set);
-        if let Some(sum) = known.filter(|sum| fits(*sum, room) && !self.foreign.contains(set)) {
+        // Others may have added entries too: a list that is found too long in the middle is not
+        // taken back.
+        let ample = |sum: usize| fits(sum.saturating_add(sum / 3), room) && !self.is_cheap(set, list.len());
+        if let Some(sum) = known.filter(|sum| ample(*sum) && !self.foreign.contains(set)) {
             return Ok(sum);
         }
         let Some(info) = self.own_info(set)? else {

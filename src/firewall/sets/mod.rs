@@ -131,14 +131,20 @@ impl Sets {
     /// The kernel counts the entries of a set that it is asked about, so it is asked only where that
     /// costs no more than a change of that many entries; else a look each minute finds out.
     fn check_own(&mut self, set: &SetKey, entries: usize) -> Result<(), FirewallError> {
-        let cheap = entries.saturating_mul(100).saturating_add(ASKED_MAX);
-        if self.foreign.contains(set) || self.mirrors.whole(set).is_some_and(|mirror| mirror.len() <= cheap) {
+        if self.foreign.contains(set) || self.is_cheap(set, entries) {
             self.own_info(set)?;
         }
         match self.foreign.contains(set) {
             true => Err(FirewallError::ForeignSet(set.name())),
             false => Ok(()),
         }
+    }
+
+    /// Whether asking about a set costs no more than a change of so many entries, as far as its
+    /// mirror tells.
+    fn is_cheap(&self, set: &SetKey, entries: usize) -> bool {
+        let cheap = entries.saturating_mul(100).saturating_add(ASKED_MAX);
+        self.mirrors.whole(set).is_some_and(|mirror| mirror.len() <= cheap)
     }
 
     /// All sets of this network namespace.
