@@ -485,3 +485,26 @@ fn a_list_that_has_no_room_beside_what_others_have_added_changes_nothing() {
         }
     });
 }
+
+/// It was missed each minute, with two lines in the log.
+#[test]
+fn a_set_that_others_destroy_is_not_missed_in_the_registry_for_ever() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset").start();
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+        rfw.ok("PUT", "/drop/input/eth0/1.2.3.4");
+        host.run(iptables, &["-w", "-F", "INPUT"]).ok();
+        host.run("ipset", &["del", "rfw", "rfw4-ids"]).ok();
+        host.run("ipset", &["destroy", "rfw4-ids"]).ok();
+        let reloaded = || rfw.log().matches("the white list has been read again").count();
+        for round in 1..=2 {
+            rfw.signal("HUP");
+            until(SOON, "the white list is read again", || reloaded() == round);
+        }
+        assert!(!rfw.log().contains("the registry of sets"), "{}", rfw.log());
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+        let members = host.registry().unwrap();
+        assert_eq!(members.len(), 3, "{members:?}");
+    });
+}

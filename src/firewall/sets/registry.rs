@@ -230,8 +230,7 @@ impl Sets {
     /// # Errors
     /// The kernel does not answer.
     pub(crate) fn check_registry(&mut self) -> Result<(), FirewallError> {
-        let wanted = self.registry.members.clone();
-        if wanted.is_empty() {
+        if self.registry.members.is_empty() {
             return Ok(());
         }
         self.read_registry()?;
@@ -242,6 +241,8 @@ impl Sets {
             State::Whole => self.read_members(&set_name(NAME)?)?,
             _ => BTreeMap::new(),
         };
+        self.forget_destroyed(&there)?;
+        let wanted = self.registry.members.clone();
         let missing: Vec<_> = wanted.iter().filter(|(name, _)| !there.contains_key(*name)).collect();
         if missing.is_empty() {
             return Ok(());
@@ -255,6 +256,23 @@ impl Sets {
             }
         }
         self.make_registry(batch)
+    }
+
+    /// Forgets the sets that others have destroyed, which they can once it is a member no more. The
+    /// nonce is made again.
+    fn forget_destroyed(&mut self, there: &BTreeMap<String, String>) -> Result<(), FirewallError> {
+        let members = self.registry.members.iter();
+        let missing =
+            members.filter(|(name, comment)| !there.contains_key(*name) && *comment != NONCE_COMMENT);
+        let missing: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
+        for name in missing {
+            match self.ipset.header(&set_name(&name)?, deadline()) {
+                Err(IpsetError::NoSet) => drop(self.registry.members.remove(&name)),
+                Err(error) => return Err(FirewallError::Set(name, error)),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Plans that a set is a member no more.
