@@ -508,3 +508,32 @@ fn a_set_that_others_destroy_is_not_missed_in_the_registry_for_ever() {
         assert_eq!(members.len(), 3, "{members:?}");
     });
 }
+
+#[test]
+fn a_list_of_others_in_the_place_of_the_registry_gets_no_members() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset").start();
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+        let words =
+            ["destroy rfw", "create mine hash:ip", "create rfw list:set comment", "add rfw mine comment x"];
+        words.map(|words| host.run("ipset", &words.split(' ').collect::<Vec<_>>()).ok());
+        rfw.ok("PUT", "/drop/input/eth0/1.2.3.4");
+        assert_eq!(host.registry().unwrap(), ["mine comment \"x\""]);
+    });
+}
+
+#[test]
+fn the_registry_is_made_once_a_set_in_its_place_is_gone() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        host.run("ipset", &["create", "rfw", "hash:ip"]).ok();
+        let rfw = host.rfw(iptables).configure("ipset").start();
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+        host.run("ipset", &["destroy", "rfw"]).ok();
+        rfw.signal("HUP");
+        until(SOON, "the registry is made", || host.registry().is_some_and(|members| members.len() == 2));
+        assert_eq!(rfw.ok("PUT", "/drop/input/eth0/1.2.3.4")["result"], "inserted");
+        assert_eq!(host.registry().unwrap().len(), 3);
+    });
+}

@@ -249,7 +249,7 @@ impl Sets {
         let start = Instant::now();
         loop {
             let mut batch = self.ipset.batch();
-            self.withdraw(&mut batch, &name);
+            self.withdraw(&mut batch, &name)?;
             batch.destroy(&name);
             let report = self.ipset.transact(batch, deadline())?;
             match report.outcomes.into_iter().next_back().and_then(|outcome| outcome.failure) {

@@ -154,14 +154,11 @@ impl Sets {
 
     /// Plans that a set is a member; makes the registry where it is missing.
     fn enroll(&mut self, batch: &mut Batch, name: &SetName, comment: String) -> Result<(), FirewallError> {
-        if self.registry.state == State::Unknown {
-            self.read_registry()?;
-        }
-        if self.registry.state == State::Unavailable {
-            return Ok(());
-        }
+        // Others may have put a list of their own in its place.
+        self.read_registry()?;
         self.registry.members.insert(name.as_str().to_owned(), comment);
         match self.registry.state {
+            State::Unavailable => Ok(()),
             State::Missing => self.plan_registry(batch),
             _ => add_member(batch, name.as_str(), self.registry.members.get(name.as_str())),
         }
@@ -276,10 +273,15 @@ impl Sets {
     }
 
     /// Plans that a set is a member no more.
-    pub(super) fn withdraw(&mut self, batch: &mut Batch, name: &SetName) {
-        if let (State::Whole, Ok(registry)) = (self.registry.state, set_name(NAME)) {
-            batch.del_each(&registry, [Element::from(name)], Existing::Accept);
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(super) fn withdraw(&mut self, batch: &mut Batch, name: &SetName) -> Result<(), FirewallError> {
+        self.read_registry()?;
+        if self.registry.state == State::Whole {
+            batch.del_each(&set_name(NAME)?, [Element::from(name)], Existing::Accept);
         }
+        Ok(())
     }
 
     /// Takes down that a set is destroyed.
