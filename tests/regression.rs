@@ -517,7 +517,9 @@ fn a_list_of_others_in_the_place_of_the_registry_gets_no_members() {
         rfw.ok("PUT", "/drop/input/any/1.2.3.4");
         let words =
             ["destroy rfw", "create mine hash:ip", "create rfw list:set comment", "add rfw mine comment x"];
-        words.map(|words| host.run("ipset", &words.split(' ').collect::<Vec<_>>()).ok());
+        for words in words {
+            host.run("ipset", &words.split(' ').collect::<Vec<_>>()).ok();
+        }
         rfw.ok("PUT", "/drop/input/eth0/1.2.3.4");
         assert_eq!(host.registry().unwrap(), ["mine comment \"x\""]);
     });
@@ -535,5 +537,57 @@ fn the_registry_is_made_once_a_set_in_its_place_is_gone() {
         until(SOON, "the registry is made", || host.registry().is_some_and(|members| members.len() == 2));
         assert_eq!(rfw.ok("PUT", "/drop/input/eth0/1.2.3.4")["result"], "inserted");
         assert_eq!(host.registry().unwrap().len(), 3);
+    });
+}
+
+/// A rule or a list of others that refers to the registry, or to its nonce, kept rfw from starting
+/// once it had no sets.
+#[test]
+fn a_registry_that_others_use_keeps_rfw_from_nothing() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset").start();
+        for line in ["-A FORWARD -m set --match-set rfw src -j DROP", "-F FORWARD"] {
+            rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+            host.admin(iptables, line);
+            let names = host.run("ipset", &["list", "-n"]).ok();
+            let nonce = names.lines().find(|name| name.starts_with("rfw-nonce-")).unwrap();
+            host.run("ipset", &["-exist", "create", "others", "list:set"]).ok();
+            host.run("ipset", &["-exist", "add", "others", nonce]).ok();
+            rfw.ok("DELETE", "/drop/input/any/1.2.3.4");
+            rfw.stop();
+            rfw.spawn();
+        }
+        rfw.stop();
+        host.run("ipset", &["destroy", "others"]).ok();
+        rfw.call(&["--flush"]).ok();
+        assert_eq!(host.run("ipset", &["list", "-n"]).ok(), "");
+    });
+}
+
+/// The emptied list and its nonce stayed, another nonce with each start; and what is a member of a
+/// registry without its nonce could not be destroyed.
+#[test]
+fn a_flush_leaves_nothing_of_a_registry_that_others_have_spoilt() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset").start();
+        for words in [["flush", "rfw"], ["destroy", "rfw"], ["del", "rfw"]] {
+            rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+            rfw.ok("PUT", "/drop/input/eth0/1.2.3.4");
+            rfw.stop();
+            let names = host.run("ipset", &["list", "-n"]).ok();
+            let nonces: Vec<_> = names.lines().filter(|name| name.starts_with("rfw-nonce-")).collect();
+            assert_eq!(nonces.len(), 1, "{nonces:?}");
+            let words: Vec<&str> =
+                if words[0] == "del" { [&words[..], &nonces].concat() } else { words.to_vec() };
+            host.run("ipset", &words).ok();
+            if words[0] != "del" {
+                rfw.spawn();
+            }
+        }
+        rfw.call(&["--flush"]).ok();
+        assert_eq!(host.run("ipset", &["list", "-n"]).ok(), "");
+        assert_eq!(host.kept(iptables), Vec::<String>::new());
     });
 }

@@ -245,7 +245,7 @@ impl Firewall {
         for info in infos.iter().filter(|info| !used.contains(&info.header.name)) {
             count += self.destroy_unused_set(info, &registered, all)?;
         }
-        self.sets()?.destroy_empty_registry()?;
+        self.sets()?.destroy_empty_registry(infos)?;
         Ok(count)
     }
 

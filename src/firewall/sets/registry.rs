@@ -6,10 +6,10 @@
 //! is made again from memory. It is whole as long as it has the nonce: an empty set whose random
 //! name tells this network namespace, and the time since its boot, from any other.
 
-use super::{Sets, deadline, set_name};
+use super::{Sets, deadline, is_like_ours, set_name};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::{
-    Batch, Comment, Definition, Element, Existing, IpsetError, NewEntry, SetName, SetType,
+    Batch, Comment, Definition, Element, Existing, IpsetError, NewEntry, SetInfo, SetName, SetType,
 };
 use crate::kernel::random;
 use crate::kernel::set_key::{SetKey, is_work_name};
@@ -278,7 +278,8 @@ impl Sets {
     /// The kernel does not answer.
     pub(super) fn withdraw(&mut self, batch: &mut Batch, name: &SetName) -> Result<(), FirewallError> {
         self.read_registry()?;
-        if self.registry.state == State::Whole {
+        // Without its nonce it keeps its members from being destroyed all the same.
+        if self.registry.state != State::Unavailable {
             batch.del_each(&set_name(NAME)?, [Element::from(name)], Existing::Accept);
         }
         Ok(())
@@ -297,27 +298,53 @@ impl Sets {
         self.make_registry(batch)
     }
 
-    /// Destroys the registry if it has no sets any more.
+    /// Destroys the registry if it has no sets any more, and nonces that are members of none, since
+    /// others have emptied it. What others use stays.
     ///
     /// # Errors
-    /// The kernel may still have it.
-    pub(crate) fn destroy_empty_registry(&mut self) -> Result<(), FirewallError> {
+    /// The kernel does not answer, or refuses it for another reason.
+    pub(crate) fn destroy_empty_registry(&mut self, infos: &[SetInfo]) -> Result<(), FirewallError> {
         self.read_registry()?;
+        let mut batch = self.ipset.batch();
         let used = self.registry.members.values().any(|comment| comment != NONCE_COMMENT);
-        if used || self.registry.state != State::Whole {
+        if !used && self.is_own_registry()? {
+            batch.destroy(&set_name(NAME)?);
+            for name in self.registry.members.keys() {
+                batch.destroy(&set_name(name)?);
+            }
+            self.registry = Registry::default();
+        }
+        for info in infos.iter().filter(|info| is_lost_nonce(info)) {
+            if !self.registry.members.contains_key(&info.header.name) {
+                batch.destroy(&set_name(&info.header.name)?);
+            }
+        }
+        if batch.is_empty() {
             return Ok(());
         }
-        let mut batch = self.ipset.batch();
-        batch.destroy(&set_name(NAME)?);
-        for name in self.registry.members.keys() {
-            batch.destroy(&set_name(name)?);
-        }
-        match self.ipset.transact(batch, deadline())?.into_result() {
-            Ok(_) | Err(IpsetError::NoSet) => {
-                self.registry = Registry::default();
-                Ok(())
+        let outcomes = self.ipset.transact(batch, deadline())?.outcomes.into_iter();
+        for error in outcomes.filter_map(|outcome| outcome.failure).map(|(_, error)| error) {
+            match error {
+                IpsetError::NoSet => {}
+                IpsetError::Busy => {
+                    log::debug!("the registry of sets ({NAME}) or its nonce stays, since others use it");
+                }
+                error => return Err(FirewallError::Set(NAME.to_owned(), error)),
             }
-            Err(error) => Err(FirewallError::Set(NAME.to_owned(), error)),
+        }
+        Ok(())
+    }
+
+    /// Whether the registry is there, with its nonce or as others have left it that emptied it.
+    fn is_own_registry(&mut self) -> Result<bool, FirewallError> {
+        match self.registry.state {
+            State::Whole => Ok(true),
+            State::Unknown | State::Unavailable => Ok(false),
+            State::Missing => match self.ipset.info(&set_name(NAME)?, deadline()) {
+                Ok(info) => Ok(info.elements == 0 && info.maxelem == SIZE),
+                Err(IpsetError::NoSet) => Ok(false),
+                Err(error) => Err(FirewallError::Set(NAME.to_owned(), error)),
+            },
         }
     }
 }
@@ -329,6 +356,13 @@ pub(super) fn building(set: &SetKey) -> String {
 
 fn is_nonce(name: &str, comment: &str) -> bool {
     name.starts_with(NONCE) && comment == NONCE_COMMENT
+}
+
+/// Whether it is a nonce that is a member of no registry.
+fn is_lost_nonce(info: &SetInfo) -> bool {
+    let digits = info.header.name.strip_prefix(NONCE).unwrap_or_default();
+    let named = digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    named && is_like_ours(info) && (info.maxelem, info.elements, info.references) == (1, 0, 0)
 }
 
 /// Whether a member has a comment of rfw that belongs to its name.
