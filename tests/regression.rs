@@ -591,3 +591,22 @@ fn a_flush_leaves_nothing_of_a_registry_that_others_have_spoilt() {
         assert_eq!(host.kept(iptables), Vec::<String>::new());
     });
 }
+
+/// Somebody who looked at `ipset save | less` kept rfw from starting, where the room had changed.
+#[test]
+fn a_set_that_is_listed_by_others_keeps_its_room_at_the_start() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset\nipset.maxelem = 90000").start();
+        let list: String = (0..40_000).map(|n| format!("1.{}.{}.1\n", n / 250, n % 250)).collect();
+        rfw.send_ok("PUT", "/drop/input/any", &list);
+        rfw.stop();
+        let script = "ipset save rfw4-ids | (read line; echo held; sleep 60)";
+        let listing = host.talk("bash", &["-c", script]);
+        until(SOON, "the set is listed", || listing.heard().contains("held"));
+        let mut rfw = rfw.reconfigure("ipset.maxelem = 90000", "ipset.maxelem = 99000");
+        rfw.spawn();
+        assert_eq!(rfw.ok("PUT", "/drop/input/any/1.2.3.4")["result"], "inserted");
+        assert_eq!(host.sets(), ["rfw4-ids"]);
+    });
+}

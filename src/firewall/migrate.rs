@@ -113,6 +113,10 @@ impl Firewall {
                     log::warn!("{name} has entries that rfw has not made: it keeps its room");
                     Ok(())
                 }
+                Err(FirewallError::Set(_, IpsetError::Busy)) => {
+                    log::warn!("{} is being listed by another program: it keeps its room", set.name());
+                    Ok(())
+                }
                 resized => resized,
             },
             false => {
