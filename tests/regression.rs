@@ -610,3 +610,17 @@ fn a_set_that_is_listed_by_others_keeps_its_room_at_the_start() {
         assert_eq!(host.sets(), ["rfw4-ids"]);
     });
 }
+
+/// Each PUT that found the set full had it read anew ten seconds later, and the next one yet later.
+#[test]
+fn a_set_that_is_full_is_not_read_anew_for_each_entry_that_it_refuses() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset\nipset.maxelem = 3").start();
+        rfw.send_ok("PUT", "/drop/input/any", &addresses(3));
+        assert_eq!(rfw.request("PUT", "/drop/input/any/1.2.3.4").status, 507);
+        rfw.signal("HUP");
+        let compared = || rfw.log().contains("rfw4-ids: 3 entries in the kernel, 0 of them not so");
+        until(SOON, "the mirror is there still", compared);
+    });
+}

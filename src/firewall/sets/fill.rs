@@ -53,8 +53,10 @@ impl Mirrors {
 
     /// Has a mirror filled anew that may be wrong.
     pub(super) fn doubt(&mut self, set: &SetKey) {
+        // Who has one doubt after the other does not keep it from being filled.
+        let wanted = self.wanted.get(set).copied();
         self.forget(set);
-        self.wanted.insert(set.clone(), Instant::now() + INTERVAL);
+        self.wanted.insert(set.clone(), wanted.unwrap_or_else(|| Instant::now() + INTERVAL));
     }
 
     /// Forgets a set that is gone.

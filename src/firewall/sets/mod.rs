@@ -358,9 +358,11 @@ impl Sets {
             Ok(()) => Ok(EntryResult::Done),
             Err(IpsetError::Exists) => Ok(EntryResult::Already),
             Err(IpsetError::NoSet) => Ok(EntryResult::NoSet),
+            // Nothing has changed.
+            Err(error @ IpsetError::Full) => Err(self.full_or(set, error)),
             Err(error) => {
                 self.mirrors.doubt(set);
-                Err(self.full_or(set, error))
+                Err(of(set, error))
             }
         }
     }
