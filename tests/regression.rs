@@ -611,6 +611,22 @@ fn a_set_that_is_listed_by_others_keeps_its_room_at_the_start() {
     });
 }
 
+/// The mirror did not know of it, since it had as many entries as the set.
+#[test]
+fn an_entry_that_others_have_put_in_the_place_of_another_does_not_escape_a_new_white_list() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset");
+        rfw.spawn_with(&["--loglevel", "INFO"]);
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+        host.run("ipset", &["del", "rfw4-ids", "1.2.3.4"]).ok();
+        host.run("ipset", &["add", "rfw4-ids", "9.9.9.9"]).ok();
+        let rfw = rfw.white_list("127.0.0.1\n::1\n9.9.9.9\n");
+        rfw.signal("HUP");
+        until(SOON, "the entry is gone", || host.entries().is_empty());
+    });
+}
+
 /// Each PUT that found the set full had it read anew ten seconds later, and the next one yet later.
 #[test]
 fn a_set_that_is_full_is_not_read_anew_for_each_entry_that_it_refuses() {
@@ -622,5 +638,21 @@ fn a_set_that_is_full_is_not_read_anew_for_each_entry_that_it_refuses() {
         rfw.signal("HUP");
         let compared = || rfw.log().contains("rfw4-ids: 3 entries in the kernel, 0 of them not so");
         until(SOON, "the mirror is there still", compared);
+    });
+}
+
+#[test]
+fn a_set_that_others_have_made_anew_is_read_once_it_has_its_rule_again() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset").start();
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4?expire=0");
+        host.run(iptables, &["-w", "-F", "INPUT"]).ok();
+        for words in ["del rfw rfw4-ids", "destroy rfw4-ids", "create rfw4-ids hash:net timeout 0 counters"] {
+            host.run("ipset", &words.split(' ').collect::<Vec<_>>()).ok();
+        }
+        host.run("ipset", &["add", "rfw4-ids", "1.2.3.5"]).ok();
+        rfw.ok("PUT", "/drop/input/any/1.2.3.6?expire=0");
+        until(SOON, "it is read", || rfw.log().contains("rfw4-ids: 2 entries are known"));
     });
 }

@@ -53,6 +53,10 @@ impl Firewall {
         if log::log_enabled!(log::Level::Debug) {
             self.compare_mirrors(now);
         }
+        // Others may have put entries in the place of as many: those are in no mirror.
+        for set in self.linked_sets() {
+            self.sets()?.look_again(&set);
+        }
         let rules = conflicts.into_iter().flat_map(|(_, rules)| rules).map(|(rule, _, _)| rule);
         Ok(rules.chain(entries.into_iter().map(|entry| entry.rule)).collect())
     }

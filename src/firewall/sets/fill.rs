@@ -51,6 +51,12 @@ impl Mirrors {
         }
     }
 
+    /// Has a mirror filled anew that may be as good as any; until that begins it serves.
+    pub(super) fn refill(&mut self, set: &SetKey) {
+        self.close(set);
+        self.wanted.insert(set.clone(), Instant::now());
+    }
+
     /// Has a mirror filled anew that may be wrong.
     pub(super) fn doubt(&mut self, set: &SetKey) {
         // Who has one doubt after the other does not keep it from being filled.
@@ -110,6 +116,13 @@ impl Sets {
         self.mirrors.want(set);
     }
 
+    /// Has a mirror that is whole filled anew, with a look at each entry.
+    pub(crate) fn look_again(&mut self, set: &SetKey) {
+        if self.mirrors.whole(set).is_some() {
+            self.mirrors.refill(set);
+        }
+    }
+
     /// When [`Sets::fill`] has something to do; `None` if every set has its mirror.
     pub(crate) fn next_fill(&self) -> Option<Instant> {
         let running = self.mirrors.running.is_some().then(Instant::now);
@@ -159,7 +172,10 @@ impl Sets {
                 self.mirrors.all.insert(set.clone(), Mirror::to_fill(set));
                 Ok(Some(dump))
             }
-            Ok((_, None)) if !self.foreign.contains(set) => Ok(None),
+            Ok((_, None)) if !self.foreign.contains(set) => {
+                self.mirrors.forget(set);
+                Ok(None)
+            }
             Ok((_, None)) => {
                 log::debug!("{}: another set is in its place, which is not read", set.name());
                 self.mirrors.doubt(set);

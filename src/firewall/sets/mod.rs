@@ -226,7 +226,8 @@ impl Sets {
             return Ok(Made::Foreign);
         }
         self.register(set)?;
-        self.mirrors.want(set);
+        // Its rule was missing: it may be another than before.
+        self.mirrors.refill(set);
         Ok(Made::Present(size(&info)))
     }
 
