@@ -656,3 +656,17 @@ fn a_set_that_others_have_made_anew_is_read_once_it_has_its_rule_again() {
         until(SOON, "it is read", || rfw.log().contains("rfw4-ids: 2 entries are known"));
     });
 }
+
+#[test]
+fn a_set_whose_entries_have_become_rules_is_not_said_to_be_left() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("rules.max = 100\nipset").start();
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+        rfw.stop();
+        let mut rfw = rfw.reconfigure("\nipset\n", "\n");
+        rfw.spawn();
+        assert_eq!(host.sets(), Vec::<String>::new());
+        assert!(!rfw.log().contains("WARN"), "{}", rfw.log());
+    });
+}

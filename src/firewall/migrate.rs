@@ -274,7 +274,8 @@ impl Firewall {
                 (is_named, set_key::is_work_name(name) && is_like_ours(info))
             }
         };
-        if is_named && !is_own {
+        // It may be gone by now: its entries have become rules.
+        if is_named && !is_own && self.sets()?.is_there(name)? {
             log::warn!(
                 "the set {name} with {size} entries has no rule of rfw and is not in its registry: it is left \
                  alone, but the next request for its interfaces takes it over; ipset destroy takes it away"

@@ -173,6 +173,18 @@ impl Sets {
         }
     }
 
+    /// Whether there is a set of that name, whoever has made it.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(crate) fn is_there(&mut self, name: &str) -> Result<bool, FirewallError> {
+        match self.ipset.header(&set_name(name)?, deadline()) {
+            Ok(_) => Ok(true),
+            Err(IpsetError::NoSet) => Ok(false),
+            Err(error) => Err(FirewallError::Set(name.to_owned(), error)),
+        }
+    }
+
     /// The number of entries of a set that rfw has made; nothing if there is none.
     ///
     /// # Errors

@@ -263,10 +263,8 @@ impl Sets {
             members.filter(|(name, comment)| !there.contains_key(*name) && *comment != NONCE_COMMENT);
         let missing: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
         for name in missing {
-            match self.ipset.header(&set_name(&name)?, deadline()) {
-                Err(IpsetError::NoSet) => drop(self.registry.members.remove(&name)),
-                Err(error) => return Err(FirewallError::Set(name, error)),
-                Ok(_) => {}
+            if !self.is_there(&name)? {
+                self.registry.members.remove(&name);
             }
         }
         Ok(())
