@@ -1,4 +1,5 @@
-//! Expiry: a background thread, the sweeper, deletes rules whose lease has ended.
+//! Expiry: a background thread, the sweeper, deletes rules whose lease has ended. It also fills the
+//! mirrors of sets, and looks each minute at what others have done to tables and sets.
 //!
 //! It blocks on an absolute timer of `CLOCK_REALTIME` (timerfd_create(2)), which also
 //! expires when the clock is set past its time. Sweeper and server share the firewall
@@ -225,7 +226,7 @@ impl SharedFirewall {
             self.arm(firewall.next_due(SystemTime::now()));
             drop(firewall);
             if let Err(error) = filled {
-                let line = format_args!("a set can't be read, next try in a moment: {error}");
+                let line = format_args!("a set can't be read or changed, next try in ten seconds: {error}");
                 log_failure(&error, line, failures);
             }
             self.yield_to_client();

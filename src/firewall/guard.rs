@@ -32,8 +32,8 @@ impl Firewall {
     ) -> Result<Vec<Rule>, FirewallError> {
         // All is read before anything is changed.
         self.link_all()?;
-        if self.sets.is_some() {
-            self.check_sets(now)?;
+        if let Some(Err(error)) = self.sets.is_some().then(|| self.check_sets(now)) {
+            log::warn!("sets can't be looked after: {error}");
         }
         let entries = self.conflicting_entries(list, now)?;
         for family in self.families() {
@@ -171,17 +171,17 @@ impl Firewall {
                 failed = failed.or(Some(error));
             }
         }
-        if failed.is_none() && self.sets.is_some() {
-            failed = self.check_sets(now).err();
-        }
-        failed.map_or(Ok(()), Err)
+        let sets = if self.sets.is_some() { self.check_sets(now) } else { Ok(()) };
+        failed.or(sets.err()).map_or(Ok(()), Err)
     }
 
     /// Puts the registry of sets back, and finds mirrors that others have made wrong.
     fn check_sets(&mut self, now: SystemTime) -> Result<(), FirewallError> {
-        let sets = self.linked_sets();
-        self.sets()?.check_registry()?;
-        sets.iter().try_for_each(|set| self.sets()?.verify(set, now))
+        let registry = self.sets()?.check_registry();
+        for set in self.linked_sets() {
+            self.sets()?.verify(&set, now)?;
+        }
+        registry
     }
 
     fn check_table(&mut self, family: Family) -> Result<(), FirewallError> {

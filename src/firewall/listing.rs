@@ -1,5 +1,5 @@
-//! The list of rules and set entries of rfw, streamed row by row from the output of
-//! iptables-save and `ipset save`: memory use does not depend on the length of the list.
+//! The list of rules and set entries of rfw, read row by row from the output of iptables-save and
+//! the kernel's sets: memory use does not depend on the length of the list.
 
 use super::FirewallError;
 use super::sets::{SetReader, SetRules};

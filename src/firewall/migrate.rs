@@ -41,11 +41,11 @@ impl Firewall {
         }
         self.destroy_unused_sets(&infos, false, &[])?;
         self.known = self.linked_sets().into_iter().collect();
-        self.linked_sets().iter().try_for_each(|set| self.take_on(set, &infos))
+        self.linked_sets().iter().try_for_each(|set| self.take_on(set, &infos, now))
     }
 
     /// Gives a set its place in the registry, the configured room, and a mirror.
-    fn take_on(&mut self, set: &SetKey, infos: &[SetInfo]) -> Result<(), FirewallError> {
+    fn take_on(&mut self, set: &SetKey, infos: &[SetInfo], now: SystemTime) -> Result<(), FirewallError> {
         let name = set.name();
         let info = match infos.iter().find(|info| info.header.name == name) {
             Some(info) => Some(info.clone()).filter(|info| is_like(info, set)),
@@ -55,7 +55,7 @@ impl Firewall {
         let sets = self.sets()?;
         sets.note(set, &info);
         sets.register(set)?;
-        self.resize(set, &info)?;
+        self.resize(set, &info, now)?;
         self.sets()?.mirror(set);
         Ok(())
     }
@@ -104,11 +104,11 @@ impl Firewall {
     }
 
     /// Gives a set the room that is configured now, unless it holds more already.
-    fn resize(&mut self, set: &SetKey, info: &SetInfo) -> Result<(), FirewallError> {
+    fn resize(&mut self, set: &SetKey, info: &SetInfo, now: SystemTime) -> Result<(), FirewallError> {
         let sets = self.sets()?;
         match info.maxelem == sets.maxelem() {
             true => Ok(()),
-            false if info.elements <= sets.maxelem() => match sets.resize(set) {
+            false if info.elements <= sets.maxelem() => match sets.resize(set, now) {
                 Err(FirewallError::ForeignSet(name)) => {
                     log::warn!("{name} has entries that rfw has not made: it keeps its room");
                     Ok(())
@@ -242,8 +242,11 @@ impl Firewall {
         }
         let used: HashSet<String> = self.linked_sets().iter().map(SetKey::name).collect();
         let mut registered = self.sets()?.registered()?;
-        if let Registered::Whole(members) = &mut registered {
-            members.extend(linked.iter().map(|set| (set.name(), Some(set.clone()))));
+        let linked = linked.iter().map(|set| (set.name(), Some(set.clone())));
+        match &mut registered {
+            Registered::Whole(members) => members.extend(linked),
+            Registered::Missing if all => registered = Registered::Whole(linked.collect()),
+            Registered::Missing | Registered::Unavailable => {}
         }
         let mut count = 0;
         for info in infos.iter().filter(|info| !used.contains(&info.header.name)) {
@@ -267,18 +270,19 @@ impl Firewall {
             Registered::Whole(members) => match members.get(name) {
                 Some(Some(set)) => (is_like(info, set), false),
                 Some(None) => (false, is_like_ours(info)),
-                None => (false, false),
+                // What is left over when others have emptied all sets, and the registry with them.
+                None => (is_named && size == 0 && all, false),
             },
-            Registered::Missing if !all => (false, set_key::is_work_name(name) && is_like_ours(info)),
-            Registered::Missing | Registered::Unavailable => {
-                (is_named, set_key::is_work_name(name) && is_like_ours(info))
-            }
+            Registered::Missing => (false, set_key::is_work_name(name) && is_like_ours(info)),
+            Registered::Unavailable => (is_named, set_key::is_work_name(name) && is_like_ours(info)),
         };
         // It may be gone by now: its entries have become rules.
         if is_named && !is_own && self.sets()?.is_there(name)? {
+            let next =
+                if self.use_sets { ", but the next request for its interfaces takes it over" } else { "" };
             log::warn!(
                 "the set {name} with {size} entries has no rule of rfw and is not in its registry: it is left \
-                 alone, but the next request for its interfaces takes it over; ipset destroy takes it away"
+                 alone{next}; ipset destroy takes it away"
             );
         }
         if !is_work && !(is_own && (size == 0 || all)) {

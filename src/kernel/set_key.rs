@@ -186,8 +186,8 @@ impl SetKey {
         let side = Side::from_direction(next()?)?;
         let set = SetKey::new(family, Scope::new(target, chain, input, output).ok()?, side);
         let name = set.name();
-        let sided = is_hashed_name(&name) || SetKey::named(&name).as_ref() == Some(&set);
-        (sided && set.description() == text).then_some(set)
+        let is_possible = is_hashed_name(&name) || SetKey::named(&name).as_ref() == Some(&set);
+        (is_possible && set.description() == text).then_some(set)
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The lengths of lists, and the last for those that take an address after the other.
+/// The lengths of lists; the first alone for those that take an address after the other.
 const LENGTHS: [usize; 3] = [1_000, 10_000, 100_000];
 
 /// How a peer blocks a list of a length: the time that it took, `None` if it failed.
@@ -83,9 +83,9 @@ impl Bench {
         let _ = fs::remove_dir_all(&config);
         fs::create_dir_all(&config).unwrap();
         fs::create_dir_all("/run/dbus").unwrap();
-        let bus = Daemon::start("dbus-daemon", &["--system", "--nofork", "--nopidfile"]);
+        let mut bus = Daemon::start("dbus-daemon", &["--system", "--nofork", "--nopidfile"]);
         bus.wait_for(|| Path::new("/run/dbus/system_bus_socket").exists());
-        let daemon =
+        let mut daemon =
             Daemon::start("firewalld", &["--nofork", "--nopid", "--system-config", config.to_str().unwrap()]);
         daemon.wait_for(|| succeeds("firewall-cmd", &["--state"]));
         let permanent = |arguments: &[&str]| {
@@ -124,7 +124,7 @@ impl Bench {
         let common = ["-c", &config, "-s", &socket, "-p", &pid];
         let log = format!("{dir}/f2b.log");
         let own = ["--logtarget", &log, "-f", "start"];
-        let daemon = Daemon::start("fail2ban-server", &[&common[..], &own].concat());
+        let mut daemon = Daemon::start("fail2ban-server", &[&common[..], &own].concat());
         daemon.wait_for(|| succeeds("fail2ban-client", &[&common[..], &["status", "peer"]].concat()));
         let addresses: Vec<String> = (0..length).map(address).collect();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -166,9 +166,10 @@ impl Daemon {
     }
 
     #[track_caller]
-    fn wait_for(&self, mut done: impl FnMut() -> bool) {
+    fn wait_for(&mut self, mut done: impl FnMut() -> bool) {
         let start = Instant::now();
         while !done() {
+            assert!(self.0.try_wait().unwrap().is_none(), "it has ended");
             assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}");
             thread::sleep(Duration::from_millis(20));
         }
@@ -177,8 +178,8 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        run("kill", &[&self.0.id().to_string()]);
-        self.0.wait().unwrap();
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
     }
 }
 

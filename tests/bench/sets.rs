@@ -14,7 +14,6 @@ impl Bench {
     pub(super) fn changes_of_rules(&self) {
         for (variant, reach) in [("iptables-nft", 0.15), ("iptables-legacy", 0.6)] {
             clean();
-            run("iptables-legacy", &["-w", "-F"]);
             let some: Vec<String> = (0..RULES).step_by(37).map(address).collect();
             let rules: String = (0..RULES).map(|n| format!("-I INPUT -s {} -j DROP\n", address(n))).collect();
             feed(&format!("{variant}-restore"), &["--noflush"], &format!("*filter\n{rules}COMMIT\n"));

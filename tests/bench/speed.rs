@@ -386,7 +386,7 @@ fn list(length: usize) -> String {
 
 /// Empties tables and sets.
 fn clean() {
-    for tool in ["iptables", "ip6tables", "iptables-nft"] {
+    for tool in ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"] {
         run(tool, &["-w", "-F"]);
     }
     // The registry keeps its members from being destroyed.

@@ -14,8 +14,8 @@ use crate::rule::lease::Lease;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Minimum time between the fillings of mirrors that were found to be wrong: who keeps changing
-/// sets by hand does not keep rfw reading them.
+/// Time from finding a mirror to be wrong to filling it: who keeps changing sets by hand does not
+/// keep rfw reading them.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The mirrors of all sets, and which of them are missing.
@@ -172,13 +172,9 @@ impl Sets {
                 self.mirrors.all.insert(set.clone(), Mirror::to_fill(set));
                 Ok(Some(dump))
             }
-            Ok((_, None)) if !self.foreign.contains(set) => {
-                self.mirrors.forget(set);
-                Ok(None)
-            }
             Ok((_, None)) => {
-                log::debug!("{}: another set is in its place, which is not read", set.name());
-                self.mirrors.doubt(set);
+                log::debug!("{}: it is gone, or another set is in its place, which is not read", set.name());
+                self.mirrors.forget(set);
                 Ok(None)
             }
             Err(error) => {
@@ -235,10 +231,16 @@ impl Sets {
     /// # Errors
     /// The kernel does not answer.
     pub(crate) fn verify(&mut self, set: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
+        if self.foreign.contains(set) {
+            self.own_info(set)?;
+        }
         if self.mirrors.whole(set).is_none() {
             return Ok(());
         }
-        let size = self.own_size(set)?.unwrap_or_default();
+        let Some(size) = self.own_size(set)? else {
+            self.mirrors.forget(set);
+            return Ok(());
+        };
         if self.mirrors.whole(set).is_some_and(|mirror| !mirror.admits_size(size, now)) {
             log::debug!("{}: {size} entries, others than rfw knows: it is read anew", set.name());
             self.mirrors.doubt(set);
@@ -255,13 +257,14 @@ impl Sets {
         if self.mirrors.whole(set).is_none() {
             return Ok(());
         }
-        let mut kernel = Vec::new();
+        let (start, mut kernel) = (Instant::now(), Vec::new());
         self.each_entry(set, |entry| {
-            let lease = entry.timeout.unwrap_or_default().latest_end(now);
+            let lease = entry.timeout.unwrap_or_default().latest_end(now + start.elapsed());
             kernel.extend(owned(&entry.element).map(|element| (element, lease)));
             true
         })?;
         let Some(mirror) = self.mirrors.whole(set) else { return Ok(()) };
+        let now = now + start.elapsed();
         let close = |lease: Lease, other: Lease| match (lease.end(), other.end()) {
             (Some(end), Some(other)) => end.seconds().abs_diff(other.seconds()) <= 2,
             (end, other) => end == other,
@@ -278,9 +281,6 @@ impl Sets {
             set.name(),
             kernel.len()
         );
-        if differ > 0 || verdict != "as many" {
-            self.mirrors.doubt(set);
-        }
         Ok(())
     }
 }

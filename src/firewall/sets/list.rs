@@ -90,24 +90,30 @@ impl Sets {
         let (name, timeout) = (name_of(set)?, Timeout::left(lease, now));
         let entry =
             |network: &Network| NewEntry { timeout: Some(timeout), ..NewEntry::new(Element::Net(*network)) };
-        let others = || list.iter().filter(|network| !as_rules.contains(network));
-        let mut batch = self.ipset.batch();
-        let counted = list.len() <= COUNTED_MAX;
-        if counted {
-            batch.add_each(&name, others().map(entry), Existing::Refuse);
+        let mut counting = self.ipset.batch();
+        if list.len() <= COUNTED_MAX {
+            let others = list.iter().filter(|network| !as_rules.contains(network));
+            counting.add_each(&name, others.map(entry), Existing::Refuse);
+            // Those that were there are renewed, the others once more.
+            counting.add_many(&name, list.iter().map(entry));
+            if self.ipset.is_one_send(&counting) {
+                return self.count_and_send(set, counting, list, as_rules, now, |outcome| outcome.already);
+            }
         }
-        // Those that were there are renewed, the others once more.
+        let mut batch = self.ipset.batch();
         batch.add_many(&name, list.iter().map(entry));
-        if batch.bytes() > self.ipset.socket().send_limit() {
+        if !self.ipset.is_one_send(&batch) {
             let present = self.count_present(set, list, as_rules, now)?;
             let room = self.own_info(set)?.map_or(self.maxelem, |info| info.maxelem);
-            self.rebuild(set, room, |batch, work| batch.add_many(work, list.iter().map(entry)))?;
+            self.rebuild(set, room, now, |batch, work| batch.add_many(work, list.iter().map(entry)))?;
             return Ok(present);
         }
-        self.send_list(set, batch, list, as_rules, now, |outcome| outcome.already)
+        let present = self.count_present(set, list, as_rules, now)?;
+        self.transact(set, batch).map(|_| present)
     }
 
-    /// Deletes a list and gives the number of those that were there.
+    /// Deletes a list and gives the number of those that were there. Where a process may have no
+    /// buffer of that size, it may be several sends: a kill can then leave a part of them.
     fn delete_list(
         &mut self,
         set: &SetKey,
@@ -115,22 +121,32 @@ impl Sets {
         as_rules: &HashSet<Network>,
         now: SystemTime,
     ) -> Result<usize, FirewallError> {
-        let (name, mut batch) = (name_of(set)?, self.ipset.batch());
+        let (name, element) = (name_of(set)?, |network: &Network| Element::Net(*network));
+        let mut counting = self.ipset.batch();
         if list.len() <= COUNTED_MAX {
             let others = list.iter().filter(|network| !as_rules.contains(network));
-            batch.del_each(&name, others.map(|network| Element::Net(*network)), Existing::Refuse);
+            counting.del_each(&name, others.map(element), Existing::Refuse);
+            // Those that are rules too may also be entries: they go without being counted.
+            counting.del_many(&name, list.iter().filter(|network| as_rules.contains(network)).map(element));
         }
-        batch.del_many(&name, list.iter().map(|network| Element::Net(*network)));
-        match self.send_list(set, batch, list, as_rules, now, |outcome| outcome.done) {
+        let deleted = if !counting.is_empty() && self.ipset.is_one_send(&counting) {
+            self.count_and_send(set, counting, list, as_rules, now, |outcome| outcome.done)
+        } else {
+            let mut batch = self.ipset.batch();
+            batch.del_many(&name, list.iter().map(element));
+            let present = self.count_present(set, list, as_rules, now)?;
+            self.transact(set, batch).map(|_| present)
+        };
+        match deleted {
             // There is nothing to delete from.
             Err(FirewallError::Set(_, IpsetError::NoSet)) => Ok(as_rules.len()),
-            sent => sent,
+            deleted => deleted,
         }
     }
 
-    /// Has the kernel make the changes for a list. Gives the number of its addresses that were
-    /// there: `present` tells it of what the kernel counted, a long list is counted before.
-    fn send_list(
+    /// Has the kernel make the changes for a list, and count. Gives the number of its addresses that
+    /// were there: `present` tells it of the first operation.
+    fn count_and_send(
         &mut self,
         set: &SetKey,
         batch: Batch,
@@ -139,10 +155,6 @@ impl Sets {
         now: SystemTime,
         present: impl Fn(&Outcome) -> usize,
     ) -> Result<usize, FirewallError> {
-        if list.len() > COUNTED_MAX {
-            let present = self.count_present(set, list, as_rules, now)?;
-            return self.transact(set, batch).map(|_| present);
-        }
         let others = list.iter().filter(|network| !as_rules.contains(network));
         let known = self.count_known(set, others, now);
         let present = self.transact(set, batch)?.first().map_or(0, present);

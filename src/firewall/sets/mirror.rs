@@ -57,19 +57,19 @@ pub(super) enum Known {
 impl Mirror {
     /// The mirror of a set that has just been made: complete, and empty.
     pub(super) fn of_new(set: &SetKey) -> Mirror {
-        Mirror::new(set, None)
+        Mirror::new(set, true)
     }
 
     /// The mirror of a set that is about to be listed.
     pub(super) fn to_fill(set: &SetKey) -> Mirror {
-        Mirror::new(set, Some(()))
+        Mirror::new(set, false)
     }
 
-    fn new(set: &SetKey, filling: Option<()>) -> Mirror {
+    fn new(set: &SetKey, is_complete: bool) -> Mirror {
         Mirror(match (set.side(), set.family()) {
-            (Side::Both, _) => Box::new(Table::<(Network, Network)>::new(filling)),
-            (_, Family::V4) => Box::new(Table::<Packed<4>>::new(filling)),
-            (_, Family::V6) => Box::new(Table::<Packed<16>>::new(filling)),
+            (Side::Both, _) => Box::new(Table::<(Network, Network)>::new(is_complete)),
+            (_, Family::V4) => Box::new(Table::<Packed<4>>::new(is_complete)),
+            (_, Family::V6) => Box::new(Table::<Packed<16>>::new(is_complete)),
         })
     }
 
@@ -78,7 +78,7 @@ impl Mirror {
         self.0.is_complete()
     }
 
-    /// What it says of an entry. While it is filled, only what it has is sure.
+    /// What it says of an entry. [`Known::Absent`] means nothing until it is complete.
     pub(super) fn get(&self, element: &Element<'_>, now: SystemTime) -> Known {
         match self.0.get(element) {
             None => Known::Absent,
@@ -108,15 +108,15 @@ impl Mirror {
         self.0.complete();
     }
 
-    /// The number of entries, at least: some may have ended.
+    /// The number of entries, at most: some may have ended.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Whether the kernel may have that number of live entries, as far as the mirror knows.
     pub(super) fn admits_size(&self, size: usize, now: SystemTime) -> bool {
-        let fewest = self.0.count(&|end| !end.is_over(now + TOLERANCE, Duration::ZERO));
         let most = self.0.count(&|end| !end.is_over(now, TOLERANCE));
+        let fewest = self.0.count(&|end| !end.is_over(now + TOLERANCE, Duration::ZERO));
         (fewest..=most).contains(&size)
     }
 
@@ -226,8 +226,9 @@ struct Table<K> {
 }
 
 impl<K: Key> Table<K> {
-    fn new(filling: Option<()>) -> Table<K> {
-        Table { ends: HashMap::new(), changed: filling.map(|()| HashSet::new()), purge_at: PURGE_MIN }
+    fn new(is_complete: bool) -> Table<K> {
+        let changed = (!is_complete).then(HashSet::new);
+        Table { ends: HashMap::new(), changed, purge_at: PURGE_MIN }
     }
 
     /// Forgets entries that have ended. Each is looked at as often as the table doubles.

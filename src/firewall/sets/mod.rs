@@ -77,7 +77,7 @@ pub(crate) struct Sets {
     mirrors: Mirrors,
     listings: Listings,
     registry: Registry,
-    /// The room of sets that have another than `maxelem`, as last read.
+    /// The room of sets, as last read; those that are not in it have `maxelem`.
     rooms: BTreeMap<SetKey, u32>,
     /// Sets in the place of which others have put another.
     foreign: BTreeSet<SetKey>,
@@ -119,9 +119,10 @@ impl Sets {
     pub(crate) fn note(&mut self, set: &SetKey, info: &SetInfo) {
         match is_like(info, set) {
             true => {
-                self.foreign.remove(set);
+                if self.foreign.remove(set) {
+                    self.mirrors.want(set);
+                }
                 self.rooms.insert(set.clone(), info.maxelem);
-                self.rooms.retain(|_, room| *room != self.maxelem);
             }
             false => drop(self.foreign.insert(set.clone())),
         }
@@ -211,15 +212,13 @@ impl Sets {
     /// The kernel does not have it.
     pub(crate) fn create(&mut self, set: &SetKey, expected: usize) -> Result<Made, FirewallError> {
         let name = name_of(set)?;
-        let made = match self.ipset.header(&name, deadline()) {
-            Err(IpsetError::NoSet) => {
-                let definition = self.definition(set, self.maxelem, expected);
-                self.make(&name, &definition, set.description())
-            }
-            Ok(_) => Err(of(set, IpsetError::SetExists)),
-            Err(error) => Err(of(set, error)),
-        };
-        match made {
+        match self.ipset.header(&name, deadline()) {
+            Ok(_) => return self.take_over(set),
+            Err(IpsetError::NoSet) => {}
+            Err(error) => return Err(of(set, error)),
+        }
+        let definition = self.definition(set, self.maxelem, expected);
+        match self.make(&name, &definition, set.description()) {
             Ok(()) => {
                 self.mirrors.begin(set);
                 self.rooms.remove(set);

@@ -1,6 +1,7 @@
 //! A set that is built beside another and swapped in: where the room of a set changes, and where
 //! a process may have no send buffer for the whole of a list (in a user namespace).
 
+use super::mirror::Known;
 use super::registry::building;
 use super::{Sets, deadline, is_like_ours, name_of, of, owned};
 use crate::firewall::FirewallError;
@@ -8,6 +9,7 @@ use crate::kernel::Counters;
 use crate::kernel::ipset::{Batch, Element, IpsetError, NewEntry, SetName};
 use crate::kernel::set_key::SetKey;
 use crate::kernel::timeout::Timeout;
+use std::time::SystemTime;
 
 impl Sets {
     /// Builds a set anew, of that room, with its entries and what `more` adds, and swaps
@@ -16,6 +18,7 @@ impl Sets {
         &mut self,
         set: &SetKey,
         maxelem: u32,
+        now: SystemTime,
         more: impl FnOnce(&mut Batch, &SetName),
     ) -> Result<(), FirewallError> {
         self.drop_work()?;
@@ -23,11 +26,10 @@ impl Sets {
         let mut entries: Vec<(Element<'static>, Timeout, Option<Counters>)> = Vec::new();
         let mut foreign = false;
         self.each_entry(set, |entry| {
-            // What is left is printed in whole seconds, a part of one left out.
-            let timeout = entry.timeout.unwrap_or_default().rounded_up();
             let element = owned(&entry.element);
             foreign |= entry.other || element.is_none();
-            entries.extend(element.map(|element| (element, timeout, entry.counters)));
+            entries
+                .extend(element.map(|element| (element, entry.timeout.unwrap_or_default(), entry.counters)));
             !foreign
         })?;
         if foreign {
@@ -36,8 +38,13 @@ impl Sets {
         let definition = self.definition(set, maxelem, entries.len());
         self.make(&work, &definition, building(set))?;
         let mut batch = self.ipset.batch();
+        let mirror = self.mirrors.whole(set);
         let kept = entries.into_iter().map(|(element, timeout, counters)| NewEntry {
-            timeout: Some(timeout),
+            timeout: Some(match mirror.map(|mirror| mirror.get(&element, now)) {
+                Some(Known::There(lease)) => Timeout::left(lease, now),
+                // The kernel tells whole seconds and leaves out a part of one.
+                _ => timeout.rounded_up(),
+            }),
             counters,
             ..NewEntry::new(element)
         });
@@ -66,8 +73,8 @@ impl Sets {
     ///
     /// # Errors
     /// The set can't be read or changed.
-    pub(crate) fn resize(&mut self, set: &SetKey) -> Result<(), FirewallError> {
-        self.rebuild(set, self.maxelem, |_, _| ())
+    pub(crate) fn resize(&mut self, set: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
+        self.rebuild(set, self.maxelem, now, |_, _| ())
     }
 
     /// Takes the set away that was built beside another.

@@ -3,8 +3,9 @@
 //! a member can't be destroyed by others.
 //!
 //! Others may empty or destroy the registry itself: so a missing or empty one proves nothing, and
-//! is made again from memory. It is whole as long as it has the nonce: an empty set whose random
-//! name tells this network namespace, and the time since its boot, from any other.
+//! is made again from memory. It counts as rfw's if it has the nonce, an empty set with a random
+//! number in its name, that only rfw makes: a list that somebody else calls `rfw` has none. The
+//! number also tells this network namespace, and the time since its boot, from any other.
 
 use super::{Sets, deadline, is_like_ours, set_name};
 use crate::firewall::FirewallError;
@@ -45,7 +46,7 @@ enum State {
     /// The kernel has to be asked.
     #[default]
     Unknown,
-    /// It is there and has its nonce.
+    /// It is there and has its nonce; members may be missing.
     Whole,
     /// There is none, or an empty one.
     Missing,
@@ -85,8 +86,9 @@ impl Sets {
         })
     }
 
-    fn read_registry(&mut self) -> Result<(), FirewallError> {
-        let name = set_name(NAME)?;
+    /// Finds out the state of the registry, and gives its members.
+    fn read_registry(&mut self) -> Result<BTreeMap<String, String>, FirewallError> {
+        let (name, mut members) = (set_name(NAME)?, BTreeMap::new());
         self.registry.state = match self.ipset.info(&name, deadline()) {
             Err(IpsetError::NoSet) => match self.ipset.revision(SetType::List, deadline()) {
                 Ok(_) => State::Missing,
@@ -94,12 +96,11 @@ impl Sets {
                 Err(error) => return Err(error.into()),
             },
             Ok(info) if info.header.set_type == Some(SetType::List) && info.comments && !info.other => {
-                let members = self.read_members(&name)?;
+                members = self.read_members(&name)?;
                 let own = |(name, comment): (&String, &String)| is_own(name, comment);
                 if members.iter().any(|(name, comment)| is_nonce(name, comment)) {
-                    self.registry
-                        .members
-                        .extend(members.into_iter().filter(|(name, comment)| own((name, comment))));
+                    let own = members.iter().filter(|(name, comment)| is_own(name, comment));
+                    self.registry.members.extend(own.map(|(name, comment)| (name.clone(), comment.clone())));
                     State::Whole
                 } else if members.iter().all(own) {
                     // Others have emptied it, or taken the nonce away.
@@ -111,7 +112,7 @@ impl Sets {
             Ok(_) => State::Unavailable,
             Err(error) => return Err(FirewallError::Set(NAME.to_owned(), error)),
         };
-        Ok(())
+        Ok(members)
     }
 
     fn read_members(&mut self, name: &SetName) -> Result<BTreeMap<String, String>, FirewallError> {
@@ -147,9 +148,12 @@ impl Sets {
         batch.create(name, definition, revision);
         self.enroll(&mut batch, name, comment)?;
         let mut outcomes = self.ipset.transact(batch, deadline()).map_err(of)?.outcomes.into_iter();
-        let made = outcomes.next().and_then(|outcome| outcome.failure);
+        if let Some((_, error)) = outcomes.next().and_then(|outcome| outcome.failure) {
+            self.forget_member(name);
+            return Err(of(error));
+        }
         self.note_registry(outcomes.filter_map(|outcome| outcome.failure));
-        made.map_or(Ok(()), |(_, error)| Err(of(error)))
+        Ok(())
     }
 
     /// Plans that a set is a member; makes the registry where it is missing.
@@ -230,21 +234,17 @@ impl Sets {
         if self.registry.members.is_empty() {
             return Ok(());
         }
-        self.read_registry()?;
+        let there = self.read_registry()?;
         if self.registry.state == State::Unavailable {
             return Ok(());
         }
-        let there = match self.registry.state {
-            State::Whole => self.read_members(&set_name(NAME)?)?,
-            _ => BTreeMap::new(),
-        };
         self.forget_destroyed(&there)?;
         let wanted = self.registry.members.clone();
         let missing: Vec<_> = wanted.iter().filter(|(name, _)| !there.contains_key(*name)).collect();
         if missing.is_empty() {
             return Ok(());
         }
-        log::warn!("the registry of sets ({NAME}) had lost {} of its members: put back", missing.len());
+        let lost = missing.len();
         let mut batch = self.ipset.batch();
         match self.registry.state {
             State::Missing => self.plan_registry(&mut batch)?,
@@ -252,7 +252,11 @@ impl Sets {
                 missing.iter().try_for_each(|(name, comment)| add_member(&mut batch, name, Some(comment)))?
             }
         }
-        self.make_registry(batch)
+        self.make_registry(batch)?;
+        if self.registry.state == State::Whole {
+            log::warn!("the registry of sets ({NAME}) had lost {lost} of its members: put back");
+        }
+        Ok(())
     }
 
     /// Forgets the sets that others have destroyed, which they can once it is a member no more. The

@@ -13,10 +13,10 @@ use super::message::{
 use crate::kernel::netlink::{Builder, Malformed, Message, NLM_F_CREATE, NLM_F_EXCL};
 use std::ops::Range;
 
-/// So many bytes of entries at most begin another one in the same message: with the
-/// longest entry, a comment of 255 bytes, it stays below the 65,535 of an attribute.
-/// Half of what a send takes is less where `net.core.wmem_max` is small; that is 4.5 kB at
-/// least (`SOCK_MIN_SNDBUF`), so that such a message always fits.
+/// A message takes one more entry while its entries are shorter than this, in bytes. With the
+/// longest entry after that, one with a comment of 255 bytes, it stays below 65,535 bytes, which an
+/// attribute can hold. Where a send takes less than twice this, half of a send counts: a send takes
+/// 4.5 kB at least (`SOCK_MIN_SNDBUF`), so that such a message always fits.
 const PACKED_BYTES: usize = 32 << 10;
 
 /// What the kernel takes to queue an answer, in bytes: `struct sk_buff` and the least
@@ -146,10 +146,9 @@ impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
         self.operations.is_empty()
     }
-
-    /// Its length in bytes. One send takes as much as the socket's send limit.
-    pub(crate) fn bytes(&self) -> usize {
-        self.builder.len()
+    /// The number of sends that it takes with these limits.
+    pub(super) fn sends(&self, send_limit: usize, receive_limit: usize) -> usize {
+        sends(&self.parts, send_limit, receive_limit).len()
     }
 
     fn set(&mut self, command: Command, flags: u16, name: &SetName, rest: impl FnOnce(&mut Builder)) {
@@ -372,6 +371,19 @@ mod tests {
         assert_eq!(bytes_of(&parts, &(2..4)), 200..400);
         assert_eq!(bytes_of(&parts, &(0..5)), 0..500);
         assert_eq!(sends(&[], 1, 1), []);
+    }
+
+    #[test]
+    fn answers_that_do_not_fit_part_a_batch_too() {
+        // `net.core.rmem_max` as most distributions have it, which the kernel doubles.
+        for (count, sends) in [(300, 1), (400, 2)] {
+            let mut batch = Batch::new(7, 1 << 20);
+            batch.add_each(&name(), entries(count), Existing::Refuse);
+            assert_eq!(batch.sends(1 << 20, 2 * 212_992), sends, "{count}");
+            let mut batch = Batch::new(7, 1 << 20);
+            batch.add_many(&name(), entries(count));
+            assert_eq!(batch.sends(1 << 20, 2 * 212_992), 1, "{count}");
+        }
     }
 
     #[test]

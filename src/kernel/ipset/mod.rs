@@ -84,6 +84,7 @@ impl Ipset {
     }
 
     /// The socket, for its limits.
+    #[cfg(test)]
     pub(crate) fn socket(&self) -> &Socket {
         &self.socket
     }
@@ -261,6 +262,11 @@ impl Ipset {
     /// What lists the entries of sets, apart from this connection.
     pub(crate) fn dumper(&self) -> Dumper {
         Dumper { protocol: self.protocol }
+    }
+
+    /// Whether a batch is one send, as far as the socket's limits allow it.
+    pub(crate) fn is_one_send(&self, batch: &Batch) -> bool {
+        batch.sends(self.socket.send_limit(), self.socket.receive_limit()) <= 1
     }
 
     /// A batch without operations, for [`Ipset::transact`].

@@ -72,18 +72,21 @@ fn the_mirror_is_what_the_kernel_has() {
         let line = compare(&rfw).expect("a set that rfw has made has a mirror from the begin");
         assert!(is_same(&line), "{line}");
         // A set that is large enough for many pieces, read by the next rfw while requests go on.
-        let large: String = (1_000..40_000).map(|number| address(number) + "\n").collect();
+        let large: String = (1_000..300_000).map(|number| address(number) + "\n").collect();
         rfw.send_ok("PUT", "/drop/input/any?expire=1h", &large);
         rfw.signal("KILL");
         rfw.end();
         rfw.spawn();
+        rfw.ok("PUT", "/drop/input/any/10.0.0.7?expire=0");
         for _ in 0..30 {
             step(&host, &rfw, &mut numbers, false);
         }
         until(SOON, "the mirror is full", || rfw.log().contains("entries are known"));
+        let (first, full) = (rfw.log().find("INPUT -s 10.0.0.7 "), rfw.log().find("entries are known"));
+        assert!(first < full, "the mirror was full before the first request: {}", rfw.log());
         let line = compare(&rfw).unwrap();
         assert!(is_same(&line), "{line}");
-        // Others change the set: a look finds out, and the mirror is read anew.
+        // Others change the set: it is read anew for a new white list.
         for _ in 0..60 {
             step(&host, &rfw, &mut numbers, true);
         }
