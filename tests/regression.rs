@@ -670,3 +670,37 @@ fn a_set_whose_entries_have_become_rules_is_not_said_to_be_left() {
         assert!(!rfw.log().contains("WARN"), "{}", rfw.log());
     });
 }
+
+#[test]
+fn a_set_that_others_swap_in_is_not_changed_be_it_before_a_start_or_after_another_change() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset").start();
+        for restart in [true, false] {
+            rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+            if restart {
+                rfw.stop();
+            } else {
+                until(SOON, "its mirror is full", || rfw.log().contains("entries are known"));
+                host.run("ipset", &["add", "rfw4-ids", "1.2.3.5"]).ok();
+                rfw.ok("PUT", "/drop/input/any/1.2.3.5");
+            }
+            host.run("ipset", &["create", "mine", "hash:net", "timeout", "0"]).ok();
+            host.run("ipset", &["add", "mine", "9.9.9.9"]).ok();
+            host.run("ipset", &["swap", "mine", "rfw4-ids"]).ok();
+            if restart {
+                rfw.spawn();
+            }
+            for (method, address) in [("PUT", "1.2.3.6"), ("DELETE", "9.9.9.9")] {
+                let error = rfw.refused(method, &format!("/drop/input/any/{address}"), 500);
+                assert!(error.contains("that rfw has not made"), "{error}");
+            }
+            assert_eq!(rfw.send("PUT", "/drop/input/any", "1.2.3.6\n").status, 500);
+            let set = host.run("ipset", &["save", "rfw4-ids"]).ok();
+            assert!(set.ends_with("add rfw4-ids 9.9.9.9 timeout 0\n") && set.lines().count() == 2, "{set}");
+            host.run("ipset", &["swap", "mine", "rfw4-ids"]).ok();
+            host.run("ipset", &["destroy", "mine"]).ok();
+        }
+        assert_eq!(rfw.ok("PUT", "/drop/input/any/1.2.3.4")["result"], "refreshed");
+    });
+}

@@ -48,12 +48,16 @@ impl Firewall {
     fn take_on(&mut self, set: &SetKey, infos: &[SetInfo], now: SystemTime) -> Result<(), FirewallError> {
         let name = set.name();
         let info = match infos.iter().find(|info| info.header.name == name) {
-            Some(info) => Some(info.clone()).filter(|info| is_like(info, set)),
+            Some(info) => Some(info.clone()),
             None => self.sets()?.own_info(set)?,
         };
         let Some(info) = info else { return Ok(()) };
         let sets = self.sets()?;
         sets.note(set, &info);
+        if !is_like(&info, set) {
+            log::warn!("{}", FirewallError::ForeignSet(name));
+            return Ok(());
+        }
         sets.register(set)?;
         self.resize(set, &info, now)?;
         self.sets()?.mirror(set);

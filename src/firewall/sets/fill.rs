@@ -33,6 +33,11 @@ impl Mirrors {
         self.all.get(set).filter(|mirror| mirror.is_complete())
     }
 
+    /// Whether a mirror is missing, and not being filled yet.
+    pub(super) fn is_wanted(&self, set: &SetKey) -> bool {
+        self.wanted.contains_key(set)
+    }
+
     /// The mirror of a set, whole or not.
     pub(super) fn of(&mut self, set: &SetKey) -> Option<&mut Mirror> {
         self.all.get_mut(set)
@@ -231,12 +236,6 @@ impl Sets {
     /// # Errors
     /// The kernel does not answer.
     pub(crate) fn verify(&mut self, set: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
-        if self.foreign.contains(set) {
-            self.own_info(set)?;
-        }
-        if self.mirrors.whole(set).is_none() {
-            return Ok(());
-        }
         let Some(size) = self.own_size(set)? else {
             self.mirrors.forget(set);
             return Ok(());

@@ -132,7 +132,8 @@ impl Sets {
     /// The kernel counts the entries of a set that it is asked about, so it is asked only where that
     /// costs no more than a change of that many entries; else a look each minute finds out.
     fn check_own(&mut self, set: &SetKey, entries: usize) -> Result<(), FirewallError> {
-        if self.foreign.contains(set) || self.is_cheap(set, entries) {
+        // Where a mirror is missing, others may just have been at the set.
+        if self.foreign.contains(set) || self.mirrors.is_wanted(set) || self.is_cheap(set, entries) {
             self.own_info(set)?;
         }
         match self.foreign.contains(set) {
