@@ -704,3 +704,32 @@ fn a_set_that_others_swap_in_is_not_changed_be_it_before_a_start_or_after_anothe
         assert_eq!(rfw.ok("PUT", "/drop/input/any/1.2.3.4")["result"], "refreshed");
     });
 }
+
+/// They could not destroy it, since it was a member of the registry, even after a flush.
+#[test]
+fn a_set_of_others_in_the_place_of_a_member_is_let_go() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset").start();
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+        rfw.ok("PUT", "/drop/input/eth0/1.2.3.4");
+        host.run(iptables, &["-w", "-F", "INPUT"]).ok();
+        for words in ["del rfw rfw4-ids", "destroy rfw4-ids", "create rfw4-ids hash:ip,port"] {
+            host.run("ipset", &words.split(' ').collect::<Vec<_>>()).ok();
+        }
+        // This one takes the other's place as a member, too.
+        host.run("ipset", &["create", "rfw4-mine", "hash:net"]).ok();
+        host.run("ipset", &["swap", "rfw4-mine", "rfw4-ids-eth0"]).ok();
+        rfw.signal("HUP");
+        until(SOON, "the white list is read again", || {
+            rfw.log().contains("the white list has been read again")
+        });
+        assert_eq!(host.registry().unwrap().len(), 2, "{:?}", host.registry());
+        host.run("ipset", &["destroy", "rfw4-ids"]).ok();
+        rfw.stop();
+        rfw.call(&["--flush"]).ok();
+        host.run("ipset", &["destroy", "rfw4-ids-eth0"]).ok();
+        assert_eq!(host.sets(), ["rfw4-mine"]);
+        assert_eq!(host.registry(), None);
+    });
+}

@@ -280,6 +280,12 @@ impl Firewall {
             Registered::Missing => (false, set_key::is_work_name(name) && is_like_ours(info)),
             Registered::Unavailable => (is_named, set_key::is_work_name(name) && is_like_ours(info)),
         };
+        if matches!(registered, Registered::Whole(members) if members.contains_key(name))
+            && !is_own
+            && !is_work
+        {
+            self.sets()?.release(name)?;
+        }
         // It may be gone by now: its entries have become rules.
         if is_named && !is_own && self.sets()?.is_there(name)? {
             let next =

@@ -259,19 +259,35 @@ impl Sets {
         Ok(())
     }
 
-    /// Forgets the sets that others have destroyed, which they can once it is a member no more. The
-    /// nonce is made again.
+    /// Forgets the sets that others have destroyed, which they can once it is a member no more, or
+    /// made anew in another way. The nonce is made again.
     fn forget_destroyed(&mut self, there: &BTreeMap<String, String>) -> Result<(), FirewallError> {
         let members = self.registry.members.iter();
         let missing =
             members.filter(|(name, comment)| !there.contains_key(*name) && *comment != NONCE_COMMENT);
         let missing: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
         for name in missing {
-            if !self.is_there(&name)? {
+            let own = match self.ipset.info(&set_name(&name)?, deadline()) {
+                Ok(info) => is_like_ours(&info),
+                Err(IpsetError::NoSet) => false,
+                Err(error) => return Err(FirewallError::Set(name, error)),
+            };
+            if !own {
                 self.registry.members.remove(&name);
             }
         }
         Ok(())
+    }
+
+    /// Takes a set out of the registry that others have put in the place of a member.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(crate) fn release(&mut self, name: &str) -> Result<(), FirewallError> {
+        let (name, mut batch) = (set_name(name)?, self.ipset.batch());
+        self.withdraw(&mut batch, &name)?;
+        self.forget_member(&name);
+        self.make_registry(batch)
     }
 
     /// Plans that a set is a member no more.
