@@ -733,3 +733,21 @@ fn a_set_of_others_in_the_place_of_a_member_is_let_go() {
         assert_eq!(host.registry(), None);
     });
 }
+
+/// Each request put the look off that rfw takes at the tables each minute: for a client that asked
+/// once a minute or more often it was never taken.
+#[test]
+fn who_keeps_asking_does_not_keep_rfw_from_looking_at_the_tables() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset").start();
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+        // What is due by then is done.
+        std::thread::sleep(Duration::from_secs(2));
+        host.run(iptables, &["-w", "-F", "INPUT"]).ok();
+        until(Duration::from_secs(90), "the rules are back", || {
+            rfw.ok("GET", "/list/output");
+            !host.guards(iptables).is_empty() && !host.kept(iptables).is_empty()
+        });
+    });
+}

@@ -30,6 +30,8 @@ pub(crate) struct SharedFirewall {
     firewall: Mutex<Firewall>,
     /// Until when requests are refused at once.
     busy: Mutex<Option<Busy>>,
+    /// When the tables are looked at, whatever happens until then.
+    next_check: Mutex<Instant>,
     timer: OwnedFd,
     /// Whether a client waits for the mutex.
     client_waits: AtomicBool,
@@ -71,6 +73,7 @@ impl SharedFirewall {
         Ok(Arc::new(SharedFirewall {
             firewall: Mutex::new(firewall),
             busy: Mutex::default(),
+            next_check: Mutex::new(Instant::now() + CHECK_INTERVAL),
             timer,
             client_waits: AtomicBool::new(false),
         }))
@@ -152,14 +155,28 @@ impl SharedFirewall {
                 shared.sweep_all(&mut failures);
                 shared.fill_mirrors(&mut failures);
                 shared.sleep();
-                shared.check_tables(&mut failures);
+                if !shared.is_woken_to_fill() {
+                    shared.check_tables(&mut failures);
+                }
             }
         })?;
         Ok(())
     }
 
+    /// Whether there are mirrors to be filled, and the tables are not to be looked at yet.
+    fn is_woken_to_fill(&self) -> bool {
+        // Not held while the other lock is waited for: who has that asks for this one.
+        let next_check = *self.next_check();
+        Instant::now() < next_check && self.lock().is_fill_due()
+    }
+
+    fn next_check(&self) -> MutexGuard<'_, Instant> {
+        self.next_check.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Sees what others have done to the tables, since nobody else tells.
     fn check_tables(&self, failures: &mut LogLimit) {
+        *self.next_check() = Instant::now() + CHECK_INTERVAL;
         let looked = self.lock().check_tables(SystemTime::now());
         if let Err(error) = looked {
             self.note(Some(&error).filter(|error| error.is_timeout()));
@@ -248,7 +265,9 @@ impl SharedFirewall {
     /// Sets the timer to the next expiry or the next check of the tables, whichever is
     /// earlier.
     fn arm(&self, due: Option<Moment>) {
-        let check = Moment::at_or_after(SystemTime::now() + CHECK_INTERVAL);
+        // Who asks once more before that does not put it off.
+        let left = self.next_check().saturating_duration_since(Instant::now());
+        let check = Moment::at_or_after(SystemTime::now() + left);
         // An it_value of zero disarms the timer (timerfd_settime(2)).
         let seconds = due.map_or(check, |due| due.min(check)).seconds().max(1);
         let none = Timespec { tv_sec: 0, tv_nsec: 0 };
