@@ -734,6 +734,20 @@ fn a_set_of_others_in_the_place_of_a_member_is_let_go() {
     });
 }
 
+#[test]
+fn an_empty_list_of_others_in_the_place_of_the_registry_stays_empty() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        host.run("ipset", &["create", "rfw", "list:set", "comment", "timeout", "5"]).ok();
+        let mut rfw = host.rfw(iptables).configure("ipset").start();
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+        assert_eq!(host.registry().unwrap(), Vec::<String>::new());
+        rfw.stop();
+        rfw.call(&["--flush"]).ok();
+        assert_eq!(host.run("ipset", &["list", "-n"]).ok(), "rfw\n");
+    });
+}
+
 /// Each request put the look off that rfw takes at the tables each minute: for a client that asked
 /// once a minute or more often it was never taken.
 #[test]

@@ -95,7 +95,7 @@ impl Sets {
                 Err(IpsetError::NoType) => State::Unavailable,
                 Err(error) => return Err(error.into()),
             },
-            Ok(info) if info.header.set_type == Some(SetType::List) && info.comments && !info.other => {
+            Ok(info) if is_like_registry(&info) => {
                 members = self.read_members(&name)?;
                 let own = |(name, comment): (&String, &String)| is_own(name, comment);
                 if members.iter().any(|(name, comment)| is_nonce(name, comment)) {
@@ -359,7 +359,7 @@ impl Sets {
             State::Whole => Ok(true),
             State::Unknown | State::Unavailable => Ok(false),
             State::Missing => match self.ipset.info(&set_name(NAME)?, deadline()) {
-                Ok(info) => Ok(info.elements == 0 && info.maxelem == SIZE),
+                Ok(info) => Ok(info.elements == 0),
                 Err(IpsetError::NoSet) => Ok(false),
                 Err(error) => Err(FirewallError::Set(NAME.to_owned(), error)),
             },
@@ -374,6 +374,12 @@ pub(super) fn building(set: &SetKey) -> String {
 
 fn is_nonce(name: &str, comment: &str) -> bool {
     name.starts_with(NONCE) && comment == NONCE_COMMENT
+}
+
+/// Whether a set is made as rfw makes the registry.
+fn is_like_registry(info: &SetInfo) -> bool {
+    let is_list = info.header.set_type == Some(SetType::List) && info.maxelem == SIZE;
+    is_list && info.comments && !info.counters && info.timeout.is_none() && !info.other
 }
 
 /// Whether it is a nonce that is a member of no registry.
