@@ -1,11 +1,9 @@
 //! An address list in a request body, in the formats in which block lists are published:
 //! one address or network a line, with comments.
 
-use crate::http::body::Body;
 use crate::http::message::HttpError;
 use crate::rule::network::{Network, NetworkError};
 use std::collections::HashSet;
-use std::io::{Read, Write};
 
 /// Maximum length of a line in bytes, line end included.
 const LINE_MAX: usize = 1 << 10;
@@ -35,33 +33,81 @@ pub(crate) struct Skipped {
     pub reason: String,
 }
 
-impl List {
-    /// Reads a list to its end; `forbidden` returns why an address is to be skipped.
+/// A list that is read as it comes.
+#[derive(Debug, Default)]
+pub(crate) struct ListReader {
+    list: List,
+    seen: HashSet<Network>,
+    /// The number of lines that are read.
+    lines: usize,
+    /// The beginning of the next one.
+    line: Vec<u8>,
+}
+
+impl ListReader {
+    /// Reads the next bytes; `forbidden` returns why an address is to be skipped.
     ///
     /// # Errors
-    /// The first line that is not an address, a list without any address, or a body that
-    /// can't be read. The list is then rejected as a whole.
-    pub(crate) fn read<S: Read + Write>(
-        body: &mut Body<'_, S>,
+    /// The first line that is not an address. The list is then rejected as a whole.
+    pub(crate) fn take(
+        &mut self,
+        bytes: &[u8],
         forbidden: impl Fn(&Network) -> Option<String>,
-    ) -> Result<List, ListError> {
-        let (mut list, mut seen, mut line) = (List::default(), HashSet::new(), Vec::new());
-        for number in 1.. {
-            body.read_line(&mut line, LINE_MAX)?;
-            if line.is_empty() {
-                break;
+    ) -> Result<(), ListError> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let whole = part.ends_with(b"\n");
+            if whole && self.line.is_empty() {
+                self.read_line(part, &forbidden)?;
+                continue;
             }
-            let whole = line.len() < LINE_MAX || line.ends_with(b"\n");
-            let text = str::from_utf8(&line).ok().filter(|_| whole);
-            let address = text.ok_or(NOT_AN_ADDRESS).and_then(parse_line);
-            let address = address.map_err(|what| ListError::Line(number, quoted(&line), what))?;
-            if let Some(address) = address.filter(|address| seen.insert(*address)) {
-                list.take(number, address, forbidden(&address));
+            let room = LINE_MAX.saturating_sub(self.line.len());
+            self.line.extend_from_slice(part.get(..room).unwrap_or(part));
+            if whole || self.line.len() >= LINE_MAX {
+                let line = std::mem::take(&mut self.line);
+                self.read_line(&line, &forbidden)?;
             }
         }
-        if seen.is_empty() { Err(ListError::Empty) } else { Ok(list) }
+        Ok(())
     }
 
+    /// Reads what is left at the end.
+    ///
+    /// # Errors
+    /// As with [`ListReader::take`], or a list without any address.
+    pub(crate) fn end(
+        &mut self,
+        forbidden: impl Fn(&Network) -> Option<String>,
+    ) -> Result<(), ListError> {
+        let line = std::mem::take(&mut self.line);
+        if !line.is_empty() {
+            self.read_line(&line, &forbidden)?;
+        }
+        if self.seen.is_empty() { Err(ListError::Empty) } else { Ok(()) }
+    }
+
+    /// The list that has been read.
+    pub(crate) fn into_list(self) -> List {
+        self.list
+    }
+
+    fn read_line(
+        &mut self,
+        line: &[u8],
+        forbidden: &impl Fn(&Network) -> Option<String>,
+    ) -> Result<(), ListError> {
+        self.lines = self.lines.saturating_add(1);
+        let whole = line.len() < LINE_MAX || line.len() == LINE_MAX && line.ends_with(b"\n");
+        let text = str::from_utf8(line).ok().filter(|_| whole);
+        let address = text.ok_or(NOT_AN_ADDRESS).and_then(parse_line);
+        let address = address.map_err(|what| ListError::Line(self.lines, quoted(line), what))?;
+        if let Some(address) = address.filter(|address| self.seen.insert(*address)) {
+            self.list.take(self.lines, address, forbidden(&address));
+        }
+        Ok(())
+    }
+}
+
+impl List {
     fn take(&mut self, line: usize, address: Network, forbidden: Option<String>) {
         match forbidden {
             None => self.networks.push(address),
@@ -122,17 +168,26 @@ pub(crate) enum ListError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::message::{Buffer, Framing};
     use proptest::prelude::*;
-    use std::io::Cursor;
 
     use crate::golden::cases;
 
+    /// Reads a list as a whole, and in pieces of some lengths, which is to be the same.
     fn read(text: &[u8]) -> Result<List, ListError> {
-        let mut buffer = Buffer::default();
-        let framing = Framing::Length(text.len() as u64);
-        let mut body = Body::new(&mut buffer, Cursor::new(text.to_vec()), framing, false);
-        List::read(&mut body, |network| (network.prefix() < 9).then(|| "too wide".to_owned()))
+        let whole = read_by(text, text.len().max(1));
+        for length in [1, 2, 3, 7, 1000] {
+            let in_pieces = read_by(text, length);
+            assert_eq!(format!("{in_pieces:?}"), format!("{whole:?}"), "by {length}");
+        }
+        whole
+    }
+
+    fn read_by(text: &[u8], length: usize) -> Result<List, ListError> {
+        let wide = |network: &Network| (network.prefix() < 9).then(|| "too wide".to_owned());
+        let mut reader = ListReader::default();
+        text.chunks(length).try_for_each(|piece| reader.take(piece, wide))?;
+        reader.end(wide)?;
+        Ok(reader.into_list())
     }
 
     #[test]

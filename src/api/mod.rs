@@ -1,39 +1,70 @@
-//! From a request to its answer: authentication, parsing, execution, and the one place
-//! where errors become HTTP status codes.
+//! From a request to its answer: what its head decides ([`Service::begin`]), its body as it
+//! comes ([`Pending::take`]), and its execution once it is whole ([`Service::execute`]).
 
 pub(crate) mod address_list;
+mod error;
+mod listing;
+mod login;
 mod rows;
 pub(crate) mod url;
 
-use crate::api::address_list::{List, ListError};
-use crate::api::rows::Rows;
-use crate::api::url::{Command, UrlError};
-use crate::config::file::{CREDENTIAL_MAX, Config, Credentials};
-use crate::firewall::expiry::{BUSY_TIME, SharedFirewall};
-use crate::firewall::listing::Filter;
-use crate::firewall::{self, FirewallError, ListResult, Outcome};
+use crate::api::address_list::{List, ListError, ListReader};
+use crate::api::error::ApiError;
+pub(crate) use crate::api::error::unreadable;
+pub(crate) use crate::api::listing::Collecting;
+use crate::api::listing::Slots;
+use crate::api::url::Command;
+use crate::config::file::Config;
+use crate::firewall::expiry::SharedFirewall;
+use crate::firewall::listing::{Filter, Listing};
+use crate::firewall::{self, FirewallError, ListResult};
+use crate::http::answer::{Answer, Content};
 use crate::http::body::Body;
-use crate::http::message::{Answer, Content, HttpError, Request};
+use crate::http::message::{HttpError, Request};
 use crate::log_limit::LogLimit;
 use crate::rule::lease::{Interval, Lease};
 use crate::rule::network::Network;
 use crate::rule::whitelist::WhiteList;
 use crate::rule::{Interface, Rule, Scope};
-use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
-use std::fmt;
-use std::io::{Read, Write};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
-use subtle::ConstantTimeEq;
+use tiny_http::Method;
 
 /// The REST API: executes requests on the firewall.
 pub(crate) struct Service {
     config: Config,
     shared: Arc<SharedFirewall>,
-    whitelist: WhiteList,
-    unlisted: LogLimit,
+    whitelist: Rc<WhiteList>,
+    slots: Slots,
+    strangers: LogLimit,
+    misdirected: LogLimit,
+}
+
+/// What comes of a request that has been executed.
+pub(crate) enum Outcome {
+    /// Its answer.
+    Answer(Answer),
+    /// Rules that are yet to be read, piece by piece.
+    Listing(Collecting),
+}
+
+/// A request whose head is accepted, and what has come of its body.
+pub(crate) struct Pending {
+    origin: Origin,
+    command: Command,
+    list: Option<ListReader>,
+    /// The white list that the addresses of the body are compared with.
+    whitelist: Rc<WhiteList>,
+}
+
+/// Whose request it is and what it was, for the log.
+struct Origin {
+    who: String,
+    method: Method,
+    target: String,
 }
 
 /// The client of a connection, and what its listener requires.
@@ -57,7 +88,14 @@ impl Service {
         shared: Arc<SharedFirewall>,
         whitelist: WhiteList,
     ) -> Result<Service, FirewallError> {
-        let service = Service { config, shared, whitelist, unlisted: LogLimit::default() };
+        let service = Service {
+            config,
+            shared,
+            whitelist: Rc::new(whitelist),
+            slots: Slots::default(),
+            strangers: LogLimit::default(),
+            misdirected: LogLimit::default(),
+        };
         service.apply_whitelist(&service.whitelist)?;
         Ok(service)
     }
@@ -74,7 +112,7 @@ impl Service {
     /// The rules can't be changed.
     pub(crate) fn replace_whitelist(&mut self, list: WhiteList) -> Result<(), FirewallError> {
         self.apply_whitelist(&list)?;
-        self.whitelist = list;
+        self.whitelist = Rc::new(list);
         Ok(())
     }
 
@@ -92,44 +130,44 @@ impl Service {
         &self.config
     }
 
-    /// Authenticates and executes a request, logs the outcome and returns the answer.
-    pub(crate) fn answer<S: Read + Write>(
-        &mut self,
-        peer: Peer,
-        request: &Request,
-        body: &mut Body<'_, S>,
-    ) -> Answer {
-        if let Some(host) = request.host.as_ref().filter(|host| peer.local && !is_local(host)) {
-            let error = ApiError::Misdirected(host.clone());
-            self.unlisted.log(Instant::now(), log::Level::Warn, format_args!("{}: {error}", peer.address));
-            return error.answer();
-        }
-        let user = match self.user(peer, request) {
-            Ok(user) => user,
-            Err(error) => {
-                let who = peer.address;
-                self.unlisted.log(Instant::now(), log::Level::Warn, format_args!("{who}: {error}"));
-                return error.answer();
-            }
-        };
+    /// Decides on a request from its head: whether the client may ask, what for, and whether a
+    /// body may come.
+    ///
+    /// # Errors
+    /// The answer of a request that is refused, which is logged.
+    pub(crate) fn begin(&mut self, peer: Peer, request: Request, body: &Body) -> Result<Pending, Answer> {
+        let user = self.admit(peer, &request)?;
         let who = format!("{} {}", peer.address, user.escape_debug());
-        match self.perform(&who, request, body) {
-            Ok(answer) => answer,
-            Err(error) => {
-                let target = request.target.escape_debug();
-                log::log!(error.level(), "{who}: {} {target}: {error}", request.method);
-                error.answer()
-            }
-        }
+        let command = self.command(&request, body);
+        let Request { method, target, .. } = request;
+        let origin = Origin { who, method, target };
+        let command = command.map_err(|error| origin.refuse(&error))?;
+        let list = matches!(command, Command::InsertAll { .. } | Command::DeleteAll(_));
+        let list = list.then(ListReader::default);
+        Ok(Pending { origin, command, list, whitelist: Rc::clone(&self.whitelist) })
+    }
+
+    /// The user name, or the answer to a client who may not ask; lines about these are few.
+    fn admit(&mut self, peer: Peer, request: &Request) -> Result<String, Answer> {
+        let misdirected = request.host.as_ref().filter(|host| peer.local && !login::is_local(host));
+        let (error, lines) = match misdirected {
+            Some(host) => (ApiError::Misdirected(host.clone()), &mut self.misdirected),
+            None => match self.user(peer, request) {
+                Ok(user) => return Ok(user),
+                Err(error) => (error, &mut self.strangers),
+            },
+        };
+        lines.log(Instant::now(), log::Level::Warn, format_args!("{}: {error}", peer.address));
+        Err(error.answer())
     }
 
     /// The authenticated user name, or `-` where no authentication is required.
     fn user(&self, peer: Peer, request: &Request) -> Result<String, ApiError> {
         match &self.config.credentials {
             Some(expected) if peer.authentication => {
-                let given = request.authorization.as_deref().and_then(basic_credentials);
+                let given = request.authorization.as_deref().and_then(login::basic_credentials);
                 let given = given.ok_or(ApiError::NotLoggedIn)?;
-                if same_credentials(&given, expected) {
+                if login::same_credentials(&given, expected) {
                     Ok(given.username)
                 } else {
                     Err(ApiError::WrongCredentials)
@@ -140,26 +178,39 @@ impl Service {
         }
     }
 
-    fn perform<S: Read + Write>(
-        &mut self,
-        who: &str,
-        request: &Request,
-        body: &mut Body<'_, S>,
-    ) -> Result<Answer, ApiError> {
+    /// The command of a request that may have this body.
+    fn command(&self, request: &Request, body: &Body) -> Result<Command, ApiError> {
         let command = url::parse(&request.method, &request.target, self.config.non_restful)?;
         if request.from_web_page && !matches!(command, Command::Help | Command::List(_)) {
             return Err(ApiError::WebPage);
         }
         body.check_length().map_err(ListError::Http)?;
         match command {
-            Command::InsertAll { scope, expire } => self.insert_all(who, &scope, expire, body),
-            Command::DeleteAll(scope) => self.delete_all(who, &scope, body),
+            Command::InsertAll { .. } | Command::DeleteAll(_) => Ok(command),
             _ if !body.is_empty() => Err(ApiError::Body),
-            Command::Help => Ok(self.help()),
-            Command::List(filter) => self.list(&filter),
-            Command::Insert { rule, expire } => self.insert(who, &rule, expire),
-            Command::Delete(rule) => self.delete(who, &rule),
+            command => Ok(command),
         }
+    }
+
+    /// Executes a request that has come whole, and logs the outcome.
+    pub(crate) fn execute(&mut self, pending: Pending) -> Outcome {
+        let Pending { origin, command, list, whitelist } = pending;
+        let list = list.map(ListReader::into_list).unwrap_or_default();
+        // What was compared with another white list is not to be believed.
+        let current = Rc::ptr_eq(&whitelist, &self.whitelist);
+        let answer = match command {
+            Command::List(filter) => match self.list(&filter) {
+                Ok(listing) => return Outcome::Listing(Collecting::new(origin, listing, &self.slots)),
+                Err(error) => Err(error),
+            },
+            Command::InsertAll { .. } if !current => Err(ApiError::WhiteListChanged),
+            Command::InsertAll { scope, expire } => self.insert_all(&origin.who, &scope, expire, &list),
+            Command::DeleteAll(scope) => self.delete_all(&origin.who, &scope, &list),
+            Command::Help => Ok(self.help()),
+            Command::Insert { rule, expire } => self.insert(&origin.who, &rule, expire),
+            Command::Delete(rule) => self.delete(&origin.who, &rule),
+        };
+        Outcome::Answer(answer.unwrap_or_else(|error| origin.refuse(&error)))
     }
 
     fn insert(&mut self, who: &str, rule: &Rule, expire: Option<Interval>) -> Result<Answer, ApiError> {
@@ -183,20 +234,13 @@ impl Service {
         Ok(changed(outcome, rule, Lease::Permanent))
     }
 
-    fn insert_all<S: Read + Write>(
+    fn insert_all(
         &mut self,
         who: &str,
         scope: &Scope,
         expire: Option<Interval>,
-        body: &mut Body<'_, S>,
+        list: &List,
     ) -> Result<Answer, ApiError> {
-        let list = List::read(body, |network| {
-            let refused = scope.clone().rule(*network).err().map(|error| error.to_string());
-            refused.or_else(|| {
-                let listed = self.whitelist.overlap(network)?;
-                Some(ApiError::white_listed(*network, *listed).to_string())
-            })
-        })?;
         let interval = expire.unwrap_or(self.config.default_expire);
         let (count, lease) = self.shared.change(|firewall| {
             let now = SystemTime::now();
@@ -209,30 +253,21 @@ impl Service {
             list.skipped_total
         );
         let expires = lease.end().map(|moment| moment.to_string());
-        Ok(listed(&list, json!({ "inserted": absent, "refreshed": present, "expires": expires })))
+        Ok(listed(list, json!({ "inserted": absent, "refreshed": present, "expires": expires })))
     }
 
-    fn delete_all<S: Read + Write>(
-        &mut self,
-        who: &str,
-        scope: &Scope,
-        body: &mut Body<'_, S>,
-    ) -> Result<Answer, ApiError> {
-        let list =
-            List::read(body, |network| scope.clone().rule(*network).err().map(|error| error.to_string()))?;
+    fn delete_all(&mut self, who: &str, scope: &Scope, list: &List) -> Result<Answer, ApiError> {
         let ListResult { present, absent } =
             self.shared.change(|firewall| firewall.delete_all(scope, &list.networks, SystemTime::now()))?;
         log::info!(
             "{who}: list: {present} deleted, {absent} absent, {} skipped: {scope}",
             list.skipped_total
         );
-        Ok(listed(&list, json!({ "deleted": present, "absent": absent })))
+        Ok(listed(list, json!({ "deleted": present, "absent": absent })))
     }
 
-    fn list(&self, filter: &Filter) -> Result<Answer, ApiError> {
-        let listing = self.shared.read(|firewall| firewall.list(filter, SystemTime::now()))?;
-        let rows = Rows::begin(listing)?;
-        Ok(Answer { status: 200, body: Content::Stream(Box::new(rows)), header: None })
+    fn list(&self, filter: &Filter) -> Result<Listing, ApiError> {
+        Ok(self.shared.read(|firewall| firewall.list(filter, SystemTime::now()))?)
     }
 
     fn help(&self) -> Answer {
@@ -248,6 +283,60 @@ impl Service {
             "examples": EXAMPLES,
         });
         Answer { status: 200, body: Content::Text(format!("{help:#}\n")), header: None }
+    }
+}
+
+impl Pending {
+    /// Takes the next bytes of the body.
+    ///
+    /// # Errors
+    /// The answer of a request that is refused, which is logged.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<(), Answer> {
+        let Pending { origin, command, list: Some(list), whitelist } = self else { return Ok(()) };
+        let taken = list.take(bytes, |network| forbidden(command, whitelist, network));
+        taken.map_err(|error| origin.refuse(&error.into()))
+    }
+
+    /// Sees the end of the body.
+    ///
+    /// # Errors
+    /// As with [`Pending::take`].
+    pub(crate) fn end(&mut self) -> Result<(), Answer> {
+        let Pending { origin, command, list: Some(list), whitelist } = self else { return Ok(()) };
+        let ended = list.end(|network| forbidden(command, whitelist, network));
+        ended.map_err(|error| origin.refuse(&error.into()))
+    }
+
+    /// Logs that the body can't be read; the answer, unless the connection is broken.
+    pub(crate) fn fail(&self, error: &HttpError) -> Option<Answer> {
+        let target = self.origin.target.escape_debug();
+        log::info!("{}: {} {target}: {error}", self.origin.who, self.origin.method);
+        unreadable(error)
+    }
+
+    /// Refuses the request, since the server ends.
+    pub(crate) fn end_of_service(&self) -> Answer {
+        self.origin.refuse(&ApiError::Ending)
+    }
+}
+
+/// Why an address of a list is to be skipped.
+fn forbidden(command: &Command, whitelist: &WhiteList, network: &Network) -> Option<String> {
+    let (Command::InsertAll { scope, .. } | Command::DeleteAll(scope)) = command else { return None };
+    if let Err(error) = scope.clone().rule(*network) {
+        return Some(error.to_string());
+    }
+    let inserts = matches!(command, Command::InsertAll { .. });
+    let listed = whitelist.overlap(network).filter(|_| inserts)?;
+    Some(ApiError::white_listed(*network, *listed).to_string())
+}
+
+impl Origin {
+    /// Logs why a request is refused, and gives the answer.
+    fn refuse(&self, error: &ApiError) -> Answer {
+        let target = self.target.escape_debug();
+        log::log!(error.level(), "{}: {} {target}: {error}", self.who, self.method);
+        error.answer()
     }
 }
 
@@ -276,7 +365,7 @@ const EXAMPLES: [&str; 6] = [
     "GET /list/input/eth0",
 ];
 
-fn changed(outcome: Outcome, rule: &Rule, lease: Lease) -> Answer {
+fn changed(outcome: firewall::Outcome, rule: &Rule, lease: Lease) -> Answer {
     let expires = lease.end().map(|moment| moment.to_string());
     let body = json!({ "result": outcome.name(), "rule": described(rule), "expires": expires });
     succeeded(&body)
@@ -310,215 +399,4 @@ fn described(rule: &Rule) -> Value {
         "source": firewall::printed(rule.source(), rule.family()),
         "destination": firewall::printed(rule.destination(), rule.family()),
     })
-}
-
-/// Whether a host, with an optional port, is a loopback name. This prevents DNS rebinding,
-/// where a web site resolves its own name to 127.0.0.1.
-fn is_local(host: &str) -> bool {
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => (name, port),
-        _ => (host, ""),
-    };
-    let names = ["localhost", "127.0.0.1", "[::1]"];
-    port.bytes().all(|byte| byte.is_ascii_digit())
-        && names.iter().any(|known| known.eq_ignore_ascii_case(name))
-}
-
-/// Parses a header value of the scheme `Basic` (RFC 7617).
-fn basic_credentials(header: &str) -> Option<Credentials> {
-    let (scheme, encoded) = header.split_once(' ')?;
-    let decoded =
-        BASE64_STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("Basic"))?;
-    let text = String::from_utf8(decoded).ok()?;
-    let (username, password) = text.split_once(':')?;
-    Some(Credentials { username: username.to_owned(), password: password.to_owned() })
-}
-
-/// Compares in constant time: it depends neither on the expected credentials nor on the length
-/// of a common prefix.
-fn same_credentials(given: &Credentials, expected: &Credentials) -> bool {
-    let same = |a: &str, b: &str| padded(a).ct_eq(&padded(b));
-    (same(&given.username, &expected.username) & same(&given.password, &expected.password)).into()
-}
-
-/// A text with its length in front, zero-padded to a fixed size. A text longer than
-/// [`CREDENTIAL_MAX`] is truncated, and its length differs from that of any valid credential.
-fn padded(text: &str) -> [u8; CREDENTIAL_MAX + 3] {
-    let mut padded = [0; CREDENTIAL_MAX + 3];
-    let length = u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes();
-    padded.iter_mut().zip(length.iter().chain(text.as_bytes())).for_each(|(to, from)| *to = *from);
-    padded
-}
-
-/// Error of a request.
-#[derive(Debug, thiserror::Error)]
-enum ApiError {
-    #[error("log in with HTTP Basic authentication")]
-    NotLoggedIn,
-    #[error("wrong user name or password")]
-    WrongCredentials,
-    /// A host that is not a loopback name, on the local listener.
-    #[error(
-        "the local server is not \"{}\": expected the host localhost, 127.0.0.1 or [::1]",
-        .0.escape_debug()
-    )]
-    Misdirected(String),
-    #[error(transparent)]
-    Url(#[from] UrlError),
-    /// Cross-site request forgery: a browser adds stored credentials to requests of any page.
-    #[error("a web page may not change rules: expected no header Origin")]
-    WebPage,
-    #[error("this path takes no body: expected the address in the path")]
-    Body,
-    #[error(transparent)]
-    List(#[from] ListError),
-    /// The address is white-listed.
-    #[error("{0} is white-listed")]
-    WhiteListed(Network),
-    /// A network, and the white-listed network that it overlaps.
-    #[error("{0} has addresses of {1}, which is white-listed")]
-    Overlaps(Network, Network),
-    #[error(transparent)]
-    Firewall(#[from] FirewallError),
-}
-
-impl ApiError {
-    fn white_listed(network: Network, listed: Network) -> ApiError {
-        if network == listed { ApiError::WhiteListed(network) } else { ApiError::Overlaps(network, listed) }
-    }
-
-    fn status(&self) -> u16 {
-        match self {
-            ApiError::NotLoggedIn | ApiError::WrongCredentials => 401,
-            ApiError::Misdirected(_) => 421,
-            ApiError::Url(UrlError::Method { .. }) => 405,
-            // A broken connection has no status code; the log level follows from 400.
-            ApiError::List(ListError::Http(error)) => error.status().unwrap_or(400),
-            ApiError::Url(_)
-            | ApiError::WebPage
-            | ApiError::Body
-            | ApiError::List(_)
-            | ApiError::WhiteListed(_)
-            | ApiError::Overlaps(..) => 400,
-            ApiError::Firewall(error) => match error {
-                FirewallError::TooLong(_) => 400,
-                FirewallError::NoFamily(_) => 501,
-                error if error.is_temporary() => 503,
-                FirewallError::Full(_) | FirewallError::TooManyRules(_) => 507,
-                FirewallError::Program(_)
-                | FirewallError::Ipset(_)
-                | FirewallError::Set(..)
-                | FirewallError::Busy
-                | FirewallError::NoSets
-                | FirewallError::Random(_)
-                | FirewallError::TooManyEntries(..)
-                | FirewallError::ForeignSet(_) => 500,
-            },
-        }
-    }
-
-    fn header(&self) -> Option<(&'static str, String)> {
-        match self {
-            ApiError::NotLoggedIn | ApiError::WrongCredentials => {
-                Some(("WWW-Authenticate", "Basic realm=\"rfw\", charset=\"UTF-8\"".to_owned()))
-            }
-            ApiError::Url(UrlError::Method { allow }) => Some(("Allow", (*allow).to_owned())),
-            _ if self.status() == 503 => Some(("Retry-After", BUSY_TIME.as_secs().to_string())),
-            _ => None,
-        }
-    }
-
-    /// Client errors (4xx) are logged as info, server errors (5xx) as errors.
-    fn level(&self) -> log::Level {
-        match self.status() {
-            500.. => log::Level::Error,
-            _ => log::Level::Info,
-        }
-    }
-
-    fn answer(&self) -> Answer {
-        Answer { header: self.header(), ..failed(self.status(), self) }
-    }
-}
-
-/// The answer to a request that can't be read; `None` if the connection is broken.
-pub(crate) fn unreadable(error: &HttpError) -> Option<Answer> {
-    error.status().map(|status| failed(status, error))
-}
-
-fn failed(status: u16, why: &dyn fmt::Display) -> Answer {
-    let body = json!({ "error": why.to_string() });
-    Answer { status, body: Content::Text(format!("{body}\n")), header: None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn basic_credentials_are_read() {
-        let golden = [
-            ("Basic bWU6c2VjcmV0", Some(("me", "secret"))),
-            ("basic bWU6c2VjcmV0", Some(("me", "secret"))),
-            ("Basic bWU6YTpi", Some(("me", "a:b"))),
-            ("Basic  bWU6c2VjcmV0 ", Some(("me", "secret"))),
-            ("Basic bWU=", None),
-            ("Basic !!!!", None),
-            ("Basic /w==", None),
-            ("Bearer bWU6c2VjcmV0", None),
-            ("Basic", None),
-            ("", None),
-        ];
-        for (header, expected) in golden {
-            let read = basic_credentials(header);
-            let read = read.as_ref().map(|c| (c.username.as_str(), c.password.as_str()));
-            assert_eq!(read, expected, "{header}");
-        }
-    }
-
-    #[test]
-    fn the_local_server_has_the_names_of_this_host() {
-        for host in ["localhost", "LocalHost:7390", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:7390"] {
-            assert!(is_local(host), "{host}");
-        }
-        for host in [
-            "",
-            ":7390",
-            "example.org",
-            "localhost.example.org",
-            "127.0.0.1.example.org",
-            "127.0.0.2",
-            "::1",
-            "localhost:x",
-            "localhost:7390:1",
-            "user@localhost",
-            "[::1",
-            "[::2]:7390",
-            "localhost.",
-        ] {
-            assert!(!is_local(host), "{host}");
-        }
-    }
-
-    #[test]
-    fn credentials_are_the_same_only_as_a_whole() {
-        let credentials = |username: &str, password: &str| Credentials {
-            username: username.to_owned(),
-            password: password.to_owned(),
-        };
-        let expected = credentials("me", "secret");
-        let long = "x".repeat(70_000);
-        let golden = [
-            ("me", "secret", true),
-            ("me", "secre", false),
-            ("me", "secret\0", false),
-            ("me", "", false),
-            ("Me", "secret", false),
-            ("", "secret", false),
-            ("me", long.as_str(), false),
-        ];
-        for (username, password, same) in golden {
-            assert_eq!(same_credentials(&credentials(username, password), &expected), same);
-        }
-    }
 }

@@ -1,87 +1,257 @@
-//! A listing as a JSON array (RFC 8259), one row a line, generated while it is sent so that
-//! memory is bounded. The columns are those of `iptables -nvxL`, under the keys of the
-//! original rfw, in alphabetical order.
+//! The rows of a listing, kept in some 15 to 30 bytes each, and their text: a JSON array
+//! (RFC 8259), one row a line, generated while it is sent. The columns are those of
+//! `iptables -nvxL`, under the keys of the original rfw, in alphabetical order.
 
-use crate::firewall::listing::{Listing, Row};
-use crate::firewall::{self, FirewallError};
-use crate::rule::Target;
-use crate::rule::lease::Moment;
-use crate::rule::network::Family;
-use serde_json::json;
+use crate::firewall;
+use crate::firewall::listing::Row;
+use crate::kernel::Counters;
+use crate::rule::lease::{Lease, Moment};
+use crate::rule::network::{Family, Network};
+use crate::rule::{Interface, Scope, Target};
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
-use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, UNIX_EPOCH};
 
-/// Generated text in bytes, at least, before it is handed on.
-const PART: usize = 16 << 10;
+/// Generated text in bytes, at least, before it is handed on: with the last row it stays
+/// within one record of TLS.
+const PART: usize = 15 << 10;
 
-/// The rows of a listing.
+/// Bytes of rows in one piece of memory, which is given back once they are text.
+const CHUNK: usize = 32 << 10;
+
+/// More than one row takes: two networks of 17 bytes, and six numbers of at most ten.
+const ROW_MAX: usize = 100;
+
+/// Rows in their order, kept small.
+#[derive(Debug, Default)]
 pub(super) struct Rows {
-    listing: Option<Listing>,
-    writer: RowWriter,
-    /// Generated text that is not yet read.
-    text: io::Cursor<Vec<u8>>,
+    groups: Vec<Group>,
+    numbers: HashMap<Group, usize>,
+    chunks: VecDeque<Vec<u8>>,
+    count: usize,
+}
+
+/// What many rows have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Group {
+    scope: Scope,
+    family: Family,
+    set: Option<String>,
+}
+
+/// What a row has of its own.
+#[derive(Debug, PartialEq, Eq)]
+struct Packed {
+    group: usize,
+    number: usize,
+    source: Option<Network>,
+    destination: Option<Network>,
+    counters: Counters,
+    lease: Lease,
 }
 
 impl Rows {
-    /// Generates the first row, so that an error up to there still gets its own status code.
-    ///
-    /// # Errors
-    /// A table or a set can't be read.
-    pub(super) fn begin(mut listing: Listing) -> Result<Rows, FirewallError> {
-        let (mut writer, mut text) = (RowWriter::default(), String::new());
-        let listing = match listing.next_row()? {
-            Some(first) => {
-                text.push_str("[\n");
-                writer.write(&mut text, &first);
-                Some(listing)
-            }
-            None => {
-                text.push_str("[]\n");
-                None
-            }
-        };
-        Ok(Rows { listing, writer, text: io::Cursor::new(text.into_bytes()) })
+    /// The number of rows.
+    pub(super) fn len(&self) -> usize {
+        self.count
     }
 
-    /// Generates the next rows; nothing after the last. After an error the array stays
-    /// unclosed, so that the JSON is invalid: the status code is already sent.
-    fn generate(&mut self) -> Option<String> {
-        let mut text = String::with_capacity(PART.saturating_mul(2));
-        while text.len() < PART {
-            let Some(listing) = self.listing.as_mut() else { break };
-            match listing.next_row() {
-                Ok(Some(next)) => {
-                    text.push_str(",\n");
-                    self.writer.write(&mut text, &next);
-                }
-                Ok(None) => {
-                    self.listing = None;
-                    text.push_str("\n]\n");
-                }
-                Err(error) => {
-                    self.listing = None;
-                    log::error!("a list ends too early: {error}");
-                    // Writing to a string can't fail.
-                    let _ = writeln!(text, "\n{}", json!({ "error": error.to_string() }));
-                }
-            }
+    /// Appends a row.
+    pub(super) fn push(&mut self, row: &Row) {
+        let packed = Packed {
+            group: self.group(row),
+            number: row.number,
+            source: row.rule.source().copied(),
+            destination: row.rule.destination().copied(),
+            counters: row.counters,
+            lease: row.lease,
+        };
+        if self.chunks.back().is_none_or(|chunk| chunk.len() + ROW_MAX > CHUNK) {
+            self.chunks.push_back(Vec::with_capacity(CHUNK));
         }
-        Some(text).filter(|text| !text.is_empty())
+        if let Some(chunk) = self.chunks.back_mut() {
+            packed.write(chunk);
+            self.count += 1;
+        }
+    }
+
+    /// The number of the group of a row; those of a set come together.
+    fn group(&mut self, row: &Row) -> usize {
+        let is_of = |group: &Group| {
+            group.scope == *row.rule.scope() && group.family == row.rule.family() && group.set == row.set
+        };
+        if self.groups.last().is_some_and(is_of) {
+            return self.groups.len() - 1;
+        }
+        let group =
+            Group { scope: row.rule.scope().clone(), family: row.rule.family(), set: row.set.clone() };
+        let groups = &mut self.groups;
+        *self.numbers.entry(group).or_insert_with_key(|group| {
+            groups.push(group.clone());
+            groups.len() - 1
+        })
+    }
+
+    /// The text of the rows.
+    pub(super) fn into_text(self) -> RowText {
+        RowText {
+            groups: self.groups,
+            chunks: self.chunks,
+            at: 0,
+            writer: RowWriter::default(),
+            stage: Stage::Begin,
+        }
     }
 }
 
-impl Read for Rows {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let length = self.text.read(bytes)?;
-            if length > 0 || bytes.is_empty() {
-                return Ok(length);
+/// Bits of the first byte of a row: what follows.
+const SOURCE: u8 = 1;
+const DESTINATION: u8 = 2;
+const IPV6: u8 = 4;
+
+impl Packed {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        let networks = || self.source.iter().chain(&self.destination);
+        let bit = |bit: u8, set: bool| if set { bit } else { 0 };
+        bytes.push(
+            bit(SOURCE, self.source.is_some())
+                | bit(DESTINATION, self.destination.is_some())
+                | bit(IPV6, networks().any(|network| network.family() == Family::V6)),
+        );
+        for network in networks() {
+            match network.addr() {
+                IpAddr::V4(address) => bytes.extend_from_slice(&address.octets()),
+                IpAddr::V6(address) => bytes.extend_from_slice(&address.octets()),
             }
-            match self.generate() {
-                Some(text) => self.text = io::Cursor::new(text.into_bytes()),
-                None => return Ok(0),
+            bytes.push(network.prefix());
+        }
+        let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let end = self.lease.end().map_or(0, |end| end.seconds().saturating_add(1));
+        let Counters { packets, bytes: octets } = self.counters;
+        let numbers = [wide(self.group), wide(self.number), packets, octets, end];
+        numbers.into_iter().for_each(|number| write_number(bytes, number));
+    }
+
+    /// Reads what [`Packed::write`] has written, and moves on behind it.
+    fn read(bytes: &mut &[u8]) -> Option<Packed> {
+        let flags = u8::from_be_bytes(take(bytes)?);
+        let mut network = |side: u8| match flags & side {
+            0 => Some(None),
+            _ => read_network(bytes, flags & IPV6 != 0).map(Some),
+        };
+        let (source, destination) = (network(SOURCE)?, network(DESTINATION)?);
+        let mut number = || read_number(bytes);
+        Some(Packed {
+            source,
+            destination,
+            group: usize::try_from(number()?).ok()?,
+            number: usize::try_from(number()?).ok()?,
+            counters: Counters { packets: number()?, bytes: number()? },
+            lease: match number()?.checked_sub(1) {
+                None => Lease::Permanent,
+                Some(end) => Lease::Until(moment(end)?),
+            },
+        })
+    }
+}
+
+fn moment(seconds: u64) -> Option<Moment> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).map(Moment::at_or_after)
+}
+
+fn read_network(bytes: &mut &[u8], ipv6: bool) -> Option<Network> {
+    let address: IpAddr = match ipv6 {
+        true => Ipv6Addr::from(take::<16>(bytes)?).into(),
+        false => Ipv4Addr::from(take::<4>(bytes)?).into(),
+    };
+    Network::new(address, u8::from_be_bytes(take(bytes)?)).ok()
+}
+
+/// Writes a number in groups of seven bits, the lowest first; the last has no high bit.
+fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
+    loop {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        if number == 0 {
+            return bytes.push(low & 0x7f);
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+fn read_number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let byte = u8::from_be_bytes(take(bytes)?);
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn take<const LENGTH: usize>(bytes: &mut &[u8]) -> Option<[u8; LENGTH]> {
+    let (taken, rest) = bytes.split_first_chunk::<LENGTH>()?;
+    *bytes = rest;
+    Some(*taken)
+}
+
+/// The text of rows, part by part.
+pub(super) struct RowText {
+    groups: Vec<Group>,
+    chunks: VecDeque<Vec<u8>>,
+    /// Bytes of the first chunk that are text already.
+    at: usize,
+    writer: RowWriter,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Begin,
+    Rows,
+    End,
+}
+
+impl RowText {
+    /// Writes the next row; `false` after the last.
+    fn write_row(&mut self, text: &mut String) -> bool {
+        let Some(chunk) = self.chunks.front() else { return false };
+        let mut bytes = chunk.get(self.at..).unwrap_or_default();
+        // What is written can be read; if not, the text stays an open array, which is no JSON.
+        let Some(row) = Packed::read(&mut bytes) else { return false };
+        text.push_str(if self.stage == Stage::Begin { "[\n" } else { ",\n" });
+        self.stage = Stage::Rows;
+        if let Some(group) = self.groups.get(row.group) {
+            self.writer.write(text, group, &row);
+        }
+        self.at = chunk.len() - bytes.len();
+        if bytes.is_empty() {
+            self.chunks.pop_front();
+            self.at = 0;
+        }
+        true
+    }
+}
+
+impl Iterator for RowText {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        if self.stage == Stage::End {
+            return None;
+        }
+        let mut text = String::with_capacity(PART + (1 << 10));
+        while text.len() < PART {
+            if !self.write_row(&mut text) {
+                text.push_str(if self.stage == Stage::Begin { "[]\n" } else { "\n]\n" });
+                self.stage = Stage::End;
+                break;
             }
         }
+        Some(text)
     }
 }
 
@@ -94,19 +264,19 @@ struct RowWriter {
 }
 
 impl RowWriter {
-    fn write(&mut self, text: &mut String, row: &Row) {
-        let (scope, family) = (row.rule.scope(), row.rule.family());
+    fn write(&mut self, text: &mut String, Group { scope, family, set }: &Group, row: &Packed) {
+        let family = *family;
         let reject = match (scope.target(), family) {
             (Target::Reject, Family::V4) => " reject-with icmp-port-unreachable",
             (Target::Reject, Family::V6) => " reject-with icmp6-port-unreachable",
             (Target::Accept | Target::Drop, _) => "",
         };
-        let pattern = |interface: Option<&crate::rule::Interface>| {
-            interface.map_or_else(|| "*".to_owned(), crate::rule::Interface::pattern)
+        let pattern = |interface: Option<&Interface>| {
+            interface.map_or_else(|| "*".to_owned(), Interface::pattern)
         };
         let (input, output) = (pattern(scope.input_interface()), pattern(scope.output_interface()));
-        let source = firewall::printed(row.rule.source(), family);
-        let destination = firewall::printed(row.rule.destination(), family);
+        let source = firewall::printed(row.source.as_ref(), family);
+        let destination = firewall::printed(row.destination.as_ref(), family);
         let (chain, target) = (scope.chain().name(), scope.target().name());
         let (packets, bytes, number) = (row.counters.packets, row.counters.bytes, row.number);
         // Writing to a string can't fail.
@@ -117,7 +287,7 @@ impl RowWriter {
             Some(end) => drop(write!(text, "\"{}\"", self.end_text(end))),
             None => text.push_str("null"),
         }
-        let _ = match &row.set {
+        let _ = match set {
             Some(set) => write!(text, ",\"extra\":\"match-set {set}{reject}\""),
             None => write!(text, ",\"extra\":\"/* {} */{reject}\"", row.lease),
         };
@@ -137,16 +307,17 @@ impl RowWriter {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
 mod tests {
     use super::*;
-    use crate::kernel::Counters;
-    use crate::rule::lease::{Interval, Lease};
+    use crate::rule::lease::Interval;
     use crate::rule::rule_of;
+    use proptest::prelude::*;
 
     #[test]
     fn rows_are_json_with_the_keys_in_order() {
         let counters = Counters { packets: 7, bytes: 420 };
-        let until = Interval::of_seconds(60).from(std::time::UNIX_EPOCH);
+        let until = Interval::of_seconds(60).from(UNIX_EPOCH);
         let golden = [
             (
                 Row {
@@ -170,10 +341,69 @@ mod tests {
             ),
         ];
         for (row, expected) in golden {
-            let mut text = String::new();
-            RowWriter::default().write(&mut text, &row);
-            assert_eq!(text, expected);
+            let mut rows = Rows::default();
+            rows.push(&row);
+            let text: String = rows.into_text().collect();
+            assert_eq!(text, format!("[\n{expected}\n]\n"));
             assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
+        }
+        assert_eq!(Rows::default().into_text().collect::<String>(), "[]\n");
+    }
+
+    #[test]
+    fn many_rows_are_small_and_come_back_in_their_order() {
+        let until = Interval::of_seconds(60).from(UNIX_EPOCH + Duration::from_secs(2_000_000_000));
+        let mut rows = Rows::default();
+        let row = |n: u32| Row {
+            number: 3,
+            counters: Counters { packets: u64::from(n), bytes: u64::from(n) * 60 },
+            rule: rule_of(&format!("/drop/input/any/{}", Ipv4Addr::from(0x0b00_0000 + n))),
+            lease: until,
+            set: Some("rfw4-isd".to_owned()),
+        };
+        (0..10_000).for_each(|n| rows.push(&row(n)));
+        let memory: usize = rows.chunks.iter().map(Vec::capacity).sum();
+        assert!(memory < 10_000 * 24, "{memory}");
+        let parts: Vec<String> = rows.into_text().collect();
+        assert!(parts.iter().all(|part| part.len() < 16 << 10) && parts.len() > 100);
+        let list: serde_json::Value = serde_json::from_str(&parts.concat()).unwrap();
+        let list = list.as_array().unwrap();
+        assert_eq!(list.len(), 10_000);
+        assert_eq!((&list[9_999]["source"], &list[9_999]["pkts"]), (&"11.0.39.15".into(), &"9999".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_comes_back(
+            (v6, source, destination) in (any::<bool>(), any::<Option<(u128, u8)>>(), any::<Option<(u128, u8)>>()),
+            (group, number, packets, bytes, end) in (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>(), any::<Option<u32>>()),
+        ) {
+            let network = |(bits, prefix): (u128, u8)| match v6 {
+                true => Network::new(Ipv6Addr::from_bits(bits | 1 << 127).into(), prefix % 129),
+                false => Network::new(Ipv4Addr::from_bits(bits as u32).into(), prefix % 33),
+            };
+            let packed = Packed {
+                group: group as usize,
+                number: number as usize,
+                source: source.map(|part| network(part).unwrap()),
+                destination: destination.map(|part| network(part).unwrap()),
+                counters: Counters { packets, bytes },
+                lease: match end {
+                    Some(end) => Lease::Until(Moment::at_or_after(UNIX_EPOCH + Duration::from_secs(end.into()))),
+                    None => Lease::Permanent,
+                },
+            };
+            let mut written = Vec::new();
+            packed.write(&mut written);
+            prop_assert!(written.len() <= ROW_MAX);
+            let mut rest = written.as_slice();
+            prop_assert_eq!(Packed::read(&mut rest), Some(packed));
+            prop_assert!(rest.is_empty());
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = Packed::read(&mut bytes.as_slice());
         }
     }
 }

@@ -13,12 +13,14 @@ use std::path::{Path, PathBuf};
 const FLAGS: [&str; 5] =
     ["outward.server", "local.server", "local.server.authentication", "non.restful", "ipset"];
 /// Options with a value.
-const VALUES: [&str; 14] = [
+const VALUES: [&str; 16] = [
     "outward.server.port",
     "outward.server.ip",
     "outward.server.certfile",
     "outward.server.keyfile",
     "local.server.port",
+    "connections.max",
+    "connections.max.source",
     "auth.username",
     "auth.password",
     "default.expire",
@@ -62,6 +64,10 @@ pub(crate) struct Config {
     pub maxelem: u32,
     /// Maximum number of rules per address family, entries of sets excluded.
     pub rules_max: u32,
+    /// Maximum number of connections.
+    pub connections_max: u32,
+    /// Maximum number of connections from one address.
+    pub connections_max_source: u32,
 }
 
 /// The HTTPS server.
@@ -220,6 +226,8 @@ fn check(file: &Path, entries: &[Entry]) -> Located<Config> {
         ipset: options.path("ipset.path", "ipset")?,
         maxelem: options.number("ipset.maxelem", 1 << 20)?,
         rules_max: options.number("rules.max", 5_000)?,
+        connections_max: options.number("connections.max", 256)?,
+        connections_max_source: options.number("connections.max.source", 32)?,
     })
 }
 

@@ -1,6 +1,8 @@
-//! The process: startup, signals, the single-instance lock and the accept loop.
+//! The process: startup, signals, the single-instance lock, and the loop that serves.
 
+mod crowd;
 mod instance;
+mod listener;
 mod server;
 mod signals;
 pub(crate) mod startup;

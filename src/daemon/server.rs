@@ -1,149 +1,112 @@
-//! The accept loop: one thread, one client at a time.
+//! The server: one thread, all clients.
 //!
-//! A single poll(2) waits for the listeners, the idle connection and the signals. A
-//! persistent connection is closed as soon as another client is pending. A peer of the HTTPS
-//! listener that is not in the white list is closed after accept(2), before a byte is read.
+//! A single poll(2) waits for the listeners, the signals, the next deadline and every
+//! connection. Nothing else waits for a client, so that none costs another anything but the
+//! execution of its requests, which are executed one at a time, each source in its turn. A
+//! peer of the HTTPS listener that is not in the white list is closed after accept(2), before
+//! a byte is read.
 
-use crate::api::{self, Peer, Service};
+use crate::api::{self, Outcome, Peer, Pending, Service};
 use crate::config::file::{Config, LocatedError};
 use crate::config::trusted_file;
+use crate::daemon::crowd::{Client, Crowd, Room};
 use crate::daemon::instance::Instance;
+use crate::daemon::listener::Listener;
 use crate::daemon::signals::{Signal, Signals};
-use crate::http::body::{Body, Paced};
+use crate::http::answer::Answer;
+use crate::http::body::Body;
 use crate::http::connection::Connection;
-use crate::http::message::{Buffer, Delivery, HttpError};
+use crate::http::conversation::{Event, Handler};
+use crate::http::message::{HttpError, Request};
 use crate::log_limit::LogLimit;
 use crate::rule::whitelist::WhiteList;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
-use rustls::ServerConfig;
+use rustix::process::{Resource, getrlimit};
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::thread;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Maximum duration of the TLS handshake and the first request head together, and of each
-/// further request head.
-const REQUEST_TIME: Duration = Duration::from_secs(5);
+/// Maximum duration of TLS handshakes in a row before complete requests get their turn.
+const HANDSHAKES_TIME: Duration = Duration::from_millis(20);
 
-/// Until rewritten: time allowed before the first byte while another client is pending.
-const SILENT_TIME: Duration = Duration::from_secs(1);
+/// Duration of executing requests in a row after which new bytes are looked at.
+const EXECUTE_TIME: Duration = Duration::from_millis(5);
 
-/// Maximum idle time of a persistent connection while no other client is pending.
-const IDLE_TIME: Duration = Duration::from_secs(300);
+/// Duration of reading rows of a listing before others get their turn.
+const PIECE_TIME: Duration = Duration::from_millis(3);
 
-/// Until rewritten: maximum number of accept(2) calls in a row before signals and the open
-/// connection are looked at again.
-const STRANGERS_MAX: usize = 64;
+/// Maximum number of connections accepted in a row from one listener.
+const ACCEPTED_MAX: usize = 64;
 
-/// Maximum length of the queue of connections not yet accepted (listen(2)).
-const BACKLOG: i32 = 128;
+/// Time for which nothing is accepted where there is no room or no descriptor for it.
+const FULL_TIME: Duration = Duration::from_millis(100);
 
-/// A socket that is bound to its address and does not listen yet.
-pub(super) struct Bound {
-    socket: OwnedFd,
-    address: SocketAddr,
-}
+/// Minimum time between two readings of the white list, however many SIGHUP come.
+const RELOAD_INTERVAL: Duration = Duration::from_millis(500);
 
-impl Bound {
-    /// Binds a TCP socket to an address; `::` accepts IPv4 as well (`IPV6_V6ONLY` off, ipv6(7)).
-    ///
-    /// # Errors
-    /// The address is in use or is not an address of this host.
-    pub(super) fn new(address: SocketAddr) -> Result<Bound, ServerError> {
-        let bind_socket = || -> Result<OwnedFd, Errno> {
-            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-            sockopt::set_socket_reuseaddr(&socket, true)?;
-            if address.is_ipv6() {
-                sockopt::set_ipv6_v6only(&socket, false)?;
-            }
-            bind(&socket, &address)?;
-            Ok(socket)
-        };
-        let socket = bind_socket().map_err(|error| ServerError::Bind(address, error.into()))?;
-        Ok(Bound { socket, address })
-    }
+/// Maximum time for answers under way after SIGTERM or SIGINT.
+const END_TIME: Duration = Duration::from_millis(1_500);
 
-    fn listen(self) -> Result<TcpListener, ServerError> {
-        let error = |error| ServerError::Bind(self.address, error);
-        listen(&self.socket, BACKLOG).map_err(|errno| error(errno.into()))?;
-        let listener = TcpListener::from(self.socket);
-        listener.set_nonblocking(true).map_err(error)?;
-        Ok(listener)
-    }
-}
+/// Descriptors left for everything but connections: programs, sockets of the kernel, files.
+const RESERVED: u64 = 24;
 
-/// A listening socket, its TLS configuration (`None` is plain HTTP) and whether its clients
-/// authenticate.
-struct Listener {
-    listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
-    authentication: bool,
-}
-
-/// A client whose connection is accepted and not yet served.
-struct Visitor {
-    socket: TcpStream,
-    tls: Option<Arc<ServerConfig>>,
-    peer: Peer,
-}
-
-/// The listeners, what they serve, and the client that is served next.
+/// The listeners, what they serve, and all clients.
 pub(super) struct Server {
     listeners: Vec<Listener>,
     signals: Signals,
     instance: Instance,
     service: Service,
-    waiting: Option<Visitor>,
-    unlisted: LogLimit,
-    failures: LogLimit,
+    crowd: Crowd,
+    lines: Lines,
+    /// Until when nothing is accepted.
+    full_until: Option<Instant>,
+    /// When the white list is read again, and from when on it may be.
+    reload_at: Option<Instant>,
+    reload_from: Instant,
+    /// The end, after a signal.
+    end_at: Option<Instant>,
 }
 
-/// A connection, its unparsed input, and its deadline while it is idle.
-struct Session {
-    connection: Connection,
-    buffer: Buffer,
-    peer: Peer,
-    idle_until: Instant,
+/// The limits of log lines that strangers cause, one for each cause.
+#[derive(Default)]
+struct Lines {
+    unlisted: LogLimit,
+    crowded: LogLimit,
+    accept: LogLimit,
+    handshake: LogLimit,
+    unreadable: LogLimit,
+}
+
+/// What poll(2) has found.
+struct Ready {
+    signals: bool,
+    listeners: Vec<bool>,
+    clients: Vec<PollFlags>,
 }
 
 impl Server {
     /// A server without listeners.
     pub(super) fn new(service: Service, signals: Signals, instance: Instance) -> Server {
+        let config = service.config();
+        let crowd = Crowd::new(most_connections(config), wide(config.connections_max_source));
         Server {
             listeners: Vec::new(),
             signals,
             instance,
             service,
-            waiting: None,
-            unlisted: LogLimit::default(),
-            failures: LogLimit::default(),
+            crowd,
+            lines: Lines::default(),
+            full_until: None,
+            reload_at: None,
+            reload_from: Instant::now(),
+            end_at: None,
         }
     }
 
-    /// Starts to listen for HTTPS, with authentication.
-    ///
-    /// # Errors
-    /// listen(2) fails, as where another socket listens on the port since it was bound.
-    pub(super) fn open_outward(&mut self, bound: Bound, tls: Arc<ServerConfig>) -> Result<(), ServerError> {
-        let listener = bound.listen()?;
-        self.listeners.push(Listener { listener, tls: Some(tls), authentication: true });
-        Ok(())
-    }
-
-    /// Starts to listen for HTTP.
-    ///
-    /// # Errors
-    /// As with [`Server::open_outward`].
-    pub(super) fn open_local(&mut self, bound: Bound, authentication: bool) -> Result<(), ServerError> {
-        let listener = bound.listen()?;
-        self.listeners.push(Listener { listener, tls: None, authentication });
-        Ok(())
+    /// Serves what connects to a listener.
+    pub(super) fn open(&mut self, listener: Listener) {
+        self.listeners.push(listener);
     }
 
     /// Serves until SIGTERM or SIGINT.
@@ -151,214 +114,248 @@ impl Server {
     /// # Errors
     /// poll(2), or accept(2) for a reason that does not pass.
     pub(super) fn run(&mut self) -> Result<(), ServerError> {
-        let mut open: Option<Session> = None;
         loop {
-            if self.waiting.is_none() {
-                self.wait(open.as_ref())?;
+            let ready = self.wait()?;
+            let now = Instant::now();
+            self.heed_signals(ready.signals, now);
+            self.accept(&ready.listeners, now)?;
+            self.converse(&ready.clients, now);
+            self.execute(now);
+            self.collect();
+            self.expire();
+            self.crowd.bury();
+            if self.end_at.is_some_and(|end| self.crowd.clients.is_empty() || Instant::now() >= end) {
+                return Ok(());
             }
-            while let Some(signal) = self.signals.take() {
-                match signal {
-                    Signal::Stop => return Ok(()),
-                    Signal::Reload => self.reload(),
-                }
-            }
-            self.instance.drain();
-            self.look_out()?;
-            open = match (self.waiting.take(), open) {
-                // A request that is already received is answered before its connection closes.
-                (Some(visitor), Some(session)) if is_ready(&session.connection) => {
-                    self.waiting = Some(visitor);
-                    self.serve(session)?
-                }
-                (Some(visitor), open) => {
-                    open.into_iter().for_each(|session| session.connection.close(false));
-                    self.receive(visitor)?
-                }
-                (None, Some(session)) if is_ready(&session.connection) => self.serve(session)?,
-                (None, Some(session)) if Instant::now() >= session.idle_until => {
-                    session.connection.close(false);
-                    None
-                }
-                (None, open) => open,
-            };
         }
     }
 
-    /// Waits for a new connection, a signal, input on the idle connection or its deadline.
-    fn wait(&self, open: Option<&Session>) -> Result<(), ServerError> {
-        let mut fds: Vec<PollFd<'_>> =
-            self.listeners.iter().map(|listener| PollFd::new(&listener.listener, PollFlags::IN)).collect();
+    /// Waits until something can be done.
+    fn wait(&mut self) -> Result<Ready, ServerError> {
+        let now = Instant::now();
+        let held = self.crowd.hold(now);
+        let limit = self.wake_at().map(|at| at.saturating_duration_since(now));
+        let listeners = if self.full_until.is_none() { self.listeners.as_slice() } else { &[] };
+        let clients = &self.crowd.clients;
+        let mut fds = Vec::with_capacity(4 + clients.len());
+        fds.extend(listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
+        fds.extend(clients.iter().zip(held).map(|(client, held)| {
+            let interest = if held { PollFlags::empty() } else { client.connection.interest() };
+            PollFd::new(&client.connection, interest)
+        }));
         fds.push(PollFd::new(&self.signals, PollFlags::IN));
         fds.extend(self.instance.poll_fd());
-        fds.extend(open.map(|session| PollFd::new(&session.connection, PollFlags::IN)));
-        poll_for(&mut fds, open.map(|session| session.idle_until.saturating_duration_since(Instant::now())))
+        match poll(&mut fds, limit.and_then(|limit| Timespec::try_from(limit).ok()).as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(ServerError::Listener(error.into())),
+        }
+        let mut found = fds.iter().map(PollFd::revents);
+        let listeners = found.by_ref().take(listeners.len()).map(|flags| !flags.is_empty()).collect();
+        let clients = found.by_ref().take(clients.len()).collect();
+        let signals = found.next().is_some_and(|flags| !flags.is_empty());
+        if found.any(|flags| !flags.is_empty()) {
+            self.instance.drain();
+        }
+        Ok(Ready { signals, listeners, clients })
     }
 
-    /// Accepts connections without blocking until one client is pending; closes unlisted peers.
-    fn look_out(&mut self) -> Result<(), ServerError> {
-        for turn in 0..STRANGERS_MAX {
-            if self.waiting.is_some() {
-                return Ok(());
-            }
-            let Some(listener) = self.listeners.get(turn % self.listeners.len().max(1)) else {
-                return Ok(());
-            };
-            match listener.listener.accept() {
-                Ok((socket, address)) => {
-                    let peer = Peer {
-                        address: address.ip().to_canonical(),
-                        authentication: listener.authentication,
-                        local: listener.tls.is_none(),
-                    };
-                    // The listener without TLS is bound to a loopback address.
-                    if listener.tls.is_none() || self.service.admits(peer.address) {
-                        self.waiting = Some(Visitor { socket, tls: listener.tls.clone(), peer });
-                    } else {
-                        let line = format_args!("{}: not in the white list, turned away", peer.address);
-                        self.unlisted.log(Instant::now(), log::Level::Warn, line);
-                    }
+    /// When to go on even if nothing comes: at once where there is work, else at the next
+    /// deadline.
+    fn wake_at(&self) -> Option<Instant> {
+        let has_work =
+            |client: &Client| client.connection.state().is_waiting() || client.collecting.is_some();
+        if self.crowd.clients.iter().any(has_work) {
+            return Some(Instant::now());
+        }
+        let deadlines = self.crowd.clients.iter().filter_map(|client| client.connection.state().deadline());
+        deadlines.chain(self.full_until).chain(self.reload_at).chain(self.end_at).min()
+    }
+
+    fn heed_signals(&mut self, came: bool, now: Instant) {
+        match self.signals.take_if(came) {
+            Some(Signal::Stop) => self.stop(now),
+            Some(Signal::Reload) => self.reload_at = Some(self.reload_from.max(now)),
+            None => {}
+        }
+        if self.reload_at.is_some_and(|at| at <= now) {
+            self.reload();
+            self.reload_at = None;
+            self.reload_from = Instant::now() + RELOAD_INTERVAL;
+        }
+    }
+
+    /// Refuses what is new and closes what does not have an answer on its way.
+    fn stop(&mut self, now: Instant) {
+        if self.end_at.is_some() {
+            return;
+        }
+        self.end_at = Some(now + END_TIME);
+        self.reload_at = None;
+        self.listeners.clear();
+        for index in 0..self.crowd.clients.len() {
+            self.with(index, |client, reception| {
+                client.connection.step(Event::Close, now, reception);
+                if let Some(pending) = client.connection.conversation().take_request() {
+                    client.connection.answer(pending.end_of_service(), now, reception);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if turn + 1 >= self.listeners.len() {
-                        return Ok(());
+            });
+        }
+    }
+
+    /// Accepts connections; closes unlisted peers.
+    fn accept(&mut self, ready: &[bool], now: Instant) -> Result<(), ServerError> {
+        if self.full_until.is_some_and(|until| until <= now) {
+            self.full_until = None;
+        }
+        for (index, _) in ready.iter().enumerate().filter(|(_, ready)| **ready) {
+            for _ in 0..ACCEPTED_MAX {
+                let Some(listener) = self.listeners.get(index) else { break };
+                let (tls, authentication) = (listener.tls.clone(), listener.authentication);
+                match listener.accept() {
+                    Ok((socket, address)) => {
+                        let address = address.ip().to_canonical();
+                        let peer = Peer { address, authentication, local: tls.is_none() };
+                        if self.makes_room(&peer, now) {
+                            let connection = Connection::new(socket, tls.as_ref(), now);
+                            connection.into_iter().for_each(|connection| self.crowd.admit(connection, peer));
+                        }
                     }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => self.accept_failed(error, now)?,
                 }
-                Err(error) => return self.accept_failed(error),
+                if self.full_until.is_some() {
+                    break;
+                }
             }
         }
         Ok(())
     }
 
+    /// Whether a peer may connect; at a bound, another is let go for it.
+    fn makes_room(&mut self, peer: &Peer, now: Instant) -> bool {
+        // The listener without TLS is bound to a loopback address.
+        if !peer.local && !self.service.admits(peer.address) {
+            let line = format_args!("{}: not in the white list, turned away", peer.address);
+            self.lines.unlisted.log(now, log::Level::Warn, line);
+            return false;
+        }
+        match self.crowd.room(peer) {
+            Room::Free => true,
+            Room::After(index) => {
+                let line = format_args!("{}: too many connections, the most silent one is closed", peer.address);
+                self.lines.crowded.log(now, log::Level::Warn, line);
+                self.with(index, |client, reception| client.connection.cut(now, reception));
+                true
+            }
+            Room::None => {
+                let line = format_args!("{}: too many connections, turned away", peer.address);
+                self.lines.crowded.log(now, log::Level::Warn, line);
+                false
+            }
+        }
+    }
+
     /// Sorts the errors of accept(2). Lack of descriptors or memory is logged and retried
-    /// after 100 ms. An error of the listening socket itself ends the server. Any other is one
-    /// of the incoming connection, such as ECONNABORTED, and is ignored.
-    fn accept_failed(&mut self, error: io::Error) -> Result<(), ServerError> {
+    /// after [`FULL_TIME`]. An error of the listening socket itself ends the server. Any other
+    /// is one of the incoming connection, such as ECONNABORTED, and is ignored.
+    fn accept_failed(&mut self, error: io::Error, now: Instant) -> Result<(), ServerError> {
         match Errno::from_io_error(&error) {
             Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP | Errno::FAULT) | None => {
                 Err(ServerError::Listener(error))
             }
             Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                 let line = format_args!("no connection can be accepted for now: {error}");
-                self.failures.log(Instant::now(), log::Level::Error, line);
-                thread::sleep(Duration::from_millis(100));
+                self.lines.accept.log(now, log::Level::Error, line);
+                self.full_until = Some(now + FULL_TIME);
                 Ok(())
             }
             Some(_) => Ok(()),
         }
     }
 
-    /// Performs the TLS handshake with a new client and serves its first requests.
-    fn receive(&mut self, visitor: Visitor) -> Result<Option<Session>, ServerError> {
-        let Visitor { socket, tls, peer } = visitor;
-        let start = Instant::now();
-        // A client that sends nothing while another is pending is closed at once.
-        let received = self.hears_from(&socket, start)?;
-        let deadline = if received { start + REQUEST_TIME } else { Instant::now() };
-        let connection = match tls {
-            Some(tls) => Connection::tls(socket, deadline, self.signals.stop_signal(), &tls),
-            None => Connection::plain(socket, deadline, self.signals.stop_signal()),
-        };
-        match connection {
-            Ok(connection) => {
-                let session = Session { connection, buffer: Buffer::default(), peer, idle_until: deadline };
-                self.converse(session)
+    /// Reads and writes where that is possible; handshakes come last and for a limited time.
+    fn converse(&mut self, ready: &[PollFlags], now: Instant) {
+        let mut handshakes = Vec::new();
+        for (index, flags) in ready.iter().enumerate().filter(|(_, flags)| !flags.is_empty()) {
+            match self.crowd.clients.get(index) {
+                Some(client) if client.connection.state().is_handshaking() => handshakes.push(index),
+                _ => self.drive(index, *flags, now),
             }
-            Err(error) => {
-                let line = format_args!("{}: no TLS handshake: {error}", peer.address);
-                self.failures.log(Instant::now(), log::Level::Info, line);
-                Ok(None)
+        }
+        for index in self.crowd.in_turns(handshakes) {
+            self.drive(index, ready.get(index).copied().unwrap_or(PollFlags::empty()), now);
+            if now.elapsed() >= HANDSHAKES_TIME {
+                break;
             }
         }
     }
 
-    /// Waits for the first byte of a new client, at most [`REQUEST_TIME`]. `false` means that
-    /// the connection is to be closed: nothing is received within [`SILENT_TIME`] and another
-    /// client is pending, or a signal is.
-    fn hears_from(&mut self, socket: &TcpStream, start: Instant) -> Result<bool, ServerError> {
-        while !is_ready(socket) {
-            let silent = start.elapsed();
-            if silent >= REQUEST_TIME {
-                return Ok(true);
+    fn drive(&mut self, index: usize, flags: PollFlags, now: Instant) {
+        let broken = flags.intersects(PollFlags::HUP | PollFlags::ERR);
+        self.with(index, |client, reception| {
+            let state = client.connection.state();
+            if state.is_waiting() {
+                // It is executed in a moment.
+            } else if broken && client.connection.interest().is_empty() {
+                client.connection.cut(now, reception);
+                client.collecting = None;
+            } else {
+                client.connection.drive(broken || flags.contains(PollFlags::IN), now, reception);
             }
-            if silent >= SILENT_TIME {
-                self.look_out()?;
-            }
-            if self.signals.is_pending() || silent >= SILENT_TIME && self.waiting.is_some() {
-                return Ok(false);
-            }
-            let next = if silent < SILENT_TIME { SILENT_TIME } else { REQUEST_TIME };
-            self.wait_for(socket, next.saturating_sub(silent), silent >= SILENT_TIME)?;
-        }
-        Ok(true)
+        });
+        self.crowd.note(index);
     }
 
-    /// Waits until the socket is readable, a signal is pending or, with `listeners`, a
-    /// connection can be accepted.
-    fn wait_for(&self, socket: &TcpStream, limit: Duration, listeners: bool) -> Result<(), ServerError> {
-        let mut fds = vec![PollFd::new(socket, PollFlags::IN), PollFd::new(&self.signals, PollFlags::IN)];
-        fds.extend(
-            self.listeners
-                .iter()
-                .filter(|_| listeners)
-                .map(|listener| PollFd::new(&listener.listener, PollFlags::IN)),
-        );
-        poll_for(&mut fds, Some(limit))
-    }
-
-    /// Serves the next requests on an idle connection.
-    fn serve(&mut self, mut session: Session) -> Result<Option<Session>, ServerError> {
-        session.connection.set_deadline(Instant::now() + REQUEST_TIME);
-        self.converse(session)
-    }
-
-    /// Serves requests while input is buffered; returns the connection if it stays open for
-    /// more.
-    fn converse(&mut self, mut session: Session) -> Result<Option<Session>, ServerError> {
-        loop {
-            match self.exchange(&mut session)? {
-                Exchange::KeepAlive if session.buffer.is_empty() && !session.connection.has_pending() => {
-                    session.idle_until = Instant::now() + IDLE_TIME;
-                    return Ok(Some(session));
+    /// Executes requests that have come whole.
+    fn execute(&mut self, start: Instant) {
+        let mut begun = start;
+        while let Some(index) = self.crowd.next_turn() {
+            self.with(index, |client, reception| {
+                let Some(pending) = client.connection.conversation().take_request() else { return };
+                match reception.service.execute(pending) {
+                    Outcome::Answer(answer) => client.connection.answer(answer, Instant::now(), reception),
+                    Outcome::Listing(collecting) => {
+                        client.collecting = Some(collecting);
+                        read_piece(client, reception);
+                    }
                 }
-                Exchange::KeepAlive => session.connection.set_deadline(Instant::now() + REQUEST_TIME),
-                Exchange::Close { client_is_sending } => {
-                    session.connection.close(client_is_sending);
-                    return Ok(None);
-                }
+            });
+            self.crowd.note(index);
+            let now = Instant::now();
+            // What handshakes took before does not count.
+            begun = if begun == start { now } else { begun };
+            if now.duration_since(begun) >= EXECUTE_TIME {
+                break;
             }
         }
     }
 
-    /// Reads one request and sends its answer.
-    fn exchange(&mut self, session: &mut Session) -> Result<Exchange, ServerError> {
-        let Session { connection, buffer, peer, .. } = session;
-        let request = match buffer.read_head(connection) {
-            Ok(Some(request)) => request,
-            Ok(None) => return Ok(Exchange::Close { client_is_sending: false }),
-            Err(error) => return Ok(self.refuse(&error, connection, peer)),
-        };
-        let mut body = Body::new(buffer, Paced::new(connection), request.body, request.expects_continue);
-        let answer = self.service.answer(*peer, &request, &mut body);
-        let unread = !body.is_ended();
-        self.look_out()?;
-        let close = !request.keep_alive || unread || self.waiting.is_some() || self.signals.is_pending();
-        match answer.write(&mut Paced::new(connection), Delivery::to(&request, close)) {
-            Ok(()) if !close => Ok(Exchange::KeepAlive),
-            Ok(()) => Ok(Exchange::Close { client_is_sending: unread }),
-            Err(_) => Ok(Exchange::Close { client_is_sending: false }),
+    /// Reads a piece of each listing.
+    fn collect(&mut self) {
+        for index in 0..self.crowd.clients.len() {
+            self.with(index, read_piece);
+            self.crowd.note(index);
         }
     }
 
-    /// Logs why a request can't be read and answers with it, unless the connection is broken.
-    fn refuse(&mut self, error: &HttpError, connection: &mut Connection, peer: &Peer) -> Exchange {
-        let line = format_args!("{}: {error}", peer.address);
-        self.failures.log(Instant::now(), log::Level::Info, line);
-        let Some(answer) = api::unreadable(error) else {
-            return Exchange::Close { client_is_sending: false };
-        };
-        connection.set_deadline(Instant::now() + Duration::from_secs(1));
-        let written = answer.write(connection, Delivery::last());
-        Exchange::Close { client_is_sending: written.is_ok() }
+    /// Tells the connections whose deadline has passed.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        for index in 0..self.crowd.clients.len() {
+            self.with(index, |client, reception| {
+                if client.connection.state().deadline().is_some_and(|deadline| deadline <= now) {
+                    client.connection.step(Event::Late, now, reception);
+                }
+            });
+        }
+    }
+
+    /// Works on a client with all that its requests need.
+    fn with<T>(&mut self, index: usize, work: impl FnOnce(&mut Client, &mut Reception<'_>) -> T) -> Option<T> {
+        let client = self.crowd.clients.get_mut(index)?;
+        let peer = client.peer;
+        let (service, lines) = (&mut self.service, &mut self.lines);
+        Some(work(client, &mut Reception { service, lines, peer }))
     }
 
     /// Reloads the white list; if that fails the old one stays in force.
@@ -372,33 +369,81 @@ impl Server {
             Ok(count) => log::info!("the white list has been read again: {count} networks"),
             Err(error) => log::error!("the old white list stays, since the new one is refused: {error}"),
         }
+        self.turn_out();
+    }
+
+    /// Closes the connections of those who are not in the white list any more.
+    fn turn_out(&mut self) {
+        let now = Instant::now();
+        for index in 0..self.crowd.clients.len() {
+            self.with(index, |client, reception| {
+                if !client.peer.local && !reception.service.admits(client.peer.address) {
+                    client.connection.cut(now, reception);
+                    client.collecting = None;
+                }
+            });
+        }
     }
 }
 
-/// State of a connection after a request.
-enum Exchange {
-    /// It persists for the next request.
-    KeepAlive,
-    /// It is to be closed.
-    Close {
-        /// Whether part of the request may still be unread.
-        client_is_sending: bool,
-    },
-}
-
-/// Whether a read would not block: input or the end of the stream.
-fn is_ready(stream: &impl AsFd) -> bool {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
-}
-
-/// Waits until one of the descriptors is ready, at most `limit`; `None` has no limit.
-fn poll_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> Result<(), ServerError> {
-    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-    match poll(fds, limit.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(ServerError::Listener(error.into())),
+/// Reads a piece of a client's listing, if it has one, and answers when all is read.
+fn read_piece(client: &mut Client, reception: &mut Reception<'_>) {
+    let Some(collecting) = &mut client.collecting else { return };
+    if let Some(answer) = collecting.advance(Instant::now() + PIECE_TIME) {
+        client.collecting = None;
+        client.connection.answer(answer, Instant::now(), reception);
     }
+}
+
+/// What the requests of a client go through.
+struct Reception<'a> {
+    service: &'a mut Service,
+    lines: &'a mut Lines,
+    peer: Peer,
+}
+
+impl Handler for Reception<'_> {
+    type Pending = Pending;
+
+    fn begin(&mut self, request: Request, body: &Body) -> Result<Pending, Answer> {
+        self.service.begin(self.peer, request, body)
+    }
+
+    fn take(&mut self, pending: &mut Pending, bytes: &[u8]) -> Result<(), Answer> {
+        pending.take(bytes)
+    }
+
+    fn end(&mut self, pending: &mut Pending) -> Result<(), Answer> {
+        pending.end()
+    }
+
+    fn fail(&mut self, pending: Option<&Pending>, error: &HttpError) -> Option<Answer> {
+        let Some(pending) = pending else {
+            let lines = match error {
+                HttpError::Tls(_) => &mut self.lines.handshake,
+                _ => &mut self.lines.unreadable,
+            };
+            lines.log(Instant::now(), log::Level::Info, format_args!("{}: {error}", self.peer.address));
+            return api::unreadable(error);
+        };
+        pending.fail(error)
+    }
+}
+
+/// The bound of connections: that of the configuration, or what the limit of descriptors
+/// leaves (getrlimit(2)).
+fn most_connections(config: &Config) -> usize {
+    let wanted = wide(config.connections_max);
+    let left = getrlimit(Resource::Nofile).current.map(|limit| limit.saturating_sub(RESERVED).max(2));
+    let left = left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+    if left < wanted {
+        log::warn!("the limit of open files leaves room for {left} connections, not for {wanted}");
+    }
+    wanted.min(left)
+}
+
+fn wide(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// Reads the white list that a configuration names.

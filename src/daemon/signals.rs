@@ -54,18 +54,14 @@ impl Signals {
         &self.stop_signal
     }
 
-    /// Whether a signal is pending.
-    pub(super) fn is_pending(&self) -> bool {
-        self.stop.load(Ordering::SeqCst) || self.reload.load(Ordering::SeqCst)
-    }
-
-    /// Takes the next pending signal, stop before reload. Stop stays pending.
-    pub(super) fn take(&mut self) -> Option<Signal> {
-        while matches!(self.wake.read(&mut [0; 64]), Ok(length) if length > 0) {}
-        if self.stop.load(Ordering::SeqCst) {
-            return Some(Signal::Stop);
+    /// Takes the pending signal, if the descriptor is readable; stop goes before reload.
+    pub(super) fn take_if(&mut self, readable: bool) -> Option<Signal> {
+        if !readable {
+            return None;
         }
-        self.reload.swap(false, Ordering::SeqCst).then_some(Signal::Reload)
+        while matches!(self.wake.read(&mut [0; 64]), Ok(length) if length > 0) {}
+        let (reload, stop) = (self.reload.swap(false, Ordering::SeqCst), self.stop.load(Ordering::SeqCst));
+        if stop { Some(Signal::Stop) } else { reload.then_some(Signal::Reload) }
     }
 }
 

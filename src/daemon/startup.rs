@@ -7,7 +7,8 @@ use crate::config::cli::Arguments;
 use crate::config::file::{Config, LocatedError, Outward, Setting};
 use crate::config::trusted_file::{self, FileError};
 use crate::daemon::instance::Instance;
-use crate::daemon::server::{self, Bound, Server, ServerError};
+use crate::daemon::listener::{Bound, Listener};
+use crate::daemon::server::{self, Server, ServerError};
 use crate::daemon::signals::Signals;
 use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::sets::Sets;
@@ -102,10 +103,10 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let mut server = Server::new(service, signals, instance);
     if let (Some(bound), Some(identity)) = (outward, identity) {
         warn_if_ending(&identity);
-        server.open_outward(bound, identity.tls)?;
+        server.open(Listener::open(bound, Some(identity.tls), true)?);
     }
     if let Some(bound) = local {
-        server.open_local(bound, local_authentication)?;
+        server.open(Listener::open(bound, None, local_authentication)?);
     }
     log::info!("rfw {} is ready", env!("CARGO_PKG_VERSION"));
     notify_systemd();

@@ -1,193 +1,146 @@
-//! A client connection, plain or TLS, on which every read and write has a deadline, so
-//! that a slow or silent client occupies the server for a bounded time. After SIGTERM or
-//! SIGINT the deadline is shortened by [`StopSignal::limit`].
+//! A client's connection: its socket and the state of what is said on it. It reads and writes
+//! what is possible at once and never waits.
 
-use crate::stop_signal::StopSignal;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use crate::http::answer::Answer;
+use crate::http::conversation::{Conversation, Event, Handler};
+use crate::http::transport::Transport;
+use rustix::event::PollFlags;
+use rustls::ServerConfig;
+use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Time for which unread input is drained after the last answer (lingering close,
-/// RFC 9112, 9.6).
-const LINGER: Duration = Duration::from_millis(500);
+/// Parts of an answer sent before others get their turn.
+const PARTS_MAX: usize = 4;
 
-/// Maximum number of bytes drained in a lingering close. It exceeds the largest accepted
-/// body, since most clients read the answer only after sending the whole body.
-const LINGER_MAX: usize = 20 << 20;
-
-/// An established connection; with TLS, the handshake is complete.
-pub(crate) enum Connection {
-    /// HTTP.
-    Plain(DeadlineStream),
-    /// HTTP over TLS.
-    Tls(Box<StreamOwned<ServerConnection, DeadlineStream>>),
+/// A connection; `P` is a request that is not yet answered.
+pub(crate) struct Connection<P> {
+    transport: Transport,
+    conversation: Conversation<P>,
+    /// When a byte last came or went.
+    active: Instant,
 }
 
-/// A blocking TCP socket whose reads and writes fail with `TimedOut` after a deadline.
-pub(crate) struct DeadlineStream {
-    socket: TcpStream,
-    deadline: Instant,
-    stop: StopSignal,
-}
-
-impl Connection {
-    /// Wraps an accepted socket without TLS.
+impl<P> Connection<P> {
+    /// A connection that has just been accepted, whose socket does not block.
     ///
     /// # Errors
-    /// A socket option can't be set.
-    pub(crate) fn plain(socket: TcpStream, deadline: Instant, stop: &StopSignal) -> io::Result<Connection> {
-        Ok(Connection::Plain(DeadlineStream::new(socket, deadline, stop)?))
-    }
-
-    /// Wraps an accepted socket and completes the TLS handshake before the deadline.
-    ///
-    /// # Errors
-    /// The handshake fails or exceeds the deadline, or a socket option can't be set.
-    pub(crate) fn tls(
+    /// The TLS session can't be made.
+    pub(crate) fn new(
         socket: TcpStream,
-        deadline: Instant,
-        stop: &StopSignal,
-        config: &Arc<ServerConfig>,
-    ) -> io::Result<Connection> {
-        let mut socket = DeadlineStream::new(socket, deadline, stop)?;
-        let mut tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
-        while tls.is_handshaking() {
-            tls.complete_io(&mut socket)?;
-        }
-        Ok(Connection::Tls(Box::new(StreamOwned::new(tls, socket))))
+        tls: Option<&Arc<ServerConfig>>,
+        now: Instant,
+    ) -> io::Result<Connection<P>> {
+        let transport = Transport::new(socket, tls)?;
+        Ok(Connection { transport, conversation: Conversation::new(tls.is_some(), now), active: now })
     }
 
-    /// Sets the deadline of all subsequent reads and writes.
-    pub(crate) fn set_deadline(&mut self, deadline: Instant) {
-        self.stream().deadline = deadline;
+    /// What is said on the connection.
+    pub(crate) fn conversation(&mut self) -> &mut Conversation<P> {
+        &mut self.conversation
     }
 
-    /// Whether decrypted bytes are buffered in the TLS session, which poll(2) of the
-    /// socket does not report.
-    pub(crate) fn has_pending(&mut self) -> bool {
-        match self {
-            Connection::Plain(_) => false,
-            Connection::Tls(tls) => {
-                tls.conn.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0)
-            }
-        }
+    /// The same, to look at.
+    pub(crate) fn state(&self) -> &Conversation<P> {
+        &self.conversation
     }
 
-    /// Sends close_notify (TLS) and FIN. If the client is still sending, drains its input
-    /// for at most [`LINGER`] and [`LINGER_MAX`]: closing a socket with unread input sends
-    /// RST, which may discard the answer before the client reads it (RFC 9112, 9.6).
-    pub(crate) fn close(mut self, client_is_sending: bool) {
-        if let Connection::Tls(tls) = &mut self {
-            tls.conn.send_close_notify();
-            let _ = tls.flush();
-        }
-        let stream = self.stream();
-        let _ = stream.socket.shutdown(Shutdown::Write);
-        stream.deadline = Instant::now() + LINGER;
-        let mut received = 0;
-        while client_is_sending && received < LINGER_MAX {
-            match stream.read(&mut [0; 16 << 10]) {
-                Ok(0) | Err(_) => return,
-                Ok(length) => received += length,
-            }
+    /// When a byte last came or went.
+    pub(crate) fn active(&self) -> Instant {
+        self.active
+    }
+
+    /// What to poll for. While something waits to be sent nothing is read, so that a client
+    /// who takes nothing has nothing kept for him.
+    pub(crate) fn interest(&self) -> PollFlags {
+        if !self.conversation.output().is_empty() || self.transport.wants_write() {
+            PollFlags::OUT
+        } else if self.conversation.wants_input() {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
         }
     }
 
-    fn stream(&mut self) -> &mut DeadlineStream {
-        match self {
-            Connection::Plain(stream) => stream,
-            Connection::Tls(tls) => &mut tls.sock,
-        }
-    }
-}
-
-impl AsFd for Connection {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Connection::Plain(stream) => stream.socket.as_fd(),
-            Connection::Tls(tls) => tls.sock.socket.as_fd(),
-        }
-    }
-}
-
-impl Read for Connection {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Connection::Plain(stream) => stream.read(bytes),
-            Connection::Tls(tls) => tls.read(bytes),
-        }
-    }
-}
-
-impl Write for Connection {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Connection::Plain(stream) => stream.write(bytes),
-            Connection::Tls(tls) => tls.write(bytes),
+    /// Reads once, if there is something to read, and sends what can be sent.
+    pub(crate) fn drive(&mut self, readable: bool, now: Instant, handler: &mut impl Handler<Pending = P>) {
+        let read = if readable { self.receive(now, handler) } else { Ok(()) };
+        if let Err(error) = read.and_then(|()| self.send(now, handler)) {
+            self.conversation.step(Event::Broken(error), now, handler);
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Connection::Plain(stream) => stream.flush(),
-            Connection::Tls(tls) => tls.flush(),
+    /// Tells what has happened, and sends what follows from it.
+    pub(crate) fn step(&mut self, event: Event<'_>, now: Instant, handler: &mut impl Handler<Pending = P>) {
+        self.conversation.step(event, now, handler);
+        self.drive(false, now, handler);
+    }
+
+    /// Answers the request that has been taken.
+    pub(crate) fn answer(&mut self, answer: Answer, now: Instant, handler: &mut impl Handler<Pending = P>) {
+        self.conversation.answer(answer, now);
+        self.drive(false, now, handler);
+    }
+
+    /// Closes without waiting for anything; a client with TLS is told, if that is possible.
+    pub(crate) fn cut(&mut self, now: Instant, handler: &mut impl Handler<Pending = P>) {
+        self.step(Event::Close, now, handler);
+        self.conversation.step(Event::Broken(io::ErrorKind::ConnectionAborted.into()), now, handler);
+    }
+
+    fn receive(&mut self, now: Instant, handler: &mut impl Handler<Pending = P>) -> io::Result<()> {
+        if !self.conversation.wants_input() {
+            return Ok(());
         }
-    }
-}
-
-impl DeadlineStream {
-    fn new(socket: TcpStream, deadline: Instant, stop: &StopSignal) -> io::Result<DeadlineStream> {
-        socket.set_nonblocking(false)?;
-        socket.set_nodelay(true)?;
-        Ok(DeadlineStream { socket, deadline, stop: stop.clone() })
-    }
-
-    /// The time until the deadline, as a socket time-out. It is never zero, which stands for
-    /// no time-out in SO_RCVTIMEO and SO_SNDTIMEO (socket(7)).
-    fn left(&self) -> io::Result<Option<Duration>> {
-        match self.stop.limit(self.deadline).checked_duration_since(Instant::now()) {
-            None | Some(Duration::ZERO) => Err(io::ErrorKind::TimedOut.into()),
-            left => Ok(left),
+        if self.conversation.is_lingering() {
+            let event = self.transport.drain()?.map_or(Event::End, Event::Drained);
+            self.conversation.step(event, now, handler);
+            return Ok(());
         }
-    }
-}
-
-/// Maps `WouldBlock`, which SO_RCVTIMEO and SO_SNDTIMEO give (EAGAIN, socket(7)), to
-/// `TimedOut`.
-fn timed_out(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
-        _ => error,
-    }
-}
-
-impl Read for DeadlineStream {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        loop {
-            self.socket.set_read_timeout(self.left()?)?;
-            match self.socket.read(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result.map_err(timed_out),
-            }
+        let mut plain = Vec::new();
+        let ended = self.transport.receive(&mut plain)?;
+        self.active = now;
+        if self.conversation.is_handshaking() && !self.transport.is_handshaking() {
+            self.conversation.step(Event::Secured, now, handler);
         }
-    }
-}
-
-impl Write for DeadlineStream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            self.socket.set_write_timeout(self.left()?)?;
-            match self.socket.write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result.map_err(timed_out),
-            }
+        if !plain.is_empty() {
+            self.conversation.step(Event::Received(&plain), now, handler);
         }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
+        if ended {
+            self.conversation.step(Event::End, now, handler);
+        }
         Ok(())
+    }
+
+    fn send(&mut self, now: Instant, handler: &mut impl Handler<Pending = P>) -> io::Result<()> {
+        for _ in 0..PARTS_MAX {
+            let output = self.conversation.output();
+            if output.is_empty() {
+                break;
+            }
+            let sent = self.transport.send(output)?;
+            if sent == 0 {
+                return Ok(());
+            }
+            self.active = now;
+            self.conversation.step(Event::Sent(sent), now, handler);
+        }
+        match self.conversation.is_closing() {
+            Some(lingers) => {
+                if self.transport.finish(lingers)? {
+                    self.conversation.step(Event::Finished, now, handler);
+                }
+            }
+            None => drop(self.transport.flush()?),
+        }
+        Ok(())
+    }
+}
+
+impl<P> AsFd for Connection<P> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transport.as_fd()
     }
 }

@@ -1,14 +1,10 @@
-//! HTTP/1.1 messages (RFC 9112) within fixed bounds: the request head, parsed by
-//! httparse, and the answer, serialized by tiny_http.
-//!
-//! The server of tiny_http is not used: it sets no time-outs, bounds neither headers
-//! nor threads, and its TLS feature pins a rustls version with a known vulnerability.
+//! The head of a request in HTTP/1.1 (RFC 9112), within fixed bounds, parsed by httparse.
 
-use std::io::{self, Read, Write};
-use tiny_http::{HTTPVersion, Header, Method, Response, StatusCode};
+use std::io;
+use tiny_http::Method;
 
 /// Maximum size of the request line and headers together, in bytes.
-const HEAD_MAX: usize = 8 << 10;
+pub(crate) const HEAD_MAX: usize = 8 << 10;
 
 /// Maximum number of headers of a request.
 const HEADERS_MAX: usize = 64;
@@ -36,7 +32,7 @@ pub(crate) struct Request {
     /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1).
     pub expects_continue: bool,
     /// The minor version: 0 or 1.
-    minor: u8,
+    pub minor: u8,
 }
 
 /// How the body of a request is framed (RFC 9112, 6).
@@ -48,72 +44,19 @@ pub(crate) enum Framing {
     Chunked,
 }
 
-/// Received bytes, and how many of them at the start are consumed.
-#[derive(Debug, Default)]
-pub(crate) struct Buffer(Vec<u8>, usize);
-
-impl Buffer {
-    /// Whether all received bytes are consumed.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes().is_empty()
-    }
-
-    /// The received bytes that are not consumed.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.0.get(self.1..).unwrap_or_default()
-    }
-
-    /// Consumes the first `length` bytes.
-    pub(crate) fn consume(&mut self, length: usize) {
-        self.1 = self.1.saturating_add(length).min(self.0.len());
-        if self.1 == self.0.len() {
-            self.0.clear();
-            self.1 = 0;
-        }
-    }
-
-    /// Reads once, at most `most` bytes and at most 16 KiB, and returns their number; 0 is
-    /// the end of the stream.
-    ///
-    /// # Errors
-    /// The read fails or times out.
-    pub(crate) fn receive(&mut self, stream: &mut impl Read, most: usize) -> Result<usize, HttpError> {
-        let mut part = [0; 16 << 10];
-        let part = part.get_mut(..most.min(16 << 10)).unwrap_or_default();
-        let length = stream.read(part).map_err(HttpError::from_io)?;
-        // A client that pipelines can keep the buffer from ever being empty: without this,
-        // consumed bytes accumulate.
-        self.0.drain(..self.1);
-        self.1 = 0;
-        self.0.extend_from_slice(part.get(..length).unwrap_or_default());
-        Ok(length)
-    }
-
-    /// Reads the head of the next request; `None` if the stream ends before its first byte.
-    ///
-    /// # Errors
-    /// See [`HttpError`].
-    pub(crate) fn read_head(&mut self, stream: &mut impl Read) -> Result<Option<Request>, HttpError> {
-        loop {
-            if let Some((request, length)) = parse_head(self.bytes())? {
-                self.consume(length);
-                return Ok(Some(request));
-            }
-            let left = HEAD_MAX.saturating_sub(self.bytes().len());
-            if left == 0 {
-                return Err(HttpError::HeadTooLarge);
-            }
-            match self.receive(stream, left)? {
-                0 if self.is_empty() => return Ok(None),
-                0 => return Err(HttpError::Io(io::ErrorKind::UnexpectedEof.into())),
-                _ => {}
-            }
-        }
+/// Parses a head and returns it with its length in bytes; `None` if it is incomplete.
+///
+/// # Errors
+/// See [`HttpError`].
+pub(crate) fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
+    let parsed = parse_headers(bytes.get(..HEAD_MAX).unwrap_or(bytes))?;
+    match parsed {
+        None if bytes.len() >= HEAD_MAX => Err(HttpError::HeadTooLarge),
+        parsed => Ok(parsed),
     }
 }
 
-/// Parses a head and returns it with its length in bytes; `None` if it is incomplete.
-fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
+fn parse_headers(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
     let length = match parsed.parse(bytes) {
@@ -229,19 +172,18 @@ pub(crate) enum HttpError {
     /// The body exceeds this many bytes.
     #[error("the body is too large: expected at most {0} bytes")]
     BodyTooLarge(u64),
+    /// The TLS handshake fails or is not made in time.
+    #[error("no TLS handshake: {0}")]
+    Tls(io::Error),
     /// The connection is broken or closed before the end of the request.
     #[error(transparent)]
     Io(io::Error),
 }
 
 impl HttpError {
-    /// Separates a time-out, which is answered with 408, from other errors, after which no
-    /// answer can be delivered.
-    pub(crate) fn from_io(error: io::Error) -> HttpError {
-        match error.kind() {
-            io::ErrorKind::TimedOut => HttpError::Slow,
-            _ => HttpError::Io(error),
-        }
+    /// The connection has ended where more was to come.
+    pub(crate) fn cut_off() -> HttpError {
+        HttpError::Io(io::ErrorKind::UnexpectedEof.into())
     }
 
     /// The status code (RFC 9110, 15; RFC 6585 for 431); `None` if the connection is broken.
@@ -253,105 +195,8 @@ impl HttpError {
             HttpError::Malformed(_) => Some(400),
             HttpError::Version => Some(505),
             HttpError::Coding(_) => Some(501),
-            HttpError::Io(_) => None,
+            HttpError::Tls(_) | HttpError::Io(_) => None,
         }
-    }
-}
-
-/// A response: status code, JSON body, and at most one header in addition to the fixed ones.
-pub(crate) struct Answer {
-    /// The status code (RFC 9110, 15).
-    pub status: u16,
-    /// The body: JSON that ends with a newline.
-    pub body: Content,
-    /// A header that the status code calls for, such as `Allow` with 405.
-    pub header: Option<(&'static str, String)>,
-}
-
-/// The body of an answer.
-pub(crate) enum Content {
-    /// A text, sent with `Content-Length`.
-    Text(String),
-    /// A stream of unknown length, sent with chunked transfer coding; for HTTP/1.0, which
-    /// has none, tiny_http reads it whole into memory first.
-    Stream(Box<dyn Read>),
-}
-
-/// How an answer is serialized: HTTP version, without a body for HEAD, `Connection: close`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Delivery {
-    minor: u8,
-    head_only: bool,
-    close: bool,
-}
-
-impl Delivery {
-    /// For the answer to a request; `close` adds `Connection: close`.
-    pub(crate) fn to(request: &Request, close: bool) -> Delivery {
-        Delivery { minor: request.minor, head_only: request.method == Method::Head, close }
-    }
-
-    /// For the answer to a request that can't be parsed: HTTP/1.1 with `Connection: close`.
-    pub(crate) fn last() -> Delivery {
-        Delivery { minor: 1, head_only: false, close: true }
-    }
-}
-
-impl Answer {
-    /// Serializes the answer to a stream and flushes it.
-    ///
-    /// # Errors
-    /// The write, or the read of a [`Content::Stream`], fails or times out.
-    pub(crate) fn write(self, stream: &mut impl Write, delivery: Delivery) -> io::Result<()> {
-        let own = self.header.iter().map(|(name, value)| (*name, value.as_str()));
-        let all = [
-            ("Content-Type", "application/json"),
-            ("Cache-Control", "no-store"),
-            ("Server", concat!("rfw/", env!("CARGO_PKG_VERSION"))),
-        ];
-        let headers = all.into_iter().chain(own);
-        let headers = headers.filter_map(|(name, value)| Header::from_bytes(name, value).ok()).collect();
-        let (body, length): (Box<dyn Read>, _) = match self.body {
-            Content::Text(text) => {
-                let length = text.len();
-                (Box::new(io::Cursor::new(text)), Some(length))
-            }
-            Content::Stream(stream) => (stream, None),
-        };
-        let response = Response::new(StatusCode(self.status), headers, body, length, None)
-            .with_chunked_threshold(usize::MAX);
-        let connection = if delivery.close { "Connection: close\r\n" } else { "" };
-        let mut stream =
-            HeaderInserter { stream: io::BufWriter::with_capacity(16 << 10, stream), header: connection };
-        let version = HTTPVersion(1, delivery.minor);
-        response.raw_print(&mut stream, version, &[], delivery.head_only, None)?;
-        stream.flush()
-    }
-}
-
-/// A writer that inserts a header field after the status line. tiny_http does not print
-/// `Connection` headers that are set on a response.
-struct HeaderInserter<'a, W: Write> {
-    stream: W,
-    header: &'a str,
-}
-
-impl<W: Write> Write for HeaderInserter<'_, W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let line_end = bytes.iter().position(|byte| *byte == b'\n').map(|at| at.saturating_add(1));
-        match line_end {
-            Some(end) if !self.header.is_empty() => {
-                self.stream.write_all(bytes.get(..end).unwrap_or_default())?;
-                self.stream.write_all(self.header.as_bytes())?;
-                self.header = "";
-                Ok(end)
-            }
-            _ => self.stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
     }
 }
 
@@ -363,7 +208,7 @@ mod tests {
     use crate::golden::cases;
 
     fn read(text: &str) -> Result<Option<Request>, HttpError> {
-        Buffer::default().read_head(&mut text.as_bytes())
+        parse_head(text.as_bytes()).map(|parsed| parsed.map(|(request, _)| request))
     }
 
     #[test]
@@ -424,7 +269,10 @@ mod tests {
         let many = "a: b\r\n".repeat(65);
         let long = "x".repeat(9000);
         for (at, [text, status]) in cases("head-refused.txt") {
-            let answer = read(&text).unwrap_err().status();
+            let answer = match read(&text) {
+                Ok(request) => request.map(|_| 200),
+                Err(error) => error.status(),
+            };
             assert_eq!(answer.map_or("-".to_owned(), |answer| answer.to_string()), status, "{at}");
         }
         let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n");
@@ -435,36 +283,11 @@ mod tests {
         assert!(read("").unwrap().is_none());
     }
 
-    #[test]
-    fn requests_may_come_one_behind_the_other() {
-        let mut buffer = Buffer::default();
-        let mut stream = "GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\n".as_bytes();
-        for target in ["/1", "/2"] {
-            assert_eq!(buffer.read_head(&mut stream).unwrap().unwrap().target, target);
-        }
-        assert!(buffer.is_empty());
-    }
-
-    #[test]
-    fn an_answer_is_whole_and_says_when_it_is_the_last() {
-        let mut out = Vec::new();
-        let answer = Answer {
-            status: 405,
-            body: Content::Text("{}\n".to_owned()),
-            header: Some(("Allow", "GET".to_owned())),
-        };
-        answer.write(&mut out, Delivery::last()).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("HTTP/1.1 405 Method Not Allowed\r\nConnection: close\r\n"), "{text}");
-        assert!(text.contains("\r\nAllow: GET\r\n") && text.contains("\r\nContent-Length: 3\r\n"), "{text}");
-        assert!(text.ends_with("\r\n\r\n{}\n"), "{text}");
-    }
-
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>, tail in "[A-Za-z :/.\r\n0-9]*") {
-            let _ = Buffer::default().read_head(&mut bytes.as_slice());
-            let _ = Buffer::default().read_head(&mut format!("GET / HTTP/1.1\r\n{tail}").as_bytes());
+            let _ = parse_head(&bytes);
+            let _ = parse_head(format!("GET / HTTP/1.1\r\n{tail}").as_bytes());
         }
     }
 }

@@ -1,6 +1,10 @@
-//! The transport: connections with deadlines, TLS, and HTTP/1.1 message framing.
+//! The transport: TLS, HTTP/1.1 message framing, and the states of a connection.
 
+pub(crate) mod answer;
 pub(crate) mod body;
+mod buffer;
 pub(crate) mod connection;
+pub(crate) mod conversation;
 pub(crate) mod message;
 pub(crate) mod tls;
+mod transport;

@@ -1,0 +1,132 @@
+//! Errors of requests, and the one place where they become HTTP status codes.
+
+use crate::api::address_list::ListError;
+use crate::api::listing::LISTINGS_MAX;
+use crate::api::url::UrlError;
+use crate::firewall::FirewallError;
+use crate::firewall::expiry::BUSY_TIME;
+use crate::http::answer::{Answer, Content};
+use crate::http::message::HttpError;
+use crate::rule::network::Network;
+use serde_json::json;
+use std::fmt;
+
+/// Error of a request.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    /// No credentials, or none that can be read.
+    #[error("log in with HTTP Basic authentication")]
+    NotLoggedIn,
+    /// Not those of the configuration.
+    #[error("wrong user name or password")]
+    WrongCredentials,
+    /// A host that is not a loopback name, on the local listener.
+    #[error(
+        "the local server is not \"{}\": expected the host localhost, 127.0.0.1 or [::1]",
+        .0.escape_debug()
+    )]
+    Misdirected(String),
+    /// The method, the path or a parameter is wrong.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// Cross-site request forgery: a browser adds stored credentials to requests of any page.
+    #[error("a web page may not change rules: expected no header Origin")]
+    WebPage,
+    /// A body where none is expected.
+    #[error("this path takes no body: expected the address in the path")]
+    Body,
+    /// The body is not a list, or can't be read.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// The address is white-listed.
+    #[error("{0} is white-listed")]
+    WhiteListed(Network),
+    /// A network, and the white-listed network that it overlaps.
+    #[error("{0} has addresses of {1}, which is white-listed")]
+    Overlaps(Network, Network),
+    /// The white list was replaced after the addresses of the body were compared with it.
+    #[error("the white list has changed while the list came: send it again")]
+    WhiteListChanged,
+    /// Other long listings are on their way.
+    #[error("{LISTINGS_MAX} long lists of rules are on their way to others: try again in 2 seconds")]
+    Listings,
+    /// The server is about to end.
+    #[error("rfw is ending")]
+    Ending,
+    /// The kernel can't be read or changed.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+}
+
+impl ApiError {
+    /// The error of an address that touches the white list.
+    pub(super) fn white_listed(network: Network, listed: Network) -> ApiError {
+        if network == listed { ApiError::WhiteListed(network) } else { ApiError::Overlaps(network, listed) }
+    }
+
+    /// The status code (RFC 9110, 15).
+    pub(super) fn status(&self) -> u16 {
+        match self {
+            ApiError::NotLoggedIn | ApiError::WrongCredentials => 401,
+            ApiError::Misdirected(_) => 421,
+            ApiError::WhiteListChanged | ApiError::Listings | ApiError::Ending => 503,
+            ApiError::Url(UrlError::Method { .. }) => 405,
+            // A broken connection has no status code; the log level follows from 400.
+            ApiError::List(ListError::Http(error)) => error.status().unwrap_or(400),
+            ApiError::Url(_)
+            | ApiError::WebPage
+            | ApiError::Body
+            | ApiError::List(_)
+            | ApiError::WhiteListed(_)
+            | ApiError::Overlaps(..) => 400,
+            ApiError::Firewall(error) => match error {
+                FirewallError::TooLong(_) => 400,
+                FirewallError::NoFamily(_) => 501,
+                error if error.is_temporary() => 503,
+                FirewallError::Full(_) | FirewallError::TooManyRules(_) => 507,
+                FirewallError::Program(_)
+                | FirewallError::Ipset(_)
+                | FirewallError::Set(..)
+                | FirewallError::Busy
+                | FirewallError::NoSets
+                | FirewallError::Random(_)
+                | FirewallError::TooManyEntries(..)
+                | FirewallError::ForeignSet(_) => 500,
+            },
+        }
+    }
+
+    fn header(&self) -> Option<(&'static str, String)> {
+        match self {
+            ApiError::NotLoggedIn | ApiError::WrongCredentials => {
+                Some(("WWW-Authenticate", "Basic realm=\"rfw\", charset=\"UTF-8\"".to_owned()))
+            }
+            ApiError::Url(UrlError::Method { allow }) => Some(("Allow", (*allow).to_owned())),
+            _ if self.status() == 503 => Some(("Retry-After", BUSY_TIME.as_secs().to_string())),
+            _ => None,
+        }
+    }
+
+    /// Client errors (4xx) are logged as info, server errors (5xx) as errors.
+    pub(super) fn level(&self) -> log::Level {
+        match self.status() {
+            500.. => log::Level::Error,
+            _ => log::Level::Info,
+        }
+    }
+
+    /// The answer to the request.
+    pub(super) fn answer(&self) -> Answer {
+        Answer { header: self.header(), ..failed(self.status(), self) }
+    }
+}
+
+/// The answer to a request that can't be read; `None` if the connection is broken.
+pub(crate) fn unreadable(error: &HttpError) -> Option<Answer> {
+    error.status().map(|status| failed(status, error))
+}
+
+fn failed(status: u16, why: &dyn fmt::Display) -> Answer {
+    let body = json!({ "error": why.to_string() });
+    Answer { status, body: Content::Text(format!("{body}\n")), header: None }
+}

@@ -1,0 +1,184 @@
+//! All clients that are connected: how many there may be, who has to go for another, and
+//! whose turn it is.
+
+use crate::api::{Collecting, Peer, Pending};
+use crate::http::connection::Connection;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Instant;
+
+/// Maximum number of body bytes of all requests together that are not yet executed, as many
+/// as one may have. A body beyond it waits unread; the eldest goes on.
+const BODIES_MAX: u64 = 16 << 20;
+
+/// A body up to this size is always read.
+const BODY_SMALL: u64 = 64 << 10;
+
+/// A client that is connected.
+pub(super) struct Client {
+    /// Its connection.
+    pub connection: Connection<Pending>,
+    /// Who it is.
+    pub peer: Peer,
+    /// The listing that is read for it.
+    pub collecting: Option<Collecting>,
+    /// Its place in the order of accepted connections.
+    number: u64,
+    /// Its place in the order in which requests have become complete.
+    complete: Option<u64>,
+}
+
+/// What one client must not take from others: an address, on one of the two servers.
+type Source = (IpAddr, bool);
+
+impl Client {
+    fn source(&self) -> Source {
+        (self.peer.address, self.peer.local)
+    }
+
+    /// Whether it waits for bytes, in which case another may take its place.
+    fn may_go(&self) -> bool {
+        let state = self.connection.state();
+        self.collecting.is_none() && !state.is_waiting() && !state.is_closed()
+    }
+}
+
+/// All clients.
+pub(super) struct Crowd {
+    /// The clients, in no order.
+    pub clients: Vec<Client>,
+    most: usize,
+    most_of_source: usize,
+    /// Counts connections, complete requests and turns.
+    count: u64,
+    /// When each source had its last turn.
+    turns: HashMap<Source, u64>,
+}
+
+/// Whether another client fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// It does.
+    Free,
+    /// It does if this one goes.
+    After(usize),
+    /// Not now: the others are about to be served.
+    None,
+}
+
+impl Crowd {
+    /// Nobody yet; `most` may come, and `most_of_source` from one address.
+    pub(super) fn new(most: usize, most_of_source: usize) -> Crowd {
+        Crowd { clients: Vec::new(), most, most_of_source, count: 0, turns: HashMap::new() }
+    }
+
+    /// Whether a client fits. At the bound of its source, the one of that source goes that
+    /// has been silent longest; at the bound of all, that of the source with most connections,
+    /// so that a source with many does not drive out one with few.
+    pub(super) fn room(&self, peer: &Peer) -> Room {
+        let source = (peer.address, peer.local);
+        let counts = self.counts();
+        let has = counts.get(&source).copied().unwrap_or_default();
+        if has < self.most_of_source && self.open() < self.most {
+            return Room::Free;
+        }
+        let of_source = has >= self.most_of_source;
+        let candidates = self.clients.iter().enumerate().filter(|(_, client)| {
+            client.may_go() && (!of_source || client.source() == source)
+        });
+        let weight = |client: &Client| counts.get(&client.source()).copied().unwrap_or_default();
+        let first = candidates
+            .min_by_key(|(_, client)| (std::cmp::Reverse(weight(client)), client.connection.active()));
+        first.map_or(Room::None, |(index, _)| Room::After(index))
+    }
+
+    fn open(&self) -> usize {
+        self.clients.iter().filter(|client| !client.connection.state().is_closed()).count()
+    }
+
+    fn counts(&self) -> HashMap<Source, usize> {
+        let mut counts = HashMap::new();
+        for client in self.clients.iter().filter(|client| !client.connection.state().is_closed()) {
+            *counts.entry(client.source()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Adds a client.
+    pub(super) fn admit(&mut self, connection: Connection<Pending>, peer: Peer) {
+        let number = self.tick();
+        self.clients.push(Client { connection, peer, collecting: None, number, complete: None });
+    }
+
+    fn tick(&mut self) -> u64 {
+        self.count = self.count.saturating_add(1);
+        self.count
+    }
+
+    /// Notes that the request of a client has become complete, if it has.
+    pub(super) fn note(&mut self, index: usize) {
+        let next = self.tick();
+        if let Some(client) = self.clients.get_mut(index) {
+            let waits = client.connection.state().is_waiting();
+            client.complete = waits.then(|| client.complete.unwrap_or(next));
+        }
+    }
+
+    /// The client whose request is executed next: of the source whose last turn is longest
+    /// ago, in the order in which requests have become complete.
+    pub(super) fn next_turn(&mut self) -> Option<usize> {
+        let waiting =
+            self.clients.iter().enumerate().filter(|(_, client)| client.connection.state().is_waiting());
+        let turn = |client: &Client| self.turns.get(&client.source()).copied().unwrap_or_default();
+        let (index, client) = waiting.min_by_key(|(_, client)| (turn(client), client.complete))?;
+        let source = client.source();
+        let now = self.tick();
+        self.turns.insert(source, now);
+        Some(index)
+    }
+
+    /// Orders clients so that the first of each source come first, then the second, and so on.
+    pub(super) fn in_turns(&self, indices: Vec<usize>) -> Vec<usize> {
+        let mut seen: HashMap<Source, usize> = HashMap::new();
+        let mut ranked: Vec<(usize, u64, usize)> = Vec::with_capacity(indices.len());
+        for index in indices {
+            if let Some(client) = self.clients.get(index) {
+                let rank = seen.entry(client.source()).or_default();
+                ranked.push((*rank, client.number, index));
+                *rank += 1;
+            }
+        }
+        ranked.sort_unstable();
+        ranked.into_iter().map(|(.., index)| index).collect()
+    }
+
+    /// Has large bodies wait unread where all together are too large, and tells which.
+    pub(super) fn hold(&mut self, now: Instant) -> Vec<bool> {
+        let taken = |client: &Client| client.connection.state().taken();
+        let is_large = |client: &Client| taken(client) >= BODY_SMALL;
+        let total: u64 = self.clients.iter().map(taken).sum();
+        let in_body = |client: &&Client| client.connection.state().is_in_body() && is_large(client);
+        let eldest = self.clients.iter().filter(in_body).map(|client| client.number).min();
+        let mut held = vec![false; self.clients.len()];
+        if total < BODIES_MAX {
+            return held;
+        }
+        for (client, held) in self.clients.iter_mut().zip(&mut held) {
+            *held = in_body(&&*client) && Some(client.number) != eldest;
+            if *held {
+                client.connection.conversation().hold(now);
+            }
+        }
+        held
+    }
+
+    /// Forgets the clients whose connection is over.
+    pub(super) fn bury(&mut self) {
+        let before = self.clients.len();
+        self.clients.retain(|client| !client.connection.state().is_closed());
+        if self.clients.len() < before {
+            let counts = self.counts();
+            self.turns.retain(|source, _| counts.contains_key(source));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Sockets that clients connect to.
+
+use crate::daemon::server::ServerError;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, bind, listen, socket_with, sockopt};
+use rustls::ServerConfig;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+/// Maximum length of the queue of connections not yet accepted (listen(2)).
+const BACKLOG: i32 = 128;
+
+/// A socket that is bound to its address and does not listen yet.
+pub(super) struct Bound {
+    socket: OwnedFd,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Binds a TCP socket to an address; `::` accepts IPv4 as well (`IPV6_V6ONLY` off, ipv6(7)).
+    ///
+    /// # Errors
+    /// The address is in use or is not an address of this host.
+    pub(super) fn new(address: SocketAddr) -> Result<Bound, ServerError> {
+        let bind_socket = || -> Result<OwnedFd, Errno> {
+            let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            if address.is_ipv6() {
+                sockopt::set_ipv6_v6only(&socket, false)?;
+            }
+            // Those that are accepted inherit it.
+            sockopt::set_tcp_nodelay(&socket, true)?;
+            bind(&socket, &address)?;
+            Ok(socket)
+        };
+        let socket = bind_socket().map_err(|error| ServerError::Bind(address, error.into()))?;
+        Ok(Bound { socket, address })
+    }
+}
+
+/// A listening socket, its TLS configuration (`None` is plain HTTP) and whether its clients
+/// authenticate.
+pub(super) struct Listener {
+    listener: TcpListener,
+    /// What its clients speak.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Whether they log in.
+    pub authentication: bool,
+}
+
+impl Listener {
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// listen(2) fails, as where another socket listens on the port since it was bound.
+    pub(super) fn open(
+        bound: Bound,
+        tls: Option<Arc<ServerConfig>>,
+        authentication: bool,
+    ) -> Result<Listener, ServerError> {
+        listen(&bound.socket, BACKLOG).map_err(|errno| ServerError::Bind(bound.address, errno.into()))?;
+        Ok(Listener { listener: TcpListener::from(bound.socket), tls, authentication })
+    }
+
+    /// Accepts a connection, whose socket does not block either.
+    ///
+    /// # Errors
+    /// Those of accept(2); `WouldBlock` if there is none.
+    pub(super) fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let socket = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+        let socket = TcpStream::from(socket);
+        let address = socket.peer_addr()?;
+        Ok((socket, address))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
