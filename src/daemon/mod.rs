@@ -6,3 +6,4 @@ mod listener;
 mod server;
 mod signals;
 pub(crate) mod startup;
+mod terminal;

@@ -10,6 +10,7 @@ use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener};
 use crate::daemon::server::{self, Server, ServerError};
 use crate::daemon::signals::Signals;
+use crate::daemon::terminal::TerminalLogger;
 use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::sets::Sets;
 use crate::firewall::table::Table;
@@ -19,7 +20,7 @@ use crate::kernel::program::ProgramError;
 use crate::rule::network::Family;
 use crate::rule::whitelist::WhiteList;
 use crate::stop_signal::StopSignal;
-use simplelog::{CombinedLogger, LevelFilter, SharedLogger, SimpleLogger, WriteLogger};
+use simplelog::{CombinedLogger, LevelFilter, SharedLogger, WriteLogger};
 use std::env;
 use std::fmt;
 use std::io::{self, Write};
@@ -273,7 +274,7 @@ fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failu
         Some(_) => LevelFilter::Off,
         None => LevelFilter::Warn,
     };
-    loggers.push(SimpleLogger::new(level, format));
+    loggers.push(TerminalLogger::new(level, &format));
     // It fails only if a logger is already set, which happens nowhere else.
     let _ = CombinedLogger::init(loggers);
     Ok(())

@@ -1,6 +1,6 @@
 //! What single requests and lists cost beside a table or a set that is large already.
 
-use super::{Bench, MANY, address, clean, feed, list, median, row, run, timed};
+use super::{Bench, MANY, address, clean, feed, list, median, row, run, send_list, timed};
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -27,7 +27,7 @@ impl Bench {
             run(variant, &["-w", "-F"]);
             let _rfw = self.rfw(&format!("iptables.path = {variant}\n"));
             let mut client = self.client();
-            client.send_list(&list(RULES));
+            send_list(&mut client, &list(RULES));
             let ours = median(some.iter().map(|address| {
                 pause();
                 timed(|| client.put(address))
@@ -45,7 +45,7 @@ impl Bench {
     pub(super) fn beside_many_entries(&self) {
         let _rfw = self.rfw("ipset\n");
         let mut client = self.client();
-        client.send_list(&list(MANY));
+        send_list(&mut client, &list(MANY));
         let mut script = "create bare hash:net family inet timeout 0 counters maxelem 1048576\n".to_owned();
         list(MANY).lines().for_each(|line| writeln!(script, "add bare {line} timeout 3600").unwrap());
         feed("ipset", &["restore"], &script);
@@ -55,7 +55,7 @@ impl Bench {
             let mut script = String::new();
             addresses.iter().for_each(|a| writeln!(script, "add bare {a} timeout 3600").unwrap());
             let bare = median((0..9).map(|_| timed(|| feed("ipset", &["restore", "-exist"], &script))));
-            let ours = median((0..9).map(|_| timed(|| client.send_list(&text))));
+            let ours = median((0..9).map(|_| timed(|| send_list(&mut client, &text))));
             let bare = bare + Duration::from_millis(2);
             row(&format!("list of {length} into 300,000, ipset restore + 2 ms"), ours, bare, 1.0);
         }

@@ -4,18 +4,19 @@
 //! It runs in a network and mount namespace of its own, makes its lists itself, and
 //! talks to rfw by TLS as a client does. `make bench` prints the table.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod client;
+mod crowd;
 mod peers;
+mod server;
 mod sets;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use client::Client;
+use rustls::ClientConfig;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const RFW: &str = env!("CARGO_BIN_EXE_rfw");
+/// The program, unless `RFW_BENCH_PROGRAM` is another.
+fn program() -> String {
+    std::env::var("RFW_BENCH_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_rfw").to_owned())
+}
+
 const LIST: usize = 100_000;
 const MANY: usize = 300_000;
 
@@ -36,6 +41,7 @@ fn main() {
     let inside = fs::read_link("/proc/self/ns/net").unwrap();
     assert_ne!(inside.to_string_lossy(), outside, "this is the machine's own network namespace");
     run("sh", &["-c", "mount -t tmpfs tmpfs /run && ip link set lo up"]);
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let bench = Bench::new();
     if std::env::args().any(|argument| argument == "--peers") {
         bench.peers();
@@ -43,16 +49,20 @@ fn main() {
         return;
     }
     println!("{:<52} {:>11} {:>11} {:>7} {:>7}", "", "rfw", "bare tool", "ratio", "reach");
-    bench.one_put("");
-    bench.one_put("ipset\n");
-    bench.new_connection();
-    bench.list_into_sets();
-    bench.list_into_rules();
-    bench.expiry();
-    bench.changes_of_rules();
-    bench.beside_many_entries();
-    bench.listing_and_start();
-    bench.memory();
+    // An argument measures only that: kernel, server or crowd.
+    let is_wanted = |part: &str| {
+        let mut wanted = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+        wanted.peek().is_none() || wanted.any(|argument| argument == part)
+    };
+    if is_wanted("kernel") {
+        bench.kernel();
+    }
+    if is_wanted("server") {
+        bench.server();
+    }
+    if is_wanted("crowd") {
+        bench.crowd();
+    }
     let _ = fs::remove_dir_all(&bench.dir);
 }
 
@@ -82,13 +92,25 @@ impl Bench {
         let rfwgen = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/deploy/rfwgen");
         let made = Command::new(rfwgen).arg("127.0.0.1").current_dir(&dir).stdout(Stdio::null()).status();
         assert!(made.unwrap().success());
-        fs::write(dir.join("white.list"), "127.0.0.1\n").unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(dir.join("client/ca.crt")).unwrap()).unwrap();
-        let tls = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        let mut fresh_tls = tls.clone();
-        fresh_tls.resumption = rustls::client::Resumption::disabled();
+        let crowd: String = crowd::sources().map(|source| format!("{source}\n")).collect();
+        fs::write(dir.join("white.list"), format!("127.0.0.1\n{crowd}")).unwrap();
+        let fresh_tls = client::trust(&dir.join("client/ca.crt"));
+        let mut tls = fresh_tls.clone();
+        tls.resumption = rustls::client::Resumption::default();
         Bench { dir, tls: Arc::new(tls), fresh_tls: Arc::new(fresh_tls) }
+    }
+
+    fn kernel(&self) {
+        self.one_put("");
+        self.one_put("ipset\n");
+        self.new_connection();
+        self.list_into_sets();
+        self.list_into_rules();
+        self.expiry();
+        self.changes_of_rules();
+        self.beside_many_entries();
+        self.listing_and_start();
+        self.memory();
     }
 
     fn rfw(&self, options: &str) -> Rfw {
@@ -111,7 +133,7 @@ impl Bench {
         let log = self.dir.join("rfw.log");
         let _ = fs::remove_file(&log);
         let arguments = ["--loglevel", "DEBUG", "--logfile"];
-        let child = Command::new(RFW).arg("-f").arg(&file).args(arguments).arg(&log).spawn().unwrap();
+        let child = Command::new(program()).arg("-f").arg(&file).args(arguments).arg(&log).spawn().unwrap();
         self.wait_for("is ready");
         Rfw { child }
     }
@@ -167,7 +189,7 @@ impl Bench {
         let ours = median((0..5).map(|_| {
             let _rfw = self.rfw("ipset\n");
             let mut client = self.client();
-            timed(|| client.send_list(&list))
+            timed(|| send_list(&mut client, &list))
         }));
         row("100,000 addresses into a set, against ipset restore", ours, bare, 0.25);
     }
@@ -189,7 +211,7 @@ impl Bench {
             let _rfw = self.rfw("");
             let mut client = self.client();
             client.put("99.99.99.99");
-            timed(|| client.send_list(&list))
+            timed(|| send_list(&mut client, &list))
         }));
         row("1,000 addresses into rules, against iptables-restore", ours, bare, 1.5);
     }
@@ -215,7 +237,7 @@ impl Bench {
             let _rfw = self.rfw("iptables.path = iptables-nft\n");
             let mut client = self.client();
             client.request("PUT", "/drop/input/any?expire=1", &list);
-            let due = client.expiry();
+            let due = expiry(&client);
             while std::time::SystemTime::now() < due {
                 thread::sleep(Duration::from_micros(100));
             }
@@ -232,7 +254,7 @@ impl Bench {
     fn listing_and_start(&self) {
         let rfw = self.rfw("ipset\n");
         let mut client = self.client();
-        client.send_list(&list(MANY));
+        send_list(&mut client, &list(MANY));
         let bare = median((0..5).map(|_| timed(sets::save)));
         let ours = median((0..5).map(|_| {
             timed(|| {
@@ -261,7 +283,7 @@ impl Bench {
         let mut client = self.client();
         client.put("1.1.1.1");
         memory_row("idle", rfw.memory("VmRSS"), 6);
-        client.send_list(&list(MANY));
+        send_list(&mut client, &list(MANY));
         memory_row("peak, 300,000 addresses in one request", rfw.memory("VmHWM"), 40);
         drop(rfw);
         let rfw = self.start("ipset\n");
@@ -277,6 +299,10 @@ struct Rfw {
 }
 
 impl Rfw {
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A figure of /proc/PID/status, in MB.
     fn memory(&self, name: &str) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -292,88 +318,15 @@ impl Drop for Rfw {
     }
 }
 
-/// A connection to rfw that is kept.
-struct Client {
-    stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
-    body: Vec<u8>,
+fn send_list(client: &mut Client, list: &str) {
+    client.request("PUT", "/drop/input/any?expire=1h", list);
 }
 
-impl Client {
-    fn new(tls: &Arc<ClientConfig>) -> Client {
-        let name = ServerName::try_from("127.0.0.1").unwrap();
-        let socket = TcpStream::connect("127.0.0.1:7393").unwrap();
-        socket.set_nodelay(true).unwrap();
-        let connection = ClientConnection::new(Arc::clone(tls), name).unwrap();
-        Client { stream: BufReader::new(StreamOwned::new(connection, socket)), body: Vec::new() }
-    }
-
-    fn put(&mut self, address: &str) {
-        self.request("PUT", &format!("/drop/input/any/{address}?expire=1h"), "");
-        assert!(self.body.starts_with(b"{\"expires\""), "{}", String::from_utf8_lossy(&self.body));
-    }
-
-    fn send_list(&mut self, list: &str) {
-        self.request("PUT", "/drop/input/any?expire=1h", list);
-    }
-
-    /// Sends a request, reads the answer and gives the length of its body.
-    fn request(&mut self, method: &str, path: &str, body: &str) -> usize {
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic bWU6c2VjcmV0\r\n\
-             Content-Length: {}\r\n\r\n",
-            body.len()
-        );
-        let stream = self.stream.get_mut();
-        stream.write_all((head + body).as_bytes()).unwrap();
-        stream.flush().unwrap();
-        let (mut length, mut chunked, mut line) = (0, false, String::new());
-        self.stream.read_line(&mut line).unwrap();
-        let status = line.clone();
-        while line != "\r\n" {
-            line.clear();
-            self.stream.read_line(&mut line).unwrap();
-            let lower = line.to_ascii_lowercase();
-            chunked |= lower.starts_with("transfer-encoding: chunked");
-            if let Some(value) = lower.strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-        }
-        let length = if chunked { self.read_chunks() } else { self.read_body(length) };
-        assert!(
-            status.contains(" 200 "),
-            "{method} {path}: {status} {}",
-            String::from_utf8_lossy(&self.body)
-        );
-        length
-    }
-
-    fn read_body(&mut self, length: usize) -> usize {
-        self.body.resize(length, 0);
-        self.stream.read_exact(&mut self.body).unwrap();
-        length
-    }
-
-    fn read_chunks(&mut self) -> usize {
-        let mut total = 0;
-        loop {
-            let mut line = String::new();
-            self.stream.read_line(&mut line).unwrap();
-            let length = usize::from_str_radix(line.trim(), 16).unwrap();
-            self.body.resize(length + 2, 0);
-            self.stream.read_exact(&mut self.body).unwrap();
-            total += length;
-            if length == 0 {
-                return total;
-            }
-        }
-    }
-
-    /// The moment of which the last answer says that it is the end.
-    fn expiry(&self) -> std::time::SystemTime {
-        let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
-        let date = output("date", &["-d", body["expires"].as_str().unwrap(), "+%s"]);
-        std::time::UNIX_EPOCH + Duration::from_secs(date.trim().parse().unwrap())
-    }
+/// The moment of which an answer says that it is the end.
+fn expiry(client: &Client) -> std::time::SystemTime {
+    let body: serde_json::Value = serde_json::from_slice(&client.body).unwrap();
+    let date = output("date", &["-d", body["expires"].as_str().unwrap(), "+%s"]);
+    std::time::UNIX_EPOCH + Duration::from_secs(date.trim().parse().unwrap())
 }
 
 fn address(n: usize) -> String {

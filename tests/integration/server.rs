@@ -16,7 +16,10 @@ const IPTABLES: &str = "iptables-nft";
 /// `me:secret` as HTTP Basic has it.
 const LOGIN: &str = "Authorization: Basic bWU6c2VjcmV0";
 
-/// A client that is slow or silent may cost another one at most this.
+/// What a request takes with a machine that has other things to do too.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// How long a client that is slow or silent may stay.
 const SIX_SECONDS: Duration = Duration::from_secs(6);
 
 /// All rules that rfw made for clients.

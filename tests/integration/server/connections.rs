@@ -1,6 +1,6 @@
 //! Connections: kept ones, slow, silent and deaf clients, and those that never pause.
 
-use super::{IPTABLES, LOGIN, SIX_SECONDS, connect_tls, rules, time_of_a_request, try_curl};
+use super::{IPTABLES, LOGIN, AT_ONCE, SIX_SECONDS, connect_tls, rules, time_of_a_request, try_curl};
 use crate::host::{Host, Rfw, SOON, until};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -19,36 +19,31 @@ fn a_connection_is_kept_for_the_next_request() {
 }
 
 #[test]
-fn a_kept_connection_yields_at_once_to_another_client() {
+fn a_kept_connection_stays_while_others_are_served() {
     let host = Host::new();
     let rfw = host.rfw(IPTABLES).start();
     let request = format!("GET /list HTTP/1.1\r\nHost: localhost\r\n{LOGIN}\r\n\r\n");
     for tls in [false, true] {
-        let connect = || if tls { connect_tls(&host) } else { host.connect(7390) };
-        let mut first = connect();
-        first.say(request.as_bytes());
-        assert_eq!(first.reply().body, "[]\n");
+        let mut first = if tls { connect_tls(&host) } else { host.connect(7390) };
+        for _ in 0..3 {
+            first.say(request.as_bytes());
+            assert_eq!(first.reply().body, "[]\n");
+            let took = time_of_a_request(&rfw);
+            assert!(took < AT_ONCE, "{took:?}");
+        }
         assert!(!first.is_over());
-        let took = time_of_a_request(&rfw);
-        assert!(took < Duration::from_secs(1), "{took:?}");
-        until(SOON, "the first client sees the end", || first.is_over());
-        assert_eq!(first.heard(), "");
-        let mut again = connect();
-        again.say(request.as_bytes());
-        assert_eq!(again.reply().body, "[]\n");
     }
 }
 
 #[test]
-fn a_client_that_says_nothing_holds_the_next_for_less_than_six_seconds() {
+fn a_client_that_says_nothing_holds_nobody_and_is_let_go() {
     let host = Host::new();
     let rfw = host.rfw(IPTABLES).start();
     let mut silent = host.connect(7390);
     let took = time_of_a_request(&rfw);
-    assert!(took < SIX_SECONDS, "{took:?}");
+    assert!(took < AT_ONCE, "{took:?}");
     assert_eq!(silent.reply().status, 408);
     until(SOON, "the silent client is let go", || silent.is_over());
-    assert!(time_of_a_request(&rfw) < Duration::from_secs(1));
 }
 
 #[test]
@@ -65,7 +60,7 @@ fn a_client_that_sends_a_byte_a_second_gets_408_and_the_next_is_answered() {
         slow.reply()
     });
     let took = time_of_a_request(&rfw);
-    assert!(took < SIX_SECONDS, "{took:?}");
+    assert!(took < AT_ONCE, "{took:?}");
     let reply = slow.join().unwrap();
     assert_eq!(reply.status, 408, "{reply:#?}");
     assert_eq!(reply.header("Connection"), Some("close"));
@@ -93,30 +88,24 @@ fn a_kept_connection_that_becomes_slow_is_bounded_too() {
     assert_eq!(slow.reply().status, 200);
     slow.say(b"GET /list HTTP/1.1\r\n");
     let took = time_of_a_request(&rfw);
-    assert!(took < SIX_SECONDS, "{took:?}");
+    assert!(took < AT_ONCE, "{took:?}");
     until(SOON, "it is let go", || slow.is_over());
 }
 
 #[test]
-fn half_a_tls_handshake_holds_the_next_for_less_than_six_seconds() {
+fn half_a_tls_handshake_holds_nobody_and_is_let_go() {
     let host = Host::new();
     let rfw = host.rfw(IPTABLES).start();
     let mut half = host.connect(7393);
     // The header of a record and the beginning of a ClientHello.
     half.say(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
     let took = time_of_a_request(&rfw);
-    assert!(took < SIX_SECONDS, "{took:?}");
+    assert!(took < AT_ONCE, "{took:?}");
     until(SOON, "it is let go", || half.is_over());
     let log = rfw.log();
     assert!(log.contains("127.0.0.1: no TLS handshake: "), "{log}");
 }
 
-/// The longest that a write may wait for a client that takes nothing.
-const STEP: Duration = Duration::from_secs(5);
-
-/// Three steps at most: the write under way tells after its time that a part of the
-/// answer fitted, the next one sends nothing, and what the writer then still holds is
-/// tried once more when it goes.
 #[test]
 fn a_client_that_does_not_read_its_answers_is_let_go() {
     let host = Host::new();
@@ -133,9 +122,8 @@ fn a_client_that_does_not_read_its_answers_is_let_go() {
         before.contains("ESTAB") && waiting() == before
     });
     let took = time_of_a_request(&rfw);
-    assert!(took < 3 * STEP + Duration::from_secs(1), "{took:?}");
-    assert!(!waiting().contains("ESTAB"), "{}", waiting());
-    assert!(time_of_a_request(&rfw) < SIX_SECONDS);
+    assert!(took < AT_ONCE, "{took:?}");
+    until(SOON, "the deaf client is let go", || !waiting().contains("ESTAB"));
 }
 
 #[test]
@@ -174,7 +162,7 @@ fn many_connections_leave_nothing_behind() {
         until(SOON, "50 connections are open", || crowd.heard().contains("open"));
         drop(crowd);
         let took = time_of_a_request(&rfw);
-        assert!(took < SIX_SECONDS, "{took:?}");
+        assert!(took < AT_ONCE, "{took:?}");
     }
     let urls = "https://127.0.0.1:7393/#[1-200]";
     let format = ["-H", "Connection: close", "-o", "/dev/null", "-w", "%{http_code} %{num_connects}\\n"];
