@@ -74,10 +74,7 @@ impl ListReader {
     ///
     /// # Errors
     /// As with [`ListReader::take`], or a list without any address.
-    pub(crate) fn end(
-        &mut self,
-        forbidden: impl Fn(&Network) -> Option<String>,
-    ) -> Result<(), ListError> {
+    pub(crate) fn end(&mut self, forbidden: impl Fn(&Network) -> Option<String>) -> Result<(), ListError> {
         let line = std::mem::take(&mut self.line);
         if !line.is_empty() {
             self.read_line(&line, &forbidden)?;

@@ -107,9 +107,11 @@ impl ApiError {
         }
     }
 
-    /// Client errors (4xx) are logged as info, server errors (5xx) as errors.
+    /// Client errors (4xx) are logged as info, server errors (5xx) as errors, but for what is
+    /// in order.
     pub(super) fn level(&self) -> log::Level {
         match self.status() {
+            _ if matches!(self, ApiError::Listings | ApiError::Ending) => log::Level::Info,
             500.. => log::Level::Error,
             _ => log::Level::Info,
         }

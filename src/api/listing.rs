@@ -5,7 +5,7 @@
 use crate::api::Origin;
 use crate::api::error::ApiError;
 use crate::api::rows::{RowText, Rows};
-use crate::firewall::listing::Listing;
+use crate::firewall::listing::{Filter, Listing};
 use crate::http::answer::{Answer, Content};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -28,10 +28,17 @@ pub(super) struct Slots(Rc<Cell<usize>>);
 struct Slot(Slots);
 
 impl Slots {
-    fn take(&self) -> Result<Slot, ApiError> {
-        if self.0.get() >= LISTINGS_MAX {
-            return Err(ApiError::Listings);
+    /// Refuses what is likely to be a long listing while all places are taken, before the
+    /// kernel is asked.
+    pub(super) fn check(&self, filter: &Filter) -> Result<(), ApiError> {
+        match self.0.get() >= LISTINGS_MAX && filter.address.is_none() {
+            true => Err(ApiError::Listings),
+            false => Ok(()),
         }
+    }
+
+    fn take(&self) -> Result<Slot, ApiError> {
+        self.check(&Filter::default())?;
         self.0.set(self.0.get() + 1);
         Ok(Slot(self.clone()))
     }

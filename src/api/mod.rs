@@ -267,6 +267,7 @@ impl Service {
     }
 
     fn list(&self, filter: &Filter) -> Result<Listing, ApiError> {
+        self.slots.check(filter)?;
         Ok(self.shared.read(|firewall| firewall.list(filter, SystemTime::now()))?)
     }
 

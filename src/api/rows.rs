@@ -271,9 +271,8 @@ impl RowWriter {
             (Target::Reject, Family::V6) => " reject-with icmp6-port-unreachable",
             (Target::Accept | Target::Drop, _) => "",
         };
-        let pattern = |interface: Option<&Interface>| {
-            interface.map_or_else(|| "*".to_owned(), Interface::pattern)
-        };
+        let pattern =
+            |interface: Option<&Interface>| interface.map_or_else(|| "*".to_owned(), Interface::pattern);
         let (input, output) = (pattern(scope.input_interface()), pattern(scope.output_interface()));
         let source = firewall::printed(row.source.as_ref(), family);
         let destination = firewall::printed(row.destination.as_ref(), family);

@@ -29,7 +29,7 @@ pub(super) struct Client {
 }
 
 /// What one client must not take from others: an address, on one of the two servers.
-type Source = (IpAddr, bool);
+pub(super) type Source = (IpAddr, bool);
 
 impl Client {
     fn source(&self) -> Source {
@@ -72,24 +72,39 @@ impl Crowd {
         Crowd { clients: Vec::new(), most, most_of_source, count: 0, turns: HashMap::new() }
     }
 
-    /// Whether a client fits. At the bound of its source, the one of that source goes that
-    /// has been silent longest; at the bound of all, that of the source with most connections,
-    /// so that a source with many does not drive out one with few.
+    /// Changes how many may come.
+    pub(super) fn bound(&mut self, most: usize) {
+        self.most = most;
+    }
+
+    /// Whether there are more than may come.
+    pub(super) fn is_over(&self) -> bool {
+        self.open() > self.most
+    }
+
+    /// Whether a client fits, or who has to go for it: at the bound of its source one of that
+    /// source, else one of all.
     pub(super) fn room(&self, peer: &Peer) -> Room {
         let source = (peer.address, peer.local);
-        let counts = self.counts();
-        let has = counts.get(&source).copied().unwrap_or_default();
-        if has < self.most_of_source && self.open() < self.most {
+        let has = self.counts().get(&source).copied().unwrap_or_default();
+        let of_source = (has >= self.most_of_source).then_some(source);
+        if of_source.is_none() && self.open() < self.most {
             return Room::Free;
         }
-        let of_source = has >= self.most_of_source;
-        let candidates = self.clients.iter().enumerate().filter(|(_, client)| {
-            client.may_go() && (!of_source || client.source() == source)
-        });
+        self.most_silent(of_source).map_or(Room::None, Room::After)
+    }
+
+    /// The client that has been silent longest: of that source, or of the one with most
+    /// connections, so that a source with many does not drive out one with few.
+    pub(super) fn most_silent(&self, of_source: Option<Source>) -> Option<usize> {
+        let counts = self.counts();
         let weight = |client: &Client| counts.get(&client.source()).copied().unwrap_or_default();
+        let candidates = self.clients.iter().enumerate().filter(|(_, client)| {
+            client.may_go() && of_source.is_none_or(|source| client.source() == source)
+        });
         let first = candidates
             .min_by_key(|(_, client)| (std::cmp::Reverse(weight(client)), client.connection.active()));
-        first.map_or(Room::None, |(index, _)| Room::After(index))
+        first.map(|(index, _)| index)
     }
 
     fn open(&self) -> usize {
@@ -170,6 +185,13 @@ impl Crowd {
             }
         }
         held
+    }
+
+    /// The client for which a piece of a listing is read next, after the one at `last`.
+    pub(super) fn next_collecting(&self, last: usize) -> Option<usize> {
+        let all = self.clients.iter().enumerate();
+        let collecting = all.filter(|(_, client)| client.collecting.is_some()).map(|(index, _)| index);
+        collecting.min_by_key(|index| (*index <= last, *index))
     }
 
     /// Forgets the clients whose connection is over.

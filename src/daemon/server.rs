@@ -34,13 +34,13 @@ const HANDSHAKES_TIME: Duration = Duration::from_millis(20);
 const EXECUTE_TIME: Duration = Duration::from_millis(5);
 
 /// Duration of reading rows of a listing before others get their turn.
-const PIECE_TIME: Duration = Duration::from_millis(3);
+const PIECE_TIME: Duration = Duration::from_millis(2);
 
 /// Maximum number of connections accepted in a row from one listener.
 const ACCEPTED_MAX: usize = 64;
 
 /// Time for which nothing is accepted where there is no room or no descriptor for it.
-const FULL_TIME: Duration = Duration::from_millis(100);
+const FULL_TIME: Duration = Duration::from_millis(20);
 
 /// Minimum time between two readings of the white list, however many SIGHUP come.
 const RELOAD_INTERVAL: Duration = Duration::from_millis(500);
@@ -49,7 +49,7 @@ const RELOAD_INTERVAL: Duration = Duration::from_millis(500);
 const END_TIME: Duration = Duration::from_millis(1_500);
 
 /// Descriptors left for everything but connections: programs, sockets of the kernel, files.
-const RESERVED: u64 = 24;
+const RESERVED: u64 = 40;
 
 /// The listeners, what they serve, and all clients.
 pub(super) struct Server {
@@ -59,6 +59,8 @@ pub(super) struct Server {
     service: Service,
     crowd: Crowd,
     lines: Lines,
+    /// The client for which a piece of a listing was read last.
+    last_piece: usize,
     /// Until when nothing is accepted.
     full_until: Option<Instant>,
     /// When the white list is read again, and from when on it may be.
@@ -89,7 +91,11 @@ impl Server {
     /// A server without listeners.
     pub(super) fn new(service: Service, signals: Signals, instance: Instance) -> Server {
         let config = service.config();
-        let crowd = Crowd::new(most_connections(config), wide(config.connections_max_source));
+        let most = most_connections(config);
+        if most < wide(config.connections_max) {
+            log::warn!("the limit of open files leaves room for {most} connections only (connections.max)");
+        }
+        let crowd = Crowd::new(most, wide(config.connections_max_source));
         Server {
             listeners: Vec::new(),
             signals,
@@ -97,6 +103,7 @@ impl Server {
             service,
             crowd,
             lines: Lines::default(),
+            last_piece: 0,
             full_until: None,
             reload_at: None,
             reload_from: Instant::now(),
@@ -118,12 +125,12 @@ impl Server {
             let ready = self.wait()?;
             let now = Instant::now();
             self.heed_signals(ready.signals, now);
-            self.accept(&ready.listeners, now)?;
             self.converse(&ready.clients, now);
             self.execute(now);
             self.collect();
             self.expire();
             self.crowd.bury();
+            self.accept(&ready.listeners, now)?;
             if self.end_at.is_some_and(|end| self.crowd.clients.is_empty() || Instant::now() >= end) {
                 return Ok(());
             }
@@ -242,9 +249,11 @@ impl Server {
         match self.crowd.room(peer) {
             Room::Free => true,
             Room::After(index) => {
-                let line = format_args!("{}: too many connections, the most silent one is closed", peer.address);
+                let line =
+                    format_args!("{}: too many connections, the most silent one is closed", peer.address);
                 self.lines.crowded.log(now, log::Level::Warn, line);
                 self.with(index, |client, reception| client.connection.cut(now, reception));
+                self.crowd.bury();
                 true
             }
             Room::None => {
@@ -255,8 +264,8 @@ impl Server {
         }
     }
 
-    /// Sorts the errors of accept(2). Lack of descriptors or memory is logged and retried
-    /// after [`FULL_TIME`]. An error of the listening socket itself ends the server. Any other
+    /// Sorts the errors of accept(2). Lack of descriptors or memory is logged, the most silent
+    /// client goes, and after [`FULL_TIME`] it is tried again. An error of the listening socket itself ends the server. Any other
     /// is one of the incoming connection, such as ECONNABORTED, and is ignored.
     fn accept_failed(&mut self, error: io::Error, now: Instant) -> Result<(), ServerError> {
         match Errno::from_io_error(&error) {
@@ -267,10 +276,23 @@ impl Server {
                 let line = format_args!("no connection can be accepted for now: {error}");
                 self.lines.accept.log(now, log::Level::Error, line);
                 self.full_until = Some(now + FULL_TIME);
+                // The limit may have been lowered meanwhile (prlimit(1)).
+                self.crowd.bound(most_connections(self.service.config()));
+                self.let_go(now);
+                while self.crowd.is_over() && self.let_go(now) {}
                 Ok(())
             }
             Some(_) => Ok(()),
         }
+    }
+
+    /// Closes the connection of the most silent client, if there is one.
+    fn let_go(&mut self, now: Instant) -> bool {
+        let index = self.crowd.most_silent(None);
+        let gone =
+            index.map(|index| self.with(index, |client, reception| client.connection.cut(now, reception)));
+        self.crowd.bury();
+        gone.is_some()
     }
 
     /// Reads and writes where that is possible; handshakes come last and for a limited time.
@@ -330,9 +352,10 @@ impl Server {
         }
     }
 
-    /// Reads a piece of each listing.
+    /// Reads a piece of one listing, those of others in turn.
     fn collect(&mut self) {
-        for index in 0..self.crowd.clients.len() {
+        if let Some(index) = self.crowd.next_collecting(self.last_piece) {
+            self.last_piece = index;
             self.with(index, read_piece);
             self.crowd.note(index);
         }
@@ -351,7 +374,11 @@ impl Server {
     }
 
     /// Works on a client with all that its requests need.
-    fn with<T>(&mut self, index: usize, work: impl FnOnce(&mut Client, &mut Reception<'_>) -> T) -> Option<T> {
+    fn with<T>(
+        &mut self,
+        index: usize,
+        work: impl FnOnce(&mut Client, &mut Reception<'_>) -> T,
+    ) -> Option<T> {
         let client = self.crowd.clients.get_mut(index)?;
         let peer = client.peer;
         let (service, lines) = (&mut self.service, &mut self.lines);
@@ -433,13 +460,9 @@ impl Handler for Reception<'_> {
 /// The bound of connections: that of the configuration, or what the limit of descriptors
 /// leaves (getrlimit(2)).
 fn most_connections(config: &Config) -> usize {
-    let wanted = wide(config.connections_max);
     let left = getrlimit(Resource::Nofile).current.map(|limit| limit.saturating_sub(RESERVED).max(2));
     let left = left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
-    if left < wanted {
-        log::warn!("the limit of open files leaves room for {left} connections, not for {wanted}");
-    }
-    wanted.min(left)
+    wide(config.connections_max).min(left)
 }
 
 fn wide(number: u32) -> usize {

@@ -22,8 +22,9 @@ pub(super) struct TerminalLogger {
 impl TerminalLogger {
     /// Logs lines up to that level.
     pub(super) fn new(level: LevelFilter, config: &Config) -> Box<TerminalLogger> {
-        let logger =
-            |terminal| WriteLogger::new(level, config.clone(), LineWriter::with_capacity(WRITE_MAX, terminal));
+        let logger = |terminal| {
+            WriteLogger::new(level, config.clone(), LineWriter::with_capacity(WRITE_MAX, terminal))
+        };
         Box::new(TerminalLogger {
             out: logger(Terminal::of(&io::stdout())),
             errors: logger(Terminal::of(&io::stderr())),

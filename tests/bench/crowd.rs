@@ -97,7 +97,11 @@ fn misbehave(
 ) -> std::io::Result<()> {
     let local = matches!(
         kind,
-        Kind::SilentLocal | Kind::HalfHeadLocal | Kind::DripLocal | Kind::DeafLocalLister | Kind::DeafPipeliner
+        Kind::SilentLocal
+            | Kind::HalfHeadLocal
+            | Kind::DripLocal
+            | Kind::DeafLocalLister
+            | Kind::DeafPipeliner
     );
     let mut socket = connect_from(source, if local { LOCAL } else { PORT })?;
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;

@@ -54,7 +54,12 @@ impl Bench {
                 count
             });
             let rate = counts.iter().sum::<usize>() as f64 / TIME.as_secs_f64();
-            rate_row(&format!("{what} a second, nothing to change, 8 kept (nft)"), rate, reach, rate >= reach);
+            rate_row(
+                &format!("{what} a second, nothing to change, 8 kept (nft)"),
+                rate,
+                reach,
+                rate >= reach,
+            );
             let (worst, best) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
             let ratio = *best as f64 / *worst as f64;
             rate_row("  best to worst of them", ratio, 1.3, ratio <= 1.3);

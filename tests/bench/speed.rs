@@ -4,7 +4,14 @@
 //! It runs in a network and mount namespace of its own, makes its lists itself, and
 //! talks to rfw by TLS as a client does. `make bench` prints the table.
 
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod client;
 mod crowd;

@@ -10,6 +10,10 @@
     clippy::indexing_slicing
 )]
 
+#[path = "../bench/client.rs"]
+mod client;
+#[path = "../bench/crowd.rs"]
+mod crowd;
 #[path = "../golden/read.rs"]
 mod golden;
 mod host;

@@ -4,6 +4,7 @@
 
 mod access;
 mod connections;
+mod crowd;
 mod http;
 mod log;
 mod tls;

@@ -147,8 +147,8 @@ fn a_body_that_is_cut_off_changes_nothing() {
                 };
                 talk.say(&text);
                 talk.say(part.replace("1.2.3.4", "9.9.9.9").as_bytes());
-                // That nothing is read of it yet would be the same to this test; the
-                // server takes one client at a time, so the next one comes after it.
+                // That nothing is read of it yet would be the same to this test; but what it
+                // has sent is there before the next one connects.
                 drop(talk);
                 assert_eq!(rfw.ok("GET", "/list").as_array().unwrap().len(), 1, "{framing}{part:?}");
                 assert_eq!(host.everything(iptables), before, "{framing}{part:?}");

@@ -1,6 +1,6 @@
 //! Connections: kept ones, slow, silent and deaf clients, and those that never pause.
 
-use super::{IPTABLES, LOGIN, AT_ONCE, SIX_SECONDS, connect_tls, rules, time_of_a_request, try_curl};
+use super::{AT_ONCE, IPTABLES, LOGIN, SIX_SECONDS, connect_tls, rules, time_of_a_request, try_curl};
 use crate::host::{Host, Rfw, SOON, until};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
