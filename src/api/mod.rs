@@ -48,7 +48,7 @@ pub(crate) enum Outcome {
     /// Its answer.
     Answer(Answer),
     /// Rules that are yet to be read, piece by piece.
-    Listing(Collecting),
+    Listing(Box<Collecting>),
 }
 
 /// A request whose head is accepted, and what has come of its body.
@@ -200,7 +200,9 @@ impl Service {
         let current = Rc::ptr_eq(&whitelist, &self.whitelist);
         let answer = match command {
             Command::List(filter) => match self.list(&filter) {
-                Ok(listing) => return Outcome::Listing(Collecting::new(origin, listing, &self.slots)),
+                Ok(listing) => {
+                    return Outcome::Listing(Box::new(Collecting::new(origin, listing, &self.slots)));
+                }
                 Err(error) => Err(error),
             },
             Command::InsertAll { .. } if !current => Err(ApiError::WhiteListChanged),
@@ -288,6 +290,11 @@ impl Service {
 }
 
 impl Pending {
+    /// Whether rules are to be listed.
+    pub(crate) fn is_listing(&self) -> bool {
+        matches!(self.command, Command::List(_))
+    }
+
     /// Takes the next bytes of the body.
     ///
     /// # Errors

@@ -14,6 +14,9 @@ const BODIES_MAX: u64 = 16 << 20;
 /// A body up to this size is always read.
 const BODY_SMALL: u64 = 64 << 10;
 
+/// Maximum number of listings that are read from the kernel at a time.
+const COLLECTING_MAX: usize = 2;
+
 /// A client that is connected.
 pub(super) struct Client {
     /// Its connection.
@@ -21,7 +24,7 @@ pub(super) struct Client {
     /// Who it is.
     pub peer: Peer,
     /// The listing that is read for it.
-    pub collecting: Option<Collecting>,
+    pub collecting: Option<Box<Collecting>>,
     /// Its place in the order of accepted connections.
     number: u64,
     /// Its place in the order in which requests have become complete.
@@ -140,10 +143,15 @@ impl Crowd {
     }
 
     /// The client whose request is executed next: of the source whose last turn is longest
-    /// ago, in the order in which requests have become complete.
+    /// ago, in the order in which requests have become complete. While some listings are being
+    /// read, further ones wait.
     pub(super) fn next_turn(&mut self) -> Option<usize> {
-        let waiting =
-            self.clients.iter().enumerate().filter(|(_, client)| client.connection.state().is_waiting());
+        let collecting = self.clients.iter().filter(|client| client.collecting.is_some()).count();
+        let may_go = |client: &Client| {
+            let request = client.connection.state().request();
+            request.is_some_and(|request| collecting < COLLECTING_MAX || !request.is_listing())
+        };
+        let waiting = self.clients.iter().enumerate().filter(|(_, client)| may_go(client));
         let turn = |client: &Client| self.turns.get(&client.source()).copied().unwrap_or_default();
         let (index, client) = waiting.min_by_key(|(_, client)| (turn(client), client.complete))?;
         let source = client.source();

@@ -191,6 +191,14 @@ impl<P> Conversation<P> {
         matches!(self.state, State::Waiting { .. })
     }
 
+    /// The request that waits for its turn.
+    pub(crate) fn request(&self) -> Option<&P> {
+        match &self.state {
+            State::Waiting { pending, .. } => Some(pending),
+            _ => None,
+        }
+    }
+
     /// Whether only the end is still to be sent, and whether the client may be sending then.
     pub(crate) fn is_closing(&self) -> Option<bool> {
         match self.state {
