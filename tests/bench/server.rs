@@ -13,8 +13,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,9 +44,11 @@ impl Bench {
             self.client().request("PUT", &path(n), "");
         }
         for (what, reach) in [("PUT", 4_700.0), ("GET", 9_900.0)] {
-            let counts = load(8, |n, over| {
+            let counts = load(8, |n, go| {
                 let (mut client, mut count) = (self.client(), 0);
-                while !over.load(Ordering::Relaxed) {
+                client.request("GET", "/", "");
+                go.ready.wait();
+                while !go.is_over() {
                     match what {
                         "PUT" => client.request("PUT", &path(n), ""),
                         _ => client.request("GET", "/", ""),
@@ -62,7 +64,6 @@ impl Bench {
                 reach,
                 rate >= reach,
             );
-            if std::env::var_os("SHOW").is_some() { println!("{counts:?}"); }
             let (worst, best) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
             let ratio = *best as f64 / *worst as f64;
             rate_row("  best to worst of them", ratio, 1.3, ratio <= 1.3);
@@ -94,9 +95,10 @@ impl Bench {
         let tls = Arc::new(tls);
         let request = head("GET", "/", 0).replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
         let sources: Vec<_> = sources().collect();
-        let counts = load(50, |n, over| {
+        let counts = load(50, |n, go| {
             let mut count = 0;
-            while !over.load(Ordering::Relaxed) {
+            go.ready.wait();
+            while !go.is_over() {
                 let socket = connect_from(sources[n % sources.len()], port).unwrap();
                 let mut stream = secure(&tls, socket);
                 stream.write_all(request.as_bytes()).unwrap();
@@ -140,26 +142,30 @@ fn rate_row(what: &str, rate: f64, reach: f64, reached: bool) {
     println!("{what:<52} {rate:>8.1} {:>19} {reach:>7.1}{mark}", "");
 }
 
-/// Has so many clients work at the same time and gives what each has done.
-fn load(clients: usize, work: impl Fn(usize, &AtomicBool) -> usize + Sync) -> Vec<usize> {
-    let (over, ready) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let start = Instant::now();
+/// Has so many clients work at the same time, once all of them are ready, and gives what
+/// each has done.
+fn load(clients: usize, work: impl Fn(usize, &Go) -> usize + Sync) -> Vec<usize> {
+    let go = Go { ready: Barrier::new(clients + 1), over: AtomicBool::new(false) };
     thread::scope(|scope| {
-        let threads: Vec<_> = (0..clients)
-            .map(|n| {
-                let (work, over, ready) = (&work, &over, &ready);
-                scope.spawn(move || {
-                    ready.fetch_add(1, Ordering::Relaxed);
-                    work(n, over)
-                })
-            })
-            .collect();
-        while start.elapsed() < TIME {
-            thread::sleep(Duration::from_millis(1));
-        }
-        over.store(true, Ordering::Relaxed);
+        let (work, go) = (&work, &go);
+        let threads: Vec<_> = (0..clients).map(|n| scope.spawn(move || work(n, go))).collect();
+        go.ready.wait();
+        thread::sleep(TIME);
+        go.over.store(true, Ordering::Relaxed);
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
+}
+
+/// When clients begin and end.
+struct Go {
+    ready: Barrier,
+    over: AtomicBool,
+}
+
+impl Go {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
 }
 
 /// Binds a process to a processor, if there are two.
