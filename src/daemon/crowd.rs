@@ -3,6 +3,7 @@
 
 use crate::api::{Collecting, Peer, Pending};
 use crate::http::connection::Connection;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -28,7 +29,7 @@ pub(super) struct Client {
     /// Its place in the order of accepted connections.
     number: u64,
     /// Its place in the order in which requests have become complete.
-    complete: Option<u64>,
+    pub complete: Option<u64>,
 }
 
 /// What one client must not take from others: an address, on one of the two servers.
@@ -101,13 +102,12 @@ impl Crowd {
     /// connections, so that a source with many does not drive out one with few.
     pub(super) fn most_silent(&self, of_source: Option<Source>) -> Option<usize> {
         let counts = self.counts();
-        let weight = |client: &Client| counts.get(&client.source()).copied().unwrap_or_default();
-        let candidates = self.clients.iter().enumerate().filter(|(_, client)| {
-            client.may_go() && of_source.is_none_or(|source| client.source() == source)
-        });
-        let first = candidates
-            .min_by_key(|(_, client)| (std::cmp::Reverse(weight(client)), client.connection.active()));
-        first.map(|(index, _)| index)
+        let all = self.clients.iter().enumerate().filter(|(_, client)| client.may_go());
+        let of_source = all.filter(|(_, client)| of_source.is_none_or(|source| client.source() == source));
+        most_silent(
+            &counts,
+            of_source.map(|(index, client)| (index, client.source(), client.connection.active())),
+        )
     }
 
     fn open(&self) -> usize {
@@ -152,9 +152,8 @@ impl Crowd {
             request.is_some_and(|request| collecting < COLLECTING_MAX || !request.is_listing())
         };
         let waiting = self.clients.iter().enumerate().filter(|(_, client)| may_go(client));
-        let turn = |client: &Client| self.turns.get(&client.source()).copied().unwrap_or_default();
-        let (index, client) = waiting.min_by_key(|(_, client)| (turn(client), client.complete))?;
-        let source = client.source();
+        let waiting = waiting.map(|(index, client)| (index, client.source(), client.complete));
+        let (index, source) = next_turn(&self.turns, waiting)?;
         let now = self.tick();
         self.turns.insert(source, now);
         Some(index)
@@ -162,17 +161,9 @@ impl Crowd {
 
     /// Orders clients so that the first of each source come first, then the second, and so on.
     pub(super) fn in_turns(&self, indices: Vec<usize>) -> Vec<usize> {
-        let mut seen: HashMap<Source, usize> = HashMap::new();
-        let mut ranked: Vec<(usize, u64, usize)> = Vec::with_capacity(indices.len());
-        for index in indices {
-            if let Some(client) = self.clients.get(index) {
-                let rank = seen.entry(client.source()).or_default();
-                ranked.push((*rank, client.number, index));
-                *rank += 1;
-            }
-        }
-        ranked.sort_unstable();
-        ranked.into_iter().map(|(.., index)| index).collect()
+        let client = |index: usize| self.clients.get(index).map(|client| (index, client));
+        let clients = indices.into_iter().filter_map(client);
+        in_turns(clients.map(|(index, client)| (index, client.source(), client.number)))
     }
 
     /// Has large bodies wait unread where all together are too large, and tells which.
@@ -210,5 +201,85 @@ impl Crowd {
             let counts = self.counts();
             self.turns.retain(|source, _| counts.contains_key(source));
         }
+    }
+}
+
+fn most_silent(
+    counts: &HashMap<Source, usize>,
+    clients: impl Iterator<Item = (usize, Source, Instant)>,
+) -> Option<usize> {
+    let weight = |source: &Source| counts.get(source).copied().unwrap_or_default();
+    let first = clients.min_by_key(|(_, source, active)| (Reverse(weight(source)), *active));
+    first.map(|(index, ..)| index)
+}
+
+fn next_turn(
+    turns: &HashMap<Source, u64>,
+    waiting: impl Iterator<Item = (usize, Source, Option<u64>)>,
+) -> Option<(usize, Source)> {
+    let turn = |source: &Source| turns.get(source).copied().unwrap_or_default();
+    let first = waiting.min_by_key(|(_, source, complete)| (turn(source), *complete));
+    first.map(|(index, source, _)| (index, source))
+}
+
+fn in_turns(clients: impl Iterator<Item = (usize, Source, u64)>) -> Vec<usize> {
+    let mut clients: Vec<_> = clients.collect();
+    clients.sort_unstable_by_key(|(.., number)| *number);
+    let mut seen: HashMap<Source, usize> = HashMap::new();
+    let ranked = clients.into_iter().map(|(index, source, _)| {
+        let rank = seen.entry(source).or_default();
+        *rank += 1;
+        (*rank, index)
+    });
+    let mut ranked: Vec<(usize, usize)> = ranked.collect();
+    // The sort is stable: within a rank the order is that of the connections.
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, index)| index).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    fn source(name: u8) -> Source {
+        (Ipv4Addr::new(10, 0, 0, name).into(), false)
+    }
+
+    #[test]
+    fn each_source_has_its_turn_in_the_order_of_completion() {
+        let mut turns = HashMap::new();
+        // A crowd of one source came before two others.
+        let mut waiting: Vec<(usize, Source, Option<u64>)> =
+            (0..5).map(|n| (n, source(1), Some(n as u64))).collect();
+        waiting.extend([(5, source(2), Some(7)), (6, source(3), Some(6)), (7, source(2), Some(8))]);
+        let mut order = Vec::new();
+        for turn in 1.. {
+            let Some((index, source)) = next_turn(&turns, waiting.iter().copied()) else { break };
+            waiting.retain(|(waits, ..)| *waits != index);
+            turns.insert(source, turn);
+            order.push(index);
+        }
+        assert_eq!(order, [0, 6, 5, 1, 7, 2, 3, 4]);
+    }
+
+    #[test]
+    fn handshakes_are_made_one_of_each_source_before_the_second() {
+        let clients = [(0, 1, 3), (1, 1, 1), (2, 2, 9), (3, 1, 2), (4, 3, 8), (5, 2, 4)];
+        let clients = clients.map(|(index, name, number)| (index, source(name), number));
+        assert_eq!(in_turns(clients.into_iter()), [1, 5, 4, 3, 2, 0]);
+    }
+
+    #[test]
+    fn the_most_silent_of_the_largest_source_goes() {
+        let now = Instant::now();
+        let clients = [(0, 1, 0), (1, 2, 5), (2, 2, 3), (3, 2, 9)];
+        let clients =
+            clients.map(|(index, name, second)| (index, source(name), now + Duration::from_secs(second)));
+        let counts = HashMap::from([(source(1), 1), (source(2), 3)]);
+        assert_eq!(most_silent(&counts, clients.into_iter()), Some(2));
+        assert_eq!(most_silent(&counts, clients.into_iter().take(1)), Some(0));
+        assert_eq!(most_silent(&counts, std::iter::empty()), None);
     }
 }

@@ -334,6 +334,7 @@ impl Server {
         while let Some(index) = self.crowd.next_turn() {
             self.with(index, |client, reception| {
                 let Some(pending) = client.connection.conversation().take_request() else { return };
+                client.complete = None;
                 match reception.service.execute(pending) {
                     Outcome::Answer(answer) => client.connection.answer(answer, Instant::now(), reception),
                     Outcome::Listing(collecting) => {

@@ -10,7 +10,7 @@ use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener};
 use crate::daemon::server::{self, Server, ServerError};
 use crate::daemon::signals::Signals;
-use crate::daemon::terminal::TerminalLogger;
+use crate::daemon::terminal::{self, TerminalLogger};
 use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::sets::Sets;
 use crate::firewall::table::Table;
@@ -311,7 +311,7 @@ impl Failure {
     /// (`EX_CONFIG`, sysexits.h) for configuration, else 1.
     pub(crate) fn report(&self) -> ExitCode {
         // If standard error is closed, the log has the message.
-        let _ = writeln!(io::stderr(), "rfw: {self}");
+        terminal::complain(&format!("rfw: {self}"));
         ExitCode::from(match self {
             Failure::Usage(_) => 2,
             Failure::Config(_) | Failure::Firewall(FirewallError::TooManyEntries(..)) => 78,

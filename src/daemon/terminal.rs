@@ -64,6 +64,12 @@ impl SharedLogger for TerminalLogger {
     }
 }
 
+/// Writes a line to standard error, if there is room for it.
+pub(super) fn complain(line: &str) {
+    // It never fails.
+    let _ = Terminal::of(&io::stderr()).write_all(format!("{line}\n").as_bytes());
+}
+
 /// A standard stream whose writes never wait; `None` if it is closed.
 struct Terminal(Option<File>);
 

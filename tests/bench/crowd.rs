@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// The addresses that the crowd comes from, to be in the white list.
-pub fn sources() -> impl Iterator<Item = Ipv4Addr> {
+pub fn sources() -> impl Iterator<Item = Ipv4Addr> + Clone {
     (1..=20).map(|n| Ipv4Addr::new(127, 0, 1, n))
 }
 

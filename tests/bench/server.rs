@@ -33,6 +33,7 @@ impl Bench {
         pin(std::process::id(), "1");
         self.kept();
         self.new_connections();
+        self.idle_connections();
     }
 
     /// Requests a second of eight kept connections, and how equal they are served.
@@ -111,6 +112,24 @@ impl Bench {
             count
         });
         counts.iter().sum::<usize>() as f64 / TIME.as_secs_f64()
+    }
+
+    /// What connections that say nothing more cost.
+    fn idle_connections(&self) {
+        let rfw = self.rfw("");
+        crate::memory_row("idle", rfw.memory("VmRSS"), 6);
+        let idle: Vec<_> = (0..255)
+            .zip(sources().cycle())
+            .map(|(_, source)| {
+                let mut stream = secure(&self.fresh_tls, connect_from(source, PORT).unwrap());
+                stream.write_all(head("GET", "/", 0).as_bytes()).unwrap();
+                assert!(stream.read(&mut [0; 10_000]).unwrap() > 0);
+                stream
+            })
+            .collect();
+        crate::memory_row("256 idle TLS connections", rfw.memory("VmRSS"), 18);
+        self.client().request("GET", "/", "");
+        drop(idle);
     }
 
     /// An honest client's PUT on a quiet server, and in a crowd.
