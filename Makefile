@@ -34,11 +34,11 @@ demo-deps = $(build-deps) iptables:iptables ip6tables:iptables ip:iproute2
 demo-deps += unshare:util-linux nsenter:util-linux setpriv:util-linux mount:mount
 demo-deps += ping:iputils-ping curl:curl openssl:openssl bash:bash awk:mawk
 # The bench, which compares with the bare tools:
-bench-deps = $(demo-deps) ipset:ipset kill:procps
+bench-deps = $(demo-deps) ipset:ipset kill:procps taskset:util-linux
 # The tests, on both variants of iptables; they read the man pages, ban with the real
 # fail2ban, check the unit, and look at the program that "make dist" makes:
 test-deps = $(bench-deps) iptables-nft:iptables iptables-legacy:iptables
-test-deps += timeout:coreutils script:bsdutils flock:util-linux mandoc:mandoc
+test-deps += timeout:coreutils mkfifo:coreutils prlimit:util-linux script:bsdutils flock:util-linux mandoc:mandoc
 test-deps += nft:nftables perl:perl-base
 test-deps += fail2ban-server:fail2ban systemd-analyze:systemd readelf:binutils
 # Checking shell scripts and the unit:
@@ -59,7 +59,7 @@ test: test-deps	## run all tests; as root or as a plain user
 	cargo test --locked -- --test-threads "$$(($$(nproc) * 2))"
 
 .PHONY: bench
-bench: bench-deps	## measure rfw against the bare tools, in two minutes
+bench: bench-deps	## measure rfw against the bare tools and in a crowd, in five minutes
 	@cargo bench --locked --bench bench
 
 .PHONY: bench-peers

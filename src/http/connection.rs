@@ -2,7 +2,8 @@
 //! what is possible at once and never waits.
 
 use crate::http::answer::Answer;
-use crate::http::conversation::{Conversation, Event, Handler};
+use crate::http::conversation::{Conversation, Event};
+use crate::http::handler::Handler;
 use crate::http::transport::Transport;
 use rustix::event::PollFlags;
 use rustls::ServerConfig;

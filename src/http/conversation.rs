@@ -9,6 +9,7 @@
 use crate::http::answer::{Answer, Delivery, Parts};
 use crate::http::body::Body;
 use crate::http::buffer::Buffer;
+use crate::http::handler::Handler;
 use crate::http::message::{HttpError, Request, parse_head};
 use std::io;
 use std::mem;
@@ -37,33 +38,6 @@ const LINGER: Duration = Duration::from_millis(500);
 /// Maximum number of bytes drained in a lingering close. It exceeds the largest accepted
 /// body, since most clients read the answer only after sending the whole body.
 const LINGER_MAX: usize = 20 << 20;
-
-/// Who reads the requests: the API, or a test.
-pub(crate) trait Handler {
-    /// A request whose head is accepted.
-    type Pending;
-
-    /// Decides on a request from its head, before any of its body is read.
-    ///
-    /// # Errors
-    /// The answer of a request that is refused.
-    fn begin(&mut self, request: Request, body: &Body) -> Result<Self::Pending, Answer>;
-
-    /// Takes the next bytes of the body.
-    ///
-    /// # Errors
-    /// As with [`Handler::begin`].
-    fn take(&mut self, pending: &mut Self::Pending, bytes: &[u8]) -> Result<(), Answer>;
-
-    /// Sees the end of the body.
-    ///
-    /// # Errors
-    /// As with [`Handler::begin`].
-    fn end(&mut self, pending: &mut Self::Pending) -> Result<(), Answer>;
-
-    /// Hears that a request can't be read; `None` leaves it without an answer.
-    fn fail(&mut self, pending: Option<&Self::Pending>, error: &HttpError) -> Option<Answer>;
-}
 
 /// What has happened to a connection.
 #[derive(Debug)]

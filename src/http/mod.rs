@@ -5,6 +5,7 @@ pub(crate) mod body;
 mod buffer;
 pub(crate) mod connection;
 pub(crate) mod conversation;
+pub(crate) mod handler;
 pub(crate) mod message;
 pub(crate) mod tls;
 mod transport;
