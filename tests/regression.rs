@@ -61,7 +61,8 @@ fn a_client_that_never_pauses_keeps_nobody_out() {
     rfw.ok("GET", "/");
     let took = start.elapsed();
     assert!(took < Duration::from_secs(2), "{took:?}");
-    until(SOON, "the flood is let go", || flood.is_over());
+    // It may stay: nobody has to make room.
+    assert!(!flood.is_over());
 }
 
 /// It kept signals unseen, too.
