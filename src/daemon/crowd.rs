@@ -29,7 +29,9 @@ pub(super) struct Client {
     /// Its place in the order of accepted connections.
     number: u64,
     /// Its place in the order in which requests have become complete.
-    pub complete: Option<u64>,
+    complete: Option<u64>,
+    /// When it had its last turn.
+    served: u64,
 }
 
 /// What one client must not take from others: an address, on one of the two servers.
@@ -125,7 +127,7 @@ impl Crowd {
     /// Adds a client.
     pub(super) fn admit(&mut self, connection: Connection<Pending>, peer: Peer) {
         let number = self.tick();
-        self.clients.push(Client { connection, peer, collecting: None, number, complete: None });
+        self.clients.push(Client { connection, peer, collecting: None, number, complete: None, served: 0 });
     }
 
     fn tick(&mut self) -> u64 {
@@ -156,7 +158,16 @@ impl Crowd {
         let (index, source) = next_turn(&self.turns, waiting)?;
         let now = self.tick();
         self.turns.insert(source, now);
+        if let Some(client) = self.clients.get_mut(index) {
+            (client.served, client.complete) = (now, None);
+        }
         Some(index)
+    }
+
+    /// Orders clients so that who has waited longest for a turn comes first: what is ready at
+    /// the same time is as if it had come in that order.
+    pub(super) fn by_last_turn(&self, indices: &mut [usize]) {
+        indices.sort_by_key(|index| self.clients.get(*index).map(|client| client.served));
     }
 
     /// Orders clients so that the first of each source come first, then the second, and so on.

@@ -298,15 +298,16 @@ impl Server {
 
     /// Reads and writes where that is possible; handshakes come last and for a limited time.
     fn converse(&mut self, ready: &[PollFlags], now: Instant) {
-        let mut handshakes = Vec::new();
-        for (index, flags) in ready.iter().enumerate().filter(|(_, flags)| !flags.is_empty()) {
-            match self.crowd.clients.get(index) {
-                Some(client) if client.connection.state().is_handshaking() => handshakes.push(index),
-                _ => self.drive(index, *flags, now),
-            }
-        }
+        let ready = |index: usize| ready.get(index).copied().unwrap_or(PollFlags::empty());
+        let is_handshaking = |client: &Client| client.connection.state().is_handshaking();
+        let all = self.crowd.clients.iter().enumerate().filter(|(index, _)| !ready(*index).is_empty());
+        let (handshakes, others): (Vec<_>, Vec<_>) = all.partition(|(_, client)| is_handshaking(client));
+        let numbers = |clients: Vec<(usize, &Client)>| clients.into_iter().map(|(index, _)| index).collect();
+        let (handshakes, mut others): (Vec<usize>, Vec<usize>) = (numbers(handshakes), numbers(others));
+        self.crowd.by_last_turn(&mut others);
+        others.into_iter().for_each(|index| self.drive(index, ready(index), now));
         for index in self.crowd.in_turns(handshakes) {
-            self.drive(index, ready.get(index).copied().unwrap_or(PollFlags::empty()), now);
+            self.drive(index, ready(index), now);
             if now.elapsed() >= HANDSHAKES_TIME {
                 break;
             }
@@ -335,7 +336,6 @@ impl Server {
         while let Some(index) = self.crowd.next_turn() {
             self.with(index, |client, reception| {
                 let Some(pending) = client.connection.conversation().take_request() else { return };
-                client.complete = None;
                 match reception.service.execute(pending) {
                     Outcome::Answer(answer) => client.connection.answer(answer, Instant::now(), reception),
                     Outcome::Listing(collecting) => {
