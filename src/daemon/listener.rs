@@ -3,7 +3,9 @@
 use crate::daemon::server::ServerError;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, bind, listen, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, acceptfrom_with, bind, listen, socket_with, sockopt,
+};
 use rustls::ServerConfig;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -72,10 +74,11 @@ impl Listener {
     /// # Errors
     /// Those of accept(2); `WouldBlock` if there is none.
     pub(super) fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let socket = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-        let socket = TcpStream::from(socket);
-        let address = socket.peer_addr()?;
-        Ok((socket, address))
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (socket, address) = acceptfrom_with(&self.listener, flags)?;
+        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+        let address = address.ok_or(Errno::CONNABORTED)?;
+        Ok((TcpStream::from(socket), address))
     }
 }
 

@@ -3,7 +3,9 @@
 mod crowd;
 mod instance;
 mod listener;
+mod reception;
 mod server;
 mod signals;
 pub(crate) mod startup;
 mod terminal;
+mod white_list;

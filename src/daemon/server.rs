@@ -6,21 +6,16 @@
 //! peer of the HTTPS listener that is not in the white list is closed after accept(2), before
 //! a byte is read.
 
-use crate::api::{self, Outcome, Peer, Pending, Service};
-use crate::config::file::{Config, LocatedError};
-use crate::config::trusted_file;
+use crate::api::{Outcome, Peer, Service};
+use crate::config::file::Config;
 use crate::daemon::crowd::{Client, Crowd, Room};
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::Listener;
+use crate::daemon::reception::{Lines, Reception};
 use crate::daemon::signals::{Signal, Signals};
-use crate::http::answer::Answer;
-use crate::http::body::Body;
+use crate::daemon::white_list;
 use crate::http::connection::Connection;
 use crate::http::conversation::Event;
-use crate::http::handler::Handler;
-use crate::http::message::{HttpError, Request};
-use crate::log_limit::LogLimit;
-use crate::rule::whitelist::WhiteList;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -36,6 +31,9 @@ const EXECUTE_TIME: Duration = Duration::from_millis(5);
 
 /// Duration of reading rows of a listing before others get their turn.
 const PIECE_TIME: Duration = Duration::from_millis(2);
+
+/// Duration of work after which deadlines are moved by it.
+const WORK_TIME: Duration = Duration::from_millis(100);
 
 /// Maximum number of connections accepted in a row from one listener.
 const ACCEPTED_MAX: usize = 64;
@@ -69,16 +67,6 @@ pub(super) struct Server {
     reload_from: Instant,
     /// The end, after a signal.
     end_at: Option<Instant>,
-}
-
-/// The limits of log lines that strangers cause, one for each cause.
-#[derive(Default)]
-struct Lines {
-    unlisted: LogLimit,
-    crowded: LogLimit,
-    accept: LogLimit,
-    handshake: LogLimit,
-    unreadable: LogLimit,
 }
 
 /// What poll(2) has found.
@@ -129,7 +117,7 @@ impl Server {
             self.converse(&ready.clients, now);
             self.execute(now);
             self.collect();
-            self.expire();
+            self.expire(now);
             self.crowd.bury();
             self.accept(&ready.listeners, now)?;
             if self.end_at.is_some_and(|end| self.crowd.clients.is_empty() || Instant::now() >= end) {
@@ -266,8 +254,9 @@ impl Server {
     }
 
     /// Sorts the errors of accept(2). Lack of descriptors or memory is logged, the most silent
-    /// client goes, and after [`FULL_TIME`] it is tried again. An error of the listening socket itself ends the server. Any other
-    /// is one of the incoming connection, such as ECONNABORTED, and is ignored.
+    /// client goes, and after [`FULL_TIME`] it is tried again. An error of the listening socket
+    /// itself ends the server. Any other is one of the incoming connection, such as
+    /// ECONNABORTED, and is ignored.
     fn accept_failed(&mut self, error: io::Error, now: Instant) -> Result<(), ServerError> {
         match Errno::from_io_error(&error) {
             Some(Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::OPNOTSUPP | Errno::FAULT) | None => {
@@ -363,13 +352,16 @@ impl Server {
         }
     }
 
-    /// Tells the connections whose deadline has passed.
-    fn expire(&mut self) {
-        let now = Instant::now();
+    /// Tells the connections whose deadline had passed when poll(2) last looked. What rfw has
+    /// worked since then is not to the cost of those who had to wait for it.
+    fn expire(&mut self, now: Instant) {
+        let worked = now.elapsed();
         for index in 0..self.crowd.clients.len() {
             self.with(index, |client, reception| {
                 if client.connection.state().deadline().is_some_and(|deadline| deadline <= now) {
                     client.connection.step(Event::Late, now, reception);
+                } else if worked >= WORK_TIME {
+                    client.connection.conversation().postpone(worked);
                 }
             });
         }
@@ -389,7 +381,7 @@ impl Server {
 
     /// Reloads the white list; if that fails the old one stays in force.
     fn reload(&mut self) {
-        let loaded = load_whitelist(self.service.config());
+        let loaded = white_list::load(self.service.config());
         match loaded.map_err(|error| error.to_string()).and_then(|list| {
             let count = list.networks().count();
             self.service.replace_whitelist(list).map_err(|error| error.to_string())?;
@@ -424,41 +416,6 @@ fn read_piece(client: &mut Client, reception: &mut Reception<'_>) {
     }
 }
 
-/// What the requests of a client go through.
-struct Reception<'a> {
-    service: &'a mut Service,
-    lines: &'a mut Lines,
-    peer: Peer,
-}
-
-impl Handler for Reception<'_> {
-    type Pending = Pending;
-
-    fn begin(&mut self, request: Request, body: &Body) -> Result<Pending, Answer> {
-        self.service.begin(self.peer, request, body)
-    }
-
-    fn take(&mut self, pending: &mut Pending, bytes: &[u8]) -> Result<(), Answer> {
-        pending.take(bytes)
-    }
-
-    fn end(&mut self, pending: &mut Pending) -> Result<(), Answer> {
-        pending.end()
-    }
-
-    fn fail(&mut self, pending: Option<&Pending>, error: &HttpError) -> Option<Answer> {
-        let Some(pending) = pending else {
-            let lines = match error {
-                HttpError::Tls(_) => &mut self.lines.handshake,
-                _ => &mut self.lines.unreadable,
-            };
-            lines.log(Instant::now(), log::Level::Info, format_args!("{}: {error}", self.peer.address));
-            return api::unreadable(error);
-        };
-        pending.fail(error)
-    }
-}
-
 /// The bound of connections: that of the configuration, or what the limit of descriptors
 /// leaves (getrlimit(2)).
 fn most_connections(config: &Config) -> usize {
@@ -469,22 +426,6 @@ fn most_connections(config: &Config) -> usize {
 
 fn wide(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-/// Reads the white list that a configuration names.
-///
-/// # Errors
-/// The file can't be read, is writable by others, or has an invalid line.
-pub(super) fn load_whitelist(config: &Config) -> Result<WhiteList, LocatedError> {
-    let setting = &config.whitelist_file;
-    let file = &setting.value;
-    let text = trusted_file::read_trusted(file)
-        .map_err(|error| setting.error(&config.file, format!("{}: {error}", file.display())))?;
-    WhiteList::parse(&text).map_err(|error| LocatedError {
-        file: file.clone(),
-        line: error.line(),
-        why: error.to_string(),
-    })
 }
 
 /// Error that ends the server.

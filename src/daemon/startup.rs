@@ -8,9 +8,10 @@ use crate::config::file::{Config, LocatedError, Outward, Setting};
 use crate::config::trusted_file::{self, FileError};
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener};
-use crate::daemon::server::{self, Server, ServerError};
+use crate::daemon::server::{Server, ServerError};
 use crate::daemon::signals::Signals;
 use crate::daemon::terminal::{self, TerminalLogger};
+use crate::daemon::white_list;
 use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::sets::Sets;
 use crate::firewall::table::Table;
@@ -146,7 +147,7 @@ struct Checked {
 impl Checked {
     fn load(file: &Path, stop: &StopSignal) -> Result<Checked, Failure> {
         let config = load_config(file)?;
-        let whitelist = server::load_whitelist(&config)?;
+        let whitelist = white_list::load(&config)?;
         let identity = config.outward.as_ref().map(|outward| load_identity(file, outward)).transpose()?;
         let firewall = open_firewall(file, &config, stop)?;
         Ok(Checked { config, whitelist, identity, firewall })

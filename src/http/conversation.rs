@@ -220,6 +220,12 @@ impl<P> Conversation<P> {
         }
     }
 
+    /// Moves the deadline, since it is rfw that took so long.
+    pub(crate) fn postpone(&mut self, time: Duration) {
+        self.deadline += time;
+        self.whole += time;
+    }
+
     /// Moves on by one event.
     pub(crate) fn step(&mut self, event: Event<'_>, now: Instant, handler: &mut impl Handler<Pending = P>) {
         match event {

@@ -127,6 +127,24 @@ fn a_client_that_does_not_read_its_answers_is_let_go() {
 }
 
 #[test]
+fn work_for_another_is_not_to_the_cost_of_a_deadline() {
+    let host = Host::new();
+    let _rfw = host.rfw("iptables-legacy").start();
+    let lock = host.talk("flock", &["/run/xtables.lock", "sh", "-c", "echo held; exec cat"]);
+    until(SOON, "the lock is held", || lock.heard().contains("held"));
+    let mut waiting = host.connect(7390);
+    waiting.say(b"GET / HTTP/1.1\r\nHost: loc");
+    let mut first = host.connect(7390);
+    first.say(b"PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    // Longer than a head may take.
+    let start = Instant::now();
+    assert_eq!(first.reply().status, 503);
+    assert!(start.elapsed() > Duration::from_secs(5), "{:?}", start.elapsed());
+    waiting.say(b"alhost\r\n\r\n");
+    assert_eq!(waiting.reply().status, 200);
+}
+
+#[test]
 fn a_client_that_closes_in_mid_request_changes_nothing() {
     let host = Host::new();
     let rfw = host.rfw(IPTABLES).start();

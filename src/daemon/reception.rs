@@ -1,0 +1,62 @@
+//! What the requests of a client go through, from the bytes to the API.
+
+use crate::api::{self, Peer, Pending, Service};
+use crate::http::answer::Answer;
+use crate::http::body::Body;
+use crate::http::handler::Handler;
+use crate::http::message::{HttpError, Request};
+use crate::log_limit::LogLimit;
+use std::time::Instant;
+
+/// The limits of log lines that strangers cause, one for each cause.
+#[derive(Default)]
+pub(super) struct Lines {
+    /// Peers that are not in the white list.
+    pub unlisted: LogLimit,
+    /// Connections that are closed or refused at a bound.
+    pub crowded: LogLimit,
+    /// Connections that can't be accepted.
+    pub accept: LogLimit,
+    /// Handshakes that fail.
+    pub handshake: LogLimit,
+    /// Requests that can't be read.
+    pub unreadable: LogLimit,
+}
+
+/// What the requests of a client go through.
+pub(super) struct Reception<'a> {
+    /// The API.
+    pub service: &'a mut Service,
+    /// The limits of log lines.
+    pub lines: &'a mut Lines,
+    /// The client.
+    pub peer: Peer,
+}
+
+impl Handler for Reception<'_> {
+    type Pending = Pending;
+
+    fn begin(&mut self, request: Request, body: &Body) -> Result<Pending, Answer> {
+        self.service.begin(self.peer, request, body)
+    }
+
+    fn take(&mut self, pending: &mut Pending, bytes: &[u8]) -> Result<(), Answer> {
+        pending.take(bytes)
+    }
+
+    fn end(&mut self, pending: &mut Pending) -> Result<(), Answer> {
+        pending.end()
+    }
+
+    fn fail(&mut self, pending: Option<&Pending>, error: &HttpError) -> Option<Answer> {
+        let Some(pending) = pending else {
+            let lines = match error {
+                HttpError::Tls(_) => &mut self.lines.handshake,
+                _ => &mut self.lines.unreadable,
+            };
+            lines.log(Instant::now(), log::Level::Info, format_args!("{}: {error}", self.peer.address));
+            return api::unreadable(error);
+        };
+        pending.fail(error)
+    }
+}
