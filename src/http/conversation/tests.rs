@@ -220,6 +220,13 @@ fn a_body_has_time_for_each_step_and_as_a_whole() {
     }
     talk.say(b"2", 1);
     assert_eq!(talk.answers(), ["200 </b12>"]);
+    // Neither does one that waits for work of others.
+    let mut talk = Talk::new();
+    talk.say(put("Content-Length: 2", "1").as_bytes(), 1000);
+    talk.conversation.postpone(Duration::from_secs(100));
+    talk.wait(104.0);
+    talk.say(b"2", 1);
+    assert_eq!(talk.answers(), ["200 </b12>"]);
 }
 
 #[test]
