@@ -1,6 +1,7 @@
 //! Lists of rules: their keys and values, and what is asked of them.
 
 use crate::golden::cases;
+use crate::host::fake::Fault;
 use crate::host::{Host, SOON, in_all_ways, in_both_variants, of_ipv6, until};
 use crate::rules::strings;
 use serde_json::Value;
@@ -186,5 +187,32 @@ fn a_lookup_gives_what_holds_an_address() {
         }
         rfw.refused("GET", "/?address=1.2.3.4", 400);
         rfw.refused("PUT", "/drop/input/any/1.2.3.4?address=1.2.3.4", 400);
+    });
+}
+
+#[test]
+fn a_list_that_breaks_off_is_an_error_and_no_broken_json() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let (path, lines) = host.fake_programs(iptables);
+        let rfw = host.rfw(&path).configure(&lines).start();
+        // Longer than what is sent at a time.
+        let list: String = (0..400).map(|n| format!("1.2.{}.{}\n", n / 200, n % 200)).collect();
+        rfw.send_ok("PUT", "/drop/input/any", &list);
+        let mut refused = 0;
+        for number in 1..=4 {
+            host.fail_at(Fault::Dies, number);
+            let reply = rfw.request("GET", "/list");
+            host.heal();
+            match reply.status {
+                200 => assert_eq!(reply.json().as_array().map(Vec::len), Some(400), "{iptables} {number}"),
+                status => {
+                    assert!(status >= 500 && reply.json()["error"].is_string(), "{iptables}: {reply:?}");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 0, "{iptables}");
+        assert_eq!(rfw.ok("GET", "/list").as_array().map(Vec::len), Some(400));
     });
 }

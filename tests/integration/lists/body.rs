@@ -251,3 +251,30 @@ fn a_connection_stays_for_further_requests_after_a_list() {
         assert_eq!(networks(&host, iptables), set_of("1.2.3.4/32 1.2.3.6/32"));
     });
 }
+
+#[test]
+fn a_white_list_that_changes_while_a_list_comes_is_not_walked_around() {
+    let host = Host::new();
+    let rfw = start(&host, "iptables-nft", "");
+    let list = "10.1.2.3\n11.1.2.3\n";
+    let (first, rest) = list.split_at(12);
+    let put = |talk: &mut Talk| {
+        talk.say(&head("PUT", "/drop/input/any", &format!("Content-Length: {}\r\n", list.len())));
+        talk.say(first.as_bytes());
+    };
+    let mut talk = host.connect(7390);
+    put(&mut talk);
+    // Another request sees to it that this part has been read.
+    rfw.ok("GET", "/");
+    host.write("white.list", 0o644, "127.0.0.1\n::1\n10.0.0.0/8\n");
+    rfw.signal("HUP");
+    until(SOON, "the list is read", || rfw.log().contains("again: 3 networks"));
+    talk.say(rest.as_bytes());
+    let reply = talk.reply();
+    assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("2")), "{reply:?}");
+    assert_eq!(networks(&host, "iptables-nft").len(), 0);
+    put(&mut talk);
+    talk.say(rest.as_bytes());
+    let answer = talk.reply().json();
+    assert_eq!((&answer["inserted"], &answer["skipped_total"]), (&json!(1), &json!(1)), "{answer}");
+}
