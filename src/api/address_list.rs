@@ -11,7 +11,7 @@ const LINE_MAX: usize = 1 << 10;
 /// Maximum number of skipped lines that an answer lists; further ones are only counted.
 const SKIPPED_MAX: usize = 100;
 
-/// The addresses of a list, without duplicates.
+/// The addresses of a list, in ascending order and without duplicates.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct List {
     /// The networks to insert or delete.
@@ -37,7 +37,8 @@ pub(crate) struct Skipped {
 #[derive(Debug, Default)]
 pub(crate) struct ListReader {
     list: List,
-    seen: HashSet<Network>,
+    /// Addresses that are skipped.
+    skipped: HashSet<Network>,
     /// The number of lines that are read.
     lines: usize,
     /// The beginning of the next one.
@@ -79,7 +80,8 @@ impl ListReader {
         if !line.is_empty() {
             self.read_line(&line, &forbidden)?;
         }
-        if self.seen.is_empty() { Err(ListError::Empty) } else { Ok(()) }
+        self.list.sort();
+        if self.list.networks.is_empty() && self.skipped.is_empty() { Err(ListError::Empty) } else { Ok(()) }
     }
 
     /// The list that has been read.
@@ -97,23 +99,35 @@ impl ListReader {
         let text = str::from_utf8(line).ok().filter(|_| whole);
         let address = text.ok_or(NOT_AN_ADDRESS).and_then(parse_line);
         let address = address.map_err(|what| ListError::Line(self.lines, quoted(line), what))?;
-        if let Some(address) = address.filter(|address| self.seen.insert(*address)) {
-            self.list.take(self.lines, address, forbidden(&address));
+        let Some(address) = address else { return Ok(()) };
+        match forbidden(&address) {
+            None => self.list.take(address),
+            Some(reason) if self.skipped.insert(address) => self.list.skip(self.lines, address, reason),
+            Some(_) => {}
         }
         Ok(())
     }
 }
 
 impl List {
-    fn take(&mut self, line: usize, address: Network, forbidden: Option<String>) {
-        match forbidden {
-            None => self.networks.push(address),
-            Some(reason) => {
-                self.skipped_total += 1;
-                if self.skipped.len() < SKIPPED_MAX {
-                    self.skipped.push(Skipped { line, address, reason });
-                }
-            }
+    /// Takes an address. Where there is no room for it, duplicates go first: a list takes no more
+    /// memory than its distinct addresses need.
+    fn take(&mut self, address: Network) {
+        if self.networks.len() == self.networks.capacity() {
+            self.sort();
+        }
+        self.networks.push(address);
+    }
+
+    fn sort(&mut self) {
+        self.networks.sort_unstable();
+        self.networks.dedup();
+    }
+
+    fn skip(&mut self, line: usize, address: Network, reason: String) {
+        self.skipped_total += 1;
+        if self.skipped.len() < SKIPPED_MAX {
+            self.skipped.push(Skipped { line, address, reason });
         }
     }
 }
@@ -197,7 +211,7 @@ mod tests {
             ("1.10.16.0/20 ; SBL256894\n; end", "1.10.16.0/20"),
             ("  1.2.3.4  # why\n", "1.2.3.4"),
             ("1.2.3.4\n1.2.3.4/32\n::ffff:1.2.3.4\n", "1.2.3.4"),
-            ("2001:db8::1\n1.2.3.4\n2001:db8::/32", "2001:db8::1 1.2.3.4 2001:db8::/32"),
+            ("2001:db8::1\n1.2.3.4\n2001:db8::/32", "1.2.3.4 2001:db8::/32 2001:db8::1"),
             ("1.2.3.77/24", "1.2.3.0/24"),
         ];
         for (text, expected) in golden {

@@ -67,6 +67,7 @@ impl Sets {
         }
         let present = applied?;
         if let Some(mirror) = self.mirrors.of(set) {
+            mirror.reserve(if present == 0 { list.len() } else { 0 });
             for network in list {
                 match op {
                     ListOp::Add(lease) => mirror.put(&Element::Net(*network), lease, now),

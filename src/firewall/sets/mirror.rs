@@ -33,6 +33,7 @@ struct End(u32);
 /// The operations of a [`Table`], whatever its key is.
 trait Entries {
     fn get(&self, element: &Element<'_>) -> Option<End>;
+    fn reserve(&mut self, more: usize);
     fn put(&mut self, element: &Element<'_>, end: End, now: SystemTime);
     fn remove(&mut self, element: &Element<'_>);
     fn read(&mut self, element: &Element<'_>, end: End);
@@ -86,6 +87,11 @@ impl Mirror {
             Some(end) if end.is_over(now + TOLERANCE, Duration::ZERO) => Known::Ending,
             Some(end) => Known::There(end.lease()),
         }
+    }
+
+    /// Makes room for a list that is all new.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.0.reserve(more);
     }
 
     /// Takes down that the kernel has added or renewed an entry.
@@ -244,6 +250,13 @@ impl<K: Key> Table<K> {
 impl<K: Key> Entries for Table<K> {
     fn get(&self, element: &Element<'_>) -> Option<End> {
         self.ends.get(&K::of(element)?).copied()
+    }
+
+    fn reserve(&mut self, more: usize) {
+        // Beside many entries the table grows by itself, by half as much on the average.
+        if more > self.ends.len() {
+            self.ends.reserve(more);
+        }
     }
 
     fn put(&mut self, element: &Element<'_>, end: End, now: SystemTime) {
