@@ -766,3 +766,23 @@ fn who_keeps_asking_does_not_keep_rfw_from_looking_at_the_tables() {
         });
     });
 }
+
+#[test]
+fn more_rules_than_a_set_may_hold_end_a_start_before_anything_is_changed() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).start();
+        rfw.send_ok("PUT", "/drop/input/any", &addresses(60));
+        rfw.stop();
+        let before = host.everything(iptables);
+        let mut rfw = rfw.configure("ipset\nipset.maxelem = 50");
+        let status = rfw.try_spawn().unwrap_err();
+        assert_eq!(status.code(), Some(78), "{}", rfw.log());
+        assert!(
+            rfw.log().contains("a set has at most 50 entries (ipset.maxelem in rfw.conf)"),
+            "{}",
+            rfw.log()
+        );
+        assert_eq!(host.everything(iptables), before);
+    });
+}

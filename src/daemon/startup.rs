@@ -315,7 +315,8 @@ impl Failure {
         terminal::complain(&format!("rfw: {self}"));
         ExitCode::from(match self {
             Failure::Usage(_) => 2,
-            Failure::Config(_) | Failure::Firewall(FirewallError::TooManyEntries(..)) => 78,
+            Failure::Config(_)
+            | Failure::Firewall(FirewallError::TooManyEntries(..) | FirewallError::Full(_)) => 78,
             Failure::Log(..)
             | Failure::Running(_)
             | Failure::Firewall(_)

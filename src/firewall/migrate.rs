@@ -7,9 +7,9 @@ use super::{Firewall, FirewallError};
 use crate::firewall::table::Plan;
 use crate::kernel::ipset::{IpsetError, SetInfo};
 use crate::kernel::iptables::Transaction;
-use crate::kernel::set_key::{self, SetKey};
+use crate::kernel::set_key::{self, SetKey, Side};
 use crate::rule::lease::Lease;
-use crate::rule::network::Family;
+use crate::rule::network::{Family, Network};
 use crate::rule::{Rule, Target};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
@@ -152,6 +152,7 @@ impl Firewall {
             }
         }
         let moved: HashSet<Rule> = moved.into_iter().collect();
+        entries.iter().try_for_each(|(set, entries)| self.check_room_for(set, entries))?;
         for (set, entries) in &entries {
             self.link(set)?;
             self.sets()?.load(set, entries, now)?;
@@ -168,6 +169,25 @@ impl Firewall {
             log::info!("rules of {family} that are entries of sets now: {}", moved.len());
         }
         Ok(())
+    }
+
+    /// Checks that a set has room for rules that are to become its entries, before anything is
+    /// changed. Some may be entries already: a start may have been cut short. Pairs are left to the
+    /// kernel.
+    fn check_room_for(&mut self, set: &SetKey, entries: &[(Rule, Lease)]) -> Result<(), FirewallError> {
+        if set.side() == Side::Both {
+            return Ok(());
+        }
+        let mut networks: Vec<Network> =
+            entries.iter().filter_map(|(rule, _)| rule.networks().next()).copied().collect();
+        networks.sort_unstable();
+        networks.dedup();
+        let sets = self.sets()?;
+        let (size, room) = (sets.size_with(set, &networks)?, sets.room(set));
+        match u32::try_from(size).is_ok_and(|size| size <= room) {
+            true => Ok(()),
+            false => Err(FirewallError::Full(room)),
+        }
     }
 
     /// Converts set entries to rules with their remaining time.

@@ -544,7 +544,10 @@ pub(crate) enum FirewallError {
     )]
     TooManyEntries(Family, usize, usize),
     /// A set of that name exists, but rfw has not created it.
-    #[error("there is a set {0} that rfw has not made: destroy or rename it (ipset rename {0} OTHER)")]
+    #[error(
+        "there is a set {0} that rfw has not made: destroy it, after its rule and its place in the registry \
+         (ipset del rfw {0})"
+    )]
     ForeignSet(String),
     /// Not attempted, since an earlier change has just failed: another program holds the
     /// xtables lock, or a program has exceeded its time.
