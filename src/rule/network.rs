@@ -150,6 +150,11 @@ impl Network {
         self.overlaps(other) && self.prefix <= other.prefix
     }
 
+    /// Whether it is of a family before that of the other, or begins where the other ends or before.
+    pub(crate) fn begins_by_end_of(&self, other: &Network) -> bool {
+        (self.family, self.first()) <= (other.family, other.last())
+    }
+
     fn first(&self) -> u128 {
         u128::from_be_bytes(self.first)
     }
