@@ -51,6 +51,28 @@ fn a_request_that_is_there_when_another_client_comes_is_answered() {
     assert_eq!(host.rules("iptables-nft", "INPUT").len(), 2);
 }
 
+/// The time of a new connection began before the work that came between its arrival and
+/// accept(2), so that it was closed at once where that took five seconds.
+#[test]
+fn a_client_who_connects_while_rfw_works_has_its_whole_time() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-legacy").start();
+    let mut first = host.connect(7390);
+    first.say(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(first.reply().status, 200);
+    let lock = host.talk("flock", &["/run/xtables.lock", "sh", "-c", "echo held; exec cat"]);
+    until(SOON, "the lock is held", || lock.heard() == "held\n");
+    // Both come while rfw can't look, so that one poll(2) finds them.
+    rfw.signal("STOP");
+    first.say(b"PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut second = host.connect(7390);
+    second.say(b"GET / HTTP/1.1\r\nHost: local");
+    rfw.signal("CONT");
+    assert_eq!(first.reply().status, 503);
+    second.say(b"host\r\n\r\n");
+    assert_eq!(second.reply().status, 200, "{}", rfw.log());
+}
+
 /// A client that sent request after request had the server for itself.
 #[test]
 fn a_client_that_never_pauses_keeps_nobody_out() {

@@ -119,7 +119,7 @@ impl Server {
             self.collect();
             self.expire(now);
             self.crowd.bury();
-            self.accept(&ready.listeners, now)?;
+            self.accept(&ready.listeners)?;
             if self.end_at.is_some_and(|end| self.crowd.clients.is_empty() || Instant::now() >= end) {
                 return Ok(());
             }
@@ -198,8 +198,10 @@ impl Server {
         }
     }
 
-    /// Accepts connections; closes unlisted peers.
-    fn accept(&mut self, ready: &[bool], now: Instant) -> Result<(), ServerError> {
+    /// Accepts connections; closes unlisted peers. Their time begins now, not when poll(2) found
+    /// them: others may have been worked for since.
+    fn accept(&mut self, ready: &[bool]) -> Result<(), ServerError> {
+        let now = Instant::now();
         if self.full_until.is_some_and(|until| until <= now) {
             self.full_until = None;
         }
