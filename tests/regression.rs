@@ -73,6 +73,23 @@ fn a_client_who_connects_while_rfw_works_has_its_whole_time() {
     assert_eq!(second.reply().status, 200, "{}", rfw.log());
 }
 
+/// Bytes that a client sent behind its last request, as a close_notify is, were left unread, so
+/// that the end was a RST, which took along what the client had not yet read of the answer.
+#[test]
+fn a_long_answer_is_whole_though_the_client_has_said_more() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables").configure("ipset").start();
+    // More than the buffers of two sockets hold.
+    let list: String = (0..60_000).map(|n| format!("11.1.{}.{}\n", n >> 8, n & 255)).collect();
+    assert_eq!(rfw.send_ok("PUT", "/drop/input/any", &list)["inserted"], 60_000);
+    let script = "exec 3<>/dev/tcp/127.0.0.1/7390
+        printf 'GET /list HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3
+        dd bs=1 count=12 status=none <&3 && printf '\\r\\n' >&3 && cat <&3 >long
+        tail -c 10 long";
+    let said = host.run("bash", &["-c", script]);
+    assert!(said.err.is_empty() && said.out.ends_with("\n]\n\r\n0\r\n\r\n"), "{said:?}");
+}
+
 /// A client that sent request after request had the server for itself.
 #[test]
 fn a_client_that_never_pauses_keeps_nobody_out() {

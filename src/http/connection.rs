@@ -128,6 +128,9 @@ impl<P> Connection<P> {
             self.active = now;
             self.conversation.step(Event::Sent(sent), now, handler);
         }
+        if self.conversation.is_closing() == Some(false) && self.transport.has_unread() {
+            self.conversation.linger();
+        }
         match self.conversation.is_closing() {
             Some(lingers) => {
                 if self.transport.finish(lingers)? {

@@ -191,6 +191,13 @@ impl<P> Conversation<P> {
         matches!(self.state, State::Closed)
     }
 
+    /// Has what the client sends drained behind the end.
+    pub(crate) fn linger(&mut self) {
+        if let State::Closing { linger } = &mut self.state {
+            *linger = true;
+        }
+    }
+
     /// Takes the request that waits for its turn, to be answered by [`Conversation::answer`].
     pub(crate) fn take_request(&mut self) -> Option<P> {
         match mem::replace(&mut self.state, State::Closed) {

@@ -79,6 +79,12 @@ impl Transport {
         Ok(false)
     }
 
+    /// Whether bytes have come that nobody has read, such as a close_notify behind the last
+    /// request.
+    pub(super) fn has_unread(&self) -> bool {
+        self.socket.peek(&mut [0]).is_ok_and(|length| length > 0)
+    }
+
     /// Reads once what nobody wants, and tells its length; `None` is the end.
     ///
     /// # Errors
