@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 /// Maximum number of body bytes of all requests together that are not yet executed, as many
-/// as one may have. A body beyond it waits unread; the eldest goes on.
+/// as one may have. Bodies beyond it wait unread, all but one.
 const BODIES_MAX: u64 = 16 << 20;
 
 /// A body up to this size is always read.
@@ -59,6 +59,8 @@ pub(super) struct Crowd {
     count: u64,
     /// When each source had its last turn.
     turns: HashMap<Source, u64>,
+    /// The number of the client whose large body goes on while others wait.
+    goes_on: Option<u64>,
 }
 
 /// Whether another client fits.
@@ -75,7 +77,7 @@ pub(super) enum Room {
 impl Crowd {
     /// Nobody yet; `most` may come, and `most_of_source` from one address.
     pub(super) fn new(most: usize, most_of_source: usize) -> Crowd {
-        Crowd { clients: Vec::new(), most, most_of_source, count: 0, turns: HashMap::new() }
+        Crowd { clients: Vec::new(), most, most_of_source, count: 0, turns: HashMap::new(), goes_on: None }
     }
 
     /// Changes how many may come.
@@ -177,22 +179,21 @@ impl Crowd {
         in_turns(clients.map(|(index, client)| (index, client.source(), client.number)))
     }
 
-    /// Has large bodies wait unread where all together are too large, and tells which.
+    /// Has large bodies wait unread where all together are too large, and tells which. One goes
+    /// on to its end.
     pub(super) fn hold(&mut self, now: Instant) -> Vec<bool> {
         let taken = |client: &Client| client.connection.state().taken();
-        let is_large = |client: &Client| taken(client) >= BODY_SMALL;
+        let is_large =
+            |client: &&Client| client.connection.state().is_in_body() && taken(client) >= BODY_SMALL;
         let total: u64 = self.clients.iter().map(taken).sum();
-        let in_body = |client: &&Client| client.connection.state().is_in_body() && is_large(client);
-        let eldest = self.clients.iter().filter(in_body).map(|client| client.number).min();
-        let mut held = vec![false; self.clients.len()];
-        if total < BODIES_MAX {
-            return held;
-        }
-        for (client, held) in self.clients.iter_mut().zip(&mut held) {
-            *held = in_body(&&*client) && Some(client.number) != eldest;
-            if *held {
-                client.connection.conversation().hold(now);
-            }
+        let large = self.clients.iter().filter(is_large);
+        let large: Vec<_> = large.map(|client| (client.number, client.source(), taken(client))).collect();
+        let is_full = total >= BODIES_MAX;
+        self.goes_on = if is_full { goes_on(self.goes_on, &large) } else { None };
+        let is_held = |client: &Client| is_full && is_large(&client) && Some(client.number) != self.goes_on;
+        let held: Vec<bool> = self.clients.iter().map(is_held).collect();
+        for (client, held) in self.clients.iter_mut().zip(&held) {
+            client.connection.conversation().hold(*held, now);
         }
         held
     }
@@ -213,6 +214,18 @@ impl Crowd {
             self.turns.retain(|source, _| counts.contains_key(source));
         }
     }
+}
+
+/// Whose large body goes on, given by number, source and bytes: still the last one, since only
+/// who comes to an end gives room, else the eldest of the source with the fewest bytes, so that
+/// one with many bodies does not have that of another wait for each.
+fn goes_on(last: Option<u64>, bodies: &[(u64, Source, u64)]) -> Option<u64> {
+    let of_source = |source: &Source| -> u64 {
+        bodies.iter().filter(|(_, other, _)| other == source).map(|(.., taken)| taken).sum()
+    };
+    let still = bodies.iter().map(|(number, ..)| *number).find(|number| Some(*number) == last);
+    let first = || bodies.iter().min_by_key(|(number, source, _)| (of_source(source), *number));
+    still.or_else(|| first().map(|(number, ..)| *number))
 }
 
 fn most_silent(
@@ -280,6 +293,18 @@ mod tests {
         let clients = [(0, 1, 3), (1, 1, 1), (2, 2, 9), (3, 1, 2), (4, 3, 8), (5, 2, 4)];
         let clients = clients.map(|(index, name, number)| (index, source(name), number));
         assert_eq!(in_turns(clients.into_iter()), [1, 5, 4, 3, 2, 0]);
+    }
+
+    #[test]
+    fn a_large_body_waits_for_one_of_a_crowd_and_not_for_each() {
+        let bodies = [(1, source(1), 400), (2, source(1), 300), (3, source(2), 600), (4, source(2), 1)];
+        assert_eq!(goes_on(None, &bodies), Some(3));
+        assert_eq!(goes_on(None, &bodies[..3]), Some(3));
+        assert_eq!(goes_on(Some(2), &bodies), Some(2));
+        // The last one is over.
+        assert_eq!(goes_on(Some(9), &bodies[..3]), Some(3));
+        assert_eq!(goes_on(None, &bodies[..2]), Some(1));
+        assert_eq!(goes_on(Some(9), &[]), None);
     }
 
     #[test]

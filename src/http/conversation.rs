@@ -100,6 +100,8 @@ pub(crate) struct Conversation<P> {
     /// The end of the present state; that of a body or an answer as a whole.
     deadline: Instant,
     whole: Instant,
+    /// Since when a body waits unread.
+    held: Option<Instant>,
 }
 
 impl<P> Conversation<P> {
@@ -117,6 +119,7 @@ impl<P> Conversation<P> {
             taken: 0,
             deadline,
             whole: deadline,
+            held: None,
         }
     }
 
@@ -139,10 +142,16 @@ impl<P> Conversation<P> {
         self.output.bytes()
     }
 
-    /// When [`Event::Late`] is due. A request that waits for its turn has no deadline.
+    /// When [`Event::Late`] is due. A request that waits for its turn has no deadline, nor has
+    /// a body that waits unread.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let waits = matches!(self.state, State::Waiting { .. } | State::Working(_) | State::Closed);
-        (!waits).then_some(self.deadline)
+        (!waits && !self.is_held()).then_some(self.deadline)
+    }
+
+    /// Whether a body waits unread.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.is_some() && self.is_in_body()
     }
 
     /// Bytes of the body of the request at hand.
@@ -219,12 +228,15 @@ impl<P> Conversation<P> {
         }
     }
 
-    /// Has a body wait unread, which is not the client's fault.
-    pub(crate) fn hold(&mut self, now: Instant) {
-        if self.is_in_body() {
-            self.deadline = now + STEP_TIME;
-            self.whole = self.whole.max(self.deadline);
+    /// Has a body wait unread, or lets it go on. While it waits its time does not pass, since
+    /// that is not the client's fault.
+    pub(crate) fn hold(&mut self, held: bool, now: Instant) {
+        let since = self.held.take().filter(|_| self.is_in_body());
+        if let Some(since) = since {
+            self.whole += now.saturating_duration_since(since);
+            self.deadline = self.whole.min(now + STEP_TIME);
         }
+        self.held = held.then_some(now);
     }
 
     /// Moves the deadline, since it is rfw that took so long.

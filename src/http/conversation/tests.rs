@@ -214,12 +214,27 @@ fn a_body_has_time_for_each_step_and_as_a_whole() {
     // One that waits unread loses no time.
     let mut talk = Talk::new();
     talk.say(put("Content-Length: 2", "1").as_bytes(), 1000);
-    for _ in 0..100 {
-        talk.wait(1.0);
-        talk.conversation.hold(talk.now);
+    for held in [true, true, false] {
+        talk.conversation.hold(held, talk.now);
+        assert_eq!(talk.conversation.deadline().is_none(), held);
+        talk.wait(if held { 100.0 } else { 4.0 });
     }
     talk.say(b"2", 1);
     assert_eq!(talk.answers(), ["200 </b12>"]);
+    // It has left what it had before, as a whole too.
+    let mut talk = Talk::new();
+    talk.say(put("Content-Length: 100", "").as_bytes(), 1000);
+    for second in 0..56 {
+        talk.conversation.hold(second == 10, talk.now);
+        talk.wait(if second == 10 { 100.0 } else { 1.0 });
+        talk.say(b"1", 1);
+    }
+    assert!(talk.answers().is_empty());
+    for _ in 0..6 {
+        talk.wait(1.0);
+        talk.say(b"1", 1);
+    }
+    assert_eq!(talk.answers(), ["408 failed close"]);
     // Neither does one that waits for work of others.
     let mut talk = Talk::new();
     talk.say(put("Content-Length: 2", "1").as_bytes(), 1000);
@@ -370,12 +385,12 @@ proptest! {
                 6 => talk.step(Event::Drained(bytes.len())),
                 7 => talk.work(),
                 8 => talk.wait(1.0),
-                9 => talk.conversation.hold(talk.now),
+                9 => talk.conversation.hold(bytes.len() % 2 == 0, talk.now),
                 _ => talk.step(Event::Received(&bytes)),
             }
             let state = &talk.conversation;
             prop_assert!(!over || state.is_closed() && state.output().is_empty());
-            prop_assert!(state.is_closed() || state.deadline().is_some() || state.is_waiting());
+            prop_assert!(state.is_closed() || state.deadline().is_some() || state.is_waiting() || state.is_held());
             prop_assert!(!state.wants_input() || state.output().is_empty());
         }
     }
