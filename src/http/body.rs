@@ -118,6 +118,10 @@ impl Body {
             State::Trailer(_) if line == b"\r\n" => Ok(State::Ended),
             State::Trailer(count) if count + 1 >= TRAILERS_MAX => Err(malformed("too many trailers")),
             State::Trailer(count) => Ok(State::Trailer(count + 1)),
+            // httparse takes no digits at all for 0.
+            State::ChunkSize if !line.first().is_some_and(u8::is_ascii_hexdigit) => {
+                Err(malformed("no size of a chunk"))
+            }
             State::ChunkSize => match httparse::parse_chunk_size(line) {
                 Ok(httparse::Status::Complete((_, 0))) => Ok(State::Trailer(0)),
                 Ok(httparse::Status::Complete((_, size))) => Ok(State::Data(size)),
@@ -198,6 +202,9 @@ mod tests {
             (Framing::Chunked, "5\r\n1.2.3\r\n0\r\n", None),
             (Framing::Chunked, "3\r\n1.2.3\r\n0\r\n\r\n", Some(400)),
             (Framing::Chunked, "x\r\n", Some(400)),
+            (Framing::Chunked, "\r\n\r\n", Some(400)),
+            (Framing::Chunked, ";x\r\n\r\n", Some(400)),
+            (Framing::Chunked, " 5\r\n1.2.3\r\n0\r\n\r\n", Some(400)),
             (Framing::Chunked, "+5\r\n1.2.3\r\n0\r\n\r\n", Some(400)),
             (Framing::Chunked, "-1\r\n", Some(400)),
             (Framing::Chunked, "fffffffffffffffff\r\n", Some(400)),
