@@ -106,9 +106,10 @@ impl<'a> Headers<'a> {
         self.0.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
     }
 
-    /// The value of a header that may occur at most once.
+    /// The value of a header that may occur at most once. httparse has stripped what is white
+    /// space in HTTP (RFC 9110, 5.6.3); what others may take for it stays.
     fn text(&self, name: &'a str) -> Result<Option<String>, HttpError> {
-        let mut values = self.all(name).map(|value| String::from_utf8_lossy(value).trim().to_owned());
+        let mut values = self.all(name).map(|value| String::from_utf8_lossy(value).into_owned());
         let value = values.next();
         match values.next() {
             Some(_) => Err(HttpError::Malformed(format!("expected one header {name}"))),
