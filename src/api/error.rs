@@ -1,7 +1,6 @@
 //! Errors of requests, and the one place where they become HTTP status codes.
 
 use crate::api::address_list::ListError;
-use crate::api::listing::LISTINGS_MAX;
 use crate::api::url::UrlError;
 use crate::firewall::FirewallError;
 use crate::firewall::expiry::BUSY_TIME;
@@ -48,8 +47,8 @@ pub(super) enum ApiError {
     #[error("the white list has changed while the list came: send it again")]
     WhiteListChanged,
     /// Other long listings are on their way.
-    #[error("{LISTINGS_MAX} long lists of rules are on their way to others: try again in 2 seconds")]
-    Listings,
+    #[error("{0} long lists of rules are on their way to others: try again in 2 seconds")]
+    Listings(usize),
     /// The server is about to end.
     #[error("rfw is ending")]
     Ending,
@@ -69,7 +68,7 @@ impl ApiError {
         match self {
             ApiError::NotLoggedIn | ApiError::WrongCredentials => 401,
             ApiError::Misdirected(_) => 421,
-            ApiError::WhiteListChanged | ApiError::Listings | ApiError::Ending => 503,
+            ApiError::WhiteListChanged | ApiError::Listings(_) | ApiError::Ending => 503,
             ApiError::Url(UrlError::Method { .. }) => 405,
             // A broken connection has no status code; the log level follows from 400.
             ApiError::List(ListError::Http(error)) => error.status().unwrap_or(400),
@@ -111,7 +110,7 @@ impl ApiError {
     /// in order.
     pub(super) fn level(&self) -> log::Level {
         match self.status() {
-            _ if matches!(self, ApiError::Listings | ApiError::Ending) => log::Level::Info,
+            _ if matches!(self, ApiError::Listings(_) | ApiError::Ending) => log::Level::Info,
             500.. => log::Level::Error,
             _ => log::Level::Info,
         }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 /// Maximum number of long listings at a time.
-pub(super) const LISTINGS_MAX: usize = 2;
+const LISTINGS_MAX: usize = 2;
 
 /// A listing of more rows is a long one.
 const SHORT: usize = 1_000;
@@ -32,7 +32,7 @@ impl Slots {
     /// kernel is asked.
     pub(super) fn check(&self, filter: &Filter) -> Result<(), ApiError> {
         match self.0.get() >= LISTINGS_MAX && filter.address.is_none() {
-            true => Err(ApiError::Listings),
+            true => Err(ApiError::Listings(LISTINGS_MAX)),
             false => Ok(()),
         }
     }

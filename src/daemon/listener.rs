@@ -1,6 +1,5 @@
 //! Sockets that clients connect to.
 
-use crate::daemon::server::ServerError;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{
@@ -86,4 +85,15 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
+}
+
+/// Error that ends the server.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerError {
+    /// bind(2) or listen(2) fails for this address.
+    #[error("can't listen on {0}: {1}")]
+    Bind(SocketAddr, io::Error),
+    /// poll(2) or accept(2) fails for good.
+    #[error("can't accept connections any more: {0}")]
+    Listener(io::Error),
 }

@@ -10,7 +10,7 @@ use crate::api::{Outcome, Peer, Service};
 use crate::config::file::Config;
 use crate::daemon::crowd::{Client, Crowd, Room};
 use crate::daemon::instance::Instance;
-use crate::daemon::listener::Listener;
+use crate::daemon::listener::{Listener, ServerError};
 use crate::daemon::reception::{Lines, Reception};
 use crate::daemon::signals::{Signal, Signals};
 use crate::daemon::white_list;
@@ -20,7 +20,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// Maximum duration of TLS handshakes in a row before complete requests get their turn.
@@ -428,15 +427,4 @@ fn most_connections(config: &Config) -> usize {
 
 fn wide(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-/// Error that ends the server.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ServerError {
-    /// bind(2) or listen(2) fails for this address.
-    #[error("can't listen on {0}: {1}")]
-    Bind(SocketAddr, io::Error),
-    /// poll(2) or accept(2) fails for good.
-    #[error("can't accept connections any more: {0}")]
-    Listener(io::Error),
 }
