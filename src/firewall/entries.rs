@@ -1,7 +1,8 @@
 //! Addresses as set entries, with the option `ipset`.
 
+use super::family_list::FamilyList;
 use super::sets::{EntryResult, ListOp, ListResult, Made, Sets};
-use super::{Batch, Firewall, FirewallError, Outcome};
+use super::{Firewall, FirewallError, Outcome};
 use crate::firewall::table::Plan;
 use crate::kernel::ipset::IpsetError;
 use crate::kernel::program::ProgramError;
@@ -139,28 +140,28 @@ impl Firewall {
         Ok(linked || self.sets()?.own_size(set)?.is_some())
     }
 
-    pub(super) fn check_room(&mut self, batch: &Batch) -> Result<(), FirewallError> {
+    pub(super) fn check_room(&mut self, list: &FamilyList) -> Result<(), FirewallError> {
         let sets = self.sets()?;
-        let size = sets.size_with(&batch.set, &batch.networks)?;
-        let room = sets.room(&batch.set);
+        let size = sets.size_with(&list.set, &list.networks)?;
+        let room = sets.room(&list.set);
         let fits = u32::try_from(size).is_ok_and(|size| size <= room);
         if fits { Ok(()) } else { Err(FirewallError::Full(room)) }
     }
 
-    /// Adds a batch to its set and deletes the rules of the same addresses, see
+    /// Adds a list to its set and deletes the rules of the same addresses, see
     /// [`Firewall::delete_rule_of_entry`].
     pub(super) fn insert_entries(
         &mut self,
-        batch: &Batch,
+        list: &FamilyList,
         lease: Lease,
         now: SystemTime,
         start: Instant,
     ) -> Result<ListResult, FirewallError> {
         for _ in 0..ATTEMPTS {
-            match self.try_insert_entries(batch, lease, now, start) {
+            match self.try_insert_entries(list, lease, now, start) {
                 // Another program has destroyed the set since it was linked.
                 Err(FirewallError::Set(_, IpsetError::NoSet)) => {
-                    self.table(batch.set.family())?.invalidate();
+                    self.table(list.set.family())?.invalidate();
                 }
                 result => return result,
             }
@@ -170,31 +171,31 @@ impl Firewall {
 
     fn try_insert_entries(
         &mut self,
-        batch: &Batch,
+        list: &FamilyList,
         lease: Lease,
         now: SystemTime,
         start: Instant,
     ) -> Result<ListResult, FirewallError> {
-        self.link_expecting(&batch.set, batch.networks.len())?;
-        let as_rules = self.change(batch.set.family(), Plan::FromCache, |cache, _| {
-            let present = batch.present(cache);
+        self.link_expecting(&list.set, list.networks.len())?;
+        let as_rules = self.change(list.set.family(), Plan::FromCache, |cache, _| {
+            let present = list.present(cache);
             present.iter().flat_map(|(rule, _)| rule.networks().copied()).collect::<HashSet<Network>>()
         })?;
-        let count = self.change_entries(batch, ListOp::Add(lease), &as_rules, now + start.elapsed())?;
+        let count = self.change_entries(list, ListOp::Add(lease), &as_rules, now + start.elapsed())?;
         if !as_rules.is_empty() {
-            self.delete_rules(batch)?;
+            self.delete_rules(list)?;
         }
         Ok(count)
     }
 
     pub(super) fn change_entries(
         &mut self,
-        batch: &Batch,
+        list: &FamilyList,
         op: ListOp,
         as_rules: &HashSet<Network>,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
-        self.sets()?.apply(&batch.set, &batch.networks, op, as_rules, now)
+        self.sets()?.apply(&list.set, &list.networks, op, as_rules, now)
     }
 
     /// The sets that have a rule, according to the cache.

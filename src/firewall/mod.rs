@@ -7,23 +7,25 @@
 
 mod entries;
 pub(crate) mod expiry;
+mod family_list;
 mod guard;
 pub(crate) mod listing;
 mod migrate;
 pub(crate) mod sets;
 pub(crate) mod table;
 
+use crate::firewall::family_list::FamilyList;
 use crate::firewall::listing::{Filter, Listing};
 use crate::firewall::table::{Plan, RuleCache, Table};
 use crate::kernel::ipset::IpsetError;
 use crate::kernel::iptables::Transaction;
 use crate::kernel::program::ProgramError;
-use crate::kernel::set_key::{SetKey, Side};
+use crate::kernel::set_key::SetKey;
 use crate::kernel::timeout::TIMEOUT_MAX;
 use crate::rule::lease::{Lease, Moment};
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
-use crate::rule::{Chain, Rule, Scope};
+use crate::rule::{Rule, Scope};
 pub(crate) use sets::ListResult;
 use sets::{EntryResult, ListOp, Sets};
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -179,18 +181,18 @@ impl Firewall {
         lease: Lease,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
-        let (batches, start) = (self.batches(scope, list)?, Instant::now());
+        let (lists, start) = (self.by_family(scope, list)?, Instant::now());
         if self.use_sets {
             entries::timeout(lease, now)?;
-            batches.iter().try_for_each(|batch| self.check_room(batch))?;
+            lists.iter().try_for_each(|list| self.check_room(list))?;
         } else {
-            batches.iter().try_for_each(|batch| self.check_rules(batch))?;
+            lists.iter().try_for_each(|list| self.check_rules(list))?;
         }
         let mut total = ListResult::default();
-        for batch in &batches {
+        for list in &lists {
             total.add(match self.use_sets {
-                true => self.insert_entries(batch, lease, now, start)?,
-                false => self.insert_rules(batch, lease)?,
+                true => self.insert_entries(list, lease, now, start)?,
+                false => self.insert_rules(list, lease)?,
             });
         }
         self.warn_if_many_rules();
@@ -208,12 +210,12 @@ impl Firewall {
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
         let mut total = ListResult::default();
-        for batch in &self.batches(scope, list)? {
-            let as_rules = self.delete_rules(batch)?;
-            let in_set = self.use_sets && self.has_own_set(&batch.set)?;
+        for list in &self.by_family(scope, list)? {
+            let as_rules = self.delete_rules(list)?;
+            let in_set = self.use_sets && self.has_own_set(&list.set)?;
             total.add(match in_set {
-                true => self.change_entries(batch, ListOp::Delete, &as_rules, now)?,
-                false => batch.count(as_rules.len()),
+                true => self.change_entries(list, ListOp::Delete, &as_rules, now)?,
+                false => list.count(as_rules.len()),
             });
         }
         Ok(total)
@@ -399,27 +401,26 @@ impl Firewall {
 
 /// Addresses in rules.
 impl Firewall {
-    fn insert_rules(&mut self, batch: &Batch, lease: Lease) -> Result<ListResult, FirewallError> {
-        self.change(batch.set.family(), Plan::FromCache, |cache, transaction| {
-            let present = batch.delete_present(cache, transaction).len();
-            batch.rules().for_each(|rule| transaction.insert(&rule, lease, 1));
-            batch.count(present)
+    fn insert_rules(&mut self, list: &FamilyList, lease: Lease) -> Result<ListResult, FirewallError> {
+        self.change(list.set.family(), Plan::FromCache, |cache, transaction| {
+            let present = list.delete_present(cache, transaction).len();
+            list.rules().for_each(|rule| transaction.insert(&rule, lease, 1));
+            list.count(present)
         })
     }
 
-    /// Checks that a batch does not exceed `rules.max` with the existing rules.
-    fn check_rules(&mut self, batch: &Batch) -> Result<(), FirewallError> {
+    /// Checks that a list does not exceed `rules.max` with the existing rules.
+    fn check_rules(&mut self, list: &FamilyList) -> Result<(), FirewallError> {
         let rules_max = self.rules_max;
-        if batch.networks.len() > rules_max {
+        if list.networks.len() > rules_max {
             return Err(FirewallError::TooManyRules(rules_max));
         }
         let mut fits = Ok(());
         // Others may have deleted rules that the cache still counts.
         for plan_from in [Plan::FromCache, Plan::FromKernel] {
-            fits = self.change(batch.set.family(), plan_from, |cache, _| {
-                let present: HashSet<&Rule> =
-                    batch.present(cache).into_iter().map(|(rule, _)| rule).collect();
-                let more = batch.networks.len().saturating_sub(present.len());
+            fits = self.change(list.set.family(), plan_from, |cache, _| {
+                let present: HashSet<&Rule> = list.present(cache).into_iter().map(|(rule, _)| rule).collect();
+                let more = list.networks.len().saturating_sub(present.len());
                 match more > 0 && cache.len().saturating_add(more) > rules_max {
                     true => Err(FirewallError::TooManyRules(rules_max)),
                     false => Ok(()),
@@ -432,15 +433,15 @@ impl Firewall {
         fits
     }
 
-    /// Deletes the rules of a batch. Returns the networks whose rule existed.
-    fn delete_rules(&mut self, batch: &Batch) -> Result<HashSet<Network>, FirewallError> {
-        self.change(batch.set.family(), Plan::FromKernel, |cache, transaction| {
-            batch.delete_present(cache, transaction)
+    /// Deletes the rules of a list. Returns the networks whose rule existed.
+    fn delete_rules(&mut self, list: &FamilyList) -> Result<HashSet<Network>, FirewallError> {
+        self.change(list.set.family(), Plan::FromKernel, |cache, transaction| {
+            list.delete_present(cache, transaction)
         })
     }
 
-    fn batches(&self, scope: &Scope, list: &[Network]) -> Result<Vec<Batch>, FirewallError> {
-        let mut batches = Vec::new();
+    fn by_family(&self, scope: &Scope, list: &[Network]) -> Result<Vec<FamilyList>, FirewallError> {
+        let mut lists = Vec::new();
         for family in [Family::V4, Family::V6] {
             let networks: Vec<Network> = list.iter().copied().filter(|n| n.family() == family).collect();
             if networks.is_empty() {
@@ -449,54 +450,9 @@ impl Firewall {
             if !self.families().contains(&family) {
                 return Err(FirewallError::NoFamily(family));
             }
-            batches.push(Batch::new(scope, family, networks));
+            lists.push(FamilyList::new(scope, family, networks));
         }
-        Ok(batches)
-    }
-}
-
-/// The networks of one family in a list.
-struct Batch {
-    /// The key of their set; without sets it stands for family and scope.
-    set: SetKey,
-    /// In ascending order and without doubles.
-    networks: Vec<Network>,
-}
-
-impl Batch {
-    fn new(scope: &Scope, family: Family, mut networks: Vec<Network>) -> Batch {
-        networks.sort_unstable();
-        networks.dedup();
-        let side = match scope.chain() {
-            Chain::Output => Side::Destination,
-            Chain::Input | Chain::Forward => Side::Source,
-        };
-        Batch { set: SetKey::new(family, scope.clone(), side), networks }
-    }
-
-    /// The rules of these networks.
-    fn rules(&self) -> impl Iterator<Item = Rule> {
-        self.networks.iter().filter_map(|network| self.set.scope().clone().rule(*network).ok())
-    }
-
-    /// Those of the rules that exist.
-    fn present<'a>(&self, cache: &'a RuleCache) -> Vec<(&'a Rule, Lease)> {
-        cache.find(|rule, _| {
-            rule.scope() == self.set.scope()
-                && rule.networks().all(|network| self.networks.binary_search(network).is_ok())
-                && SetKey::of(rule) == self.set
-        })
-    }
-
-    /// Plans to delete the rules that exist. Returns their networks.
-    fn delete_present(&self, cache: &RuleCache, transaction: &mut Transaction) -> HashSet<Network> {
-        let present = self.present(cache);
-        present.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
-        present.iter().flat_map(|(rule, _)| rule.networks().copied()).collect()
-    }
-
-    fn count(&self, present: usize) -> ListResult {
-        ListResult { present, absent: self.networks.len().saturating_sub(present) }
+        Ok(lists)
     }
 }
 
