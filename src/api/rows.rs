@@ -10,6 +10,7 @@ use crate::rule::{Interface, Scope, Target};
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Generated text in bytes, at least, before it is handed on: with the last row it stays
@@ -36,7 +37,7 @@ pub(super) struct Rows {
 struct Group {
     scope: Scope,
     family: Family,
-    set: Option<String>,
+    set: Option<Arc<str>>,
 }
 
 /// What a row has of its own.
@@ -392,7 +393,7 @@ mod tests {
                     counters,
                     rule: rule_of("/reject/output/any/2001:db8::/32"),
                     lease: Lease::Permanent,
-                    set: Some("rfw6-ord".to_owned()),
+                    set: Some("rfw6-ord".into()),
                 },
                 r#"{"bytes":"420","chain":"OUTPUT","destination":"2001:db8::/32","expires":null,"extra":"match-set rfw6-ord reject-with icmp6-port-unreachable","inp":"*","num":"1","opt":"--","out":"*","pkts":"7","prot":"all","source":"::/0","target":"REJECT"}"#,
             ),
@@ -416,7 +417,7 @@ mod tests {
             counters: Counters { packets: u64::from(n), bytes: u64::from(n) * 60 },
             rule: rule_of(&format!("/drop/input/any/{}", Ipv4Addr::from(0x0b00_0000 + n))),
             lease: until,
-            set: Some("rfw4-isd".to_owned()),
+            set: Some("rfw4-isd".into()),
         };
         (0..10_000).for_each(|n| rows.push(&row(n)));
         let memory: usize = rows.chunks.iter().map(Vec::capacity).sum();

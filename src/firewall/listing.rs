@@ -11,6 +11,7 @@ use crate::rule::lease::Lease;
 use crate::rule::network::Network;
 use crate::rule::{Chain, Interface, Rule, Scope};
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Which rules a list includes; a field that is `None` admits all.
@@ -57,7 +58,7 @@ pub(crate) struct Row {
     /// When it expires.
     pub lease: Lease,
     /// The name of its set, if it is a set entry.
-    pub set: Option<String>,
+    pub set: Option<Arc<str>>,
 }
 
 /// The rows that a filter admits, in the order of the tables; the entries of a set take
@@ -75,7 +76,7 @@ pub(crate) struct Listing {
 
 /// A set whose entries are being read.
 struct OpenSet {
-    name: String,
+    name: Arc<str>,
     number: usize,
     rules: SetRules,
 }
@@ -116,7 +117,7 @@ impl Listing {
                     return Ok(Some(Row { number, counters, rule, lease, set: None }));
                 }
                 Owner::Set(set) if self.filter.admits_scope(set.scope()) && !self.skipped.contains(&set) => {
-                    let (name, number) = (set.name(), *number);
+                    let (name, number) = (Arc::from(set.name()), *number);
                     let rules = self.sets.as_ref().map(|sets| sets.read(set)).transpose()?;
                     self.set = rules.map(|rules| OpenSet { name, number, rules });
                 }
@@ -130,7 +131,7 @@ impl Listing {
         let Some(OpenSet { name, number, rules }) = &mut self.set else { return Ok(None) };
         while let Some((rule, timeout, counters)) = rules.next_rule()? {
             if self.filter.admits(&rule) {
-                let (number, set, lease) = (*number, Some(name.clone()), timeout.sure_end(self.now));
+                let (number, set, lease) = (*number, Some(Arc::clone(name)), timeout.sure_end(self.now));
                 return Ok(Some(Row { number, counters, rule, lease, set }));
             }
         }
