@@ -90,6 +90,19 @@ fn a_long_answer_is_whole_though_the_client_has_said_more() {
     assert!(said.err.is_empty() && said.out.ends_with("\n]\n\r\n0\r\n\r\n"), "{said:?}");
 }
 
+/// While rfw worked, 128 connections filled the queue of the kernel: who came then had to wait a
+/// second, until TCP tried again.
+#[test]
+fn a_storm_of_connections_does_not_fill_the_queue_while_rfw_works() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables").start();
+    rfw.signal("STOP");
+    let script = "for n in {1..500}; do exec {socket}<>/dev/tcp/127.0.0.1/7393; done";
+    host.run("timeout", &["5", "bash", "-c", script]).ok();
+    rfw.signal("CONT");
+    rfw.ok("GET", "/");
+}
+
 /// A client that sent request after request had the server for itself.
 #[test]
 fn a_client_that_never_pauses_keeps_nobody_out() {

@@ -11,8 +11,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-/// Maximum length of the queue of connections not yet accepted (listen(2)).
-const BACKLOG: i32 = 128;
+/// Maximum length of the queue of connections not yet accepted (listen(2)): what the kernel
+/// allows by default (`net.core.somaxconn`). Who comes to a full queue waits a second for the
+/// next attempt of TCP.
+const BACKLOG: i32 = 4_096;
 
 /// A socket that is bound to its address and does not listen yet.
 pub(super) struct Bound {
