@@ -103,6 +103,31 @@ fn a_storm_of_connections_does_not_fill_the_queue_while_rfw_works() {
     rfw.ok("GET", "/");
 }
 
+/// Whoever shared the address of a client drove out its connections by silent ones, without a
+/// password.
+#[test]
+fn a_stranger_at_the_same_address_does_not_drive_out_who_has_logged_in() {
+    let host = Host::new();
+    let _rfw = host.rfw("iptables").configure("local.server.authentication").start();
+    let login = "Host: localhost\r\nAuthorization: Basic bWU6c2VjcmV0\r\n";
+    let get = format!("GET / HTTP/1.1\r\n{login}\r\n");
+    let (mut kept, mut sends) = (host.connect(7390), host.connect(7390));
+    kept.say(get.as_bytes());
+    assert_eq!(kept.reply().status, 200);
+    let put =
+        format!("PUT /drop/input/any HTTP/1.1\r\n{login}Expect: 100-continue\r\nContent-Length: 8\r\n\r\n");
+    sends.say(put.as_bytes());
+    until(SOON, "the list may come", || sends.heard().contains("100 Continue"));
+    sends.forget_all();
+    let script = "for n in {1..40}; do exec {socket}<>/dev/tcp/127.0.0.1/7390; done; echo open; exec cat";
+    let strangers = host.talk("bash", &["-c", script]);
+    until(SOON, "all have come", || strangers.heard().contains("open"));
+    sends.say(b"1.2.3.4\n");
+    assert_eq!(sends.reply().status, 200);
+    kept.say(get.as_bytes());
+    assert_eq!(kept.reply().status, 200);
+}
+
 /// A client that sent request after request had the server for itself.
 #[test]
 fn a_client_that_never_pauses_keeps_nobody_out() {

@@ -32,6 +32,8 @@ pub(super) struct Client {
     complete: Option<u64>,
     /// When it had its last turn.
     served: u64,
+    /// Whether a request of it has been admitted, so that it has logged in where that is asked.
+    admitted: bool,
 }
 
 /// What one client must not take from others: an address, on one of the two servers.
@@ -103,14 +105,17 @@ impl Crowd {
     }
 
     /// The client that has been silent longest: of that source, or of the one with most
-    /// connections, so that a source with many does not drive out one with few.
+    /// connections, so that a source with many does not drive out one with few. Who has not
+    /// logged in goes first, so that a stranger behind the same address drives out nobody.
     pub(super) fn most_silent(&self, of_source: Option<Source>) -> Option<usize> {
         let counts = self.counts();
         let all = self.clients.iter().enumerate().filter(|(_, client)| client.may_go());
         let of_source = all.filter(|(_, client)| of_source.is_none_or(|source| client.source() == source));
         most_silent(
             &counts,
-            of_source.map(|(index, client)| (index, client.source(), client.connection.active())),
+            of_source.map(|(index, client)| {
+                (index, client.source(), (client.admitted, client.connection.active()))
+            }),
         )
     }
 
@@ -129,7 +134,15 @@ impl Crowd {
     /// Adds a client.
     pub(super) fn admit(&mut self, connection: Connection<Pending>, peer: Peer) {
         let number = self.tick();
-        self.clients.push(Client { connection, peer, collecting: None, number, complete: None, served: 0 });
+        self.clients.push(Client {
+            connection,
+            peer,
+            collecting: None,
+            number,
+            complete: None,
+            served: 0,
+            admitted: false,
+        });
     }
 
     fn tick(&mut self) -> u64 {
@@ -137,12 +150,13 @@ impl Crowd {
         self.count
     }
 
-    /// Notes that the request of a client has become complete, if it has.
+    /// Notes that the request of a client has been admitted, and become complete, if it has.
     pub(super) fn note(&mut self, index: usize) {
         let next = self.tick();
         if let Some(client) = self.clients.get_mut(index) {
             let waits = client.connection.state().is_waiting();
             client.complete = waits.then(|| client.complete.unwrap_or(next));
+            client.admitted |= waits || client.connection.state().is_in_body();
         }
     }
 
@@ -230,10 +244,10 @@ fn goes_on(last: Option<u64>, bodies: &[(u64, Source, u64)]) -> Option<u64> {
 
 fn most_silent(
     counts: &HashMap<Source, usize>,
-    clients: impl Iterator<Item = (usize, Source, Instant)>,
+    clients: impl Iterator<Item = (usize, Source, (bool, Instant))>,
 ) -> Option<usize> {
     let weight = |source: &Source| counts.get(source).copied().unwrap_or_default();
-    let first = clients.min_by_key(|(_, source, active)| (Reverse(weight(source)), *active));
+    let first = clients.min_by_key(|(_, source, order)| (Reverse(weight(source)), *order));
     first.map(|(index, ..)| index)
 }
 
@@ -310,11 +324,14 @@ mod tests {
     #[test]
     fn the_most_silent_of_the_largest_source_goes() {
         let now = Instant::now();
-        let clients = [(0, 1, 0), (1, 2, 5), (2, 2, 3), (3, 2, 9)];
         let clients =
-            clients.map(|(index, name, second)| (index, source(name), now + Duration::from_secs(second)));
-        let counts = HashMap::from([(source(1), 1), (source(2), 3)]);
-        assert_eq!(most_silent(&counts, clients.into_iter()), Some(2));
+            [(0, 1, 0, false), (1, 2, 1, true), (2, 2, 5, false), (3, 2, 3, false), (4, 2, 9, false)];
+        let clients = clients.map(|(index, name, second, admitted)| {
+            (index, source(name), (admitted, now + Duration::from_secs(second)))
+        });
+        let counts = HashMap::from([(source(1), 1), (source(2), 4)]);
+        assert_eq!(most_silent(&counts, clients.into_iter()), Some(3));
+        assert_eq!(most_silent(&counts, clients.into_iter().take(2)), Some(1));
         assert_eq!(most_silent(&counts, clients.into_iter().take(1)), Some(0));
         assert_eq!(most_silent(&counts, std::iter::empty()), None);
     }
