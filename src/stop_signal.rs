@@ -11,9 +11,22 @@ use std::time::{Duration, Instant};
 /// Maximum duration of a wait after SIGTERM or SIGINT, counted from when it is first seen.
 const STOP_TIME: Duration = Duration::from_secs(5);
 
+/// The same for a wait for what only reads, which can be given up at any time.
+const STOP_READING_TIME: Duration = Duration::from_secs(1);
+
 /// A shared stop flag; the default one is never set.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct StopSignal(Option<Arc<State>>);
+#[derive(Debug, Clone)]
+pub(crate) struct StopSignal {
+    state: Option<Arc<State>>,
+    /// Maximum duration of a wait after the signal.
+    time: Duration,
+}
+
+impl Default for StopSignal {
+    fn default() -> StopSignal {
+        StopSignal { state: None, time: STOP_TIME }
+    }
+}
 
 #[derive(Debug)]
 struct State {
@@ -26,15 +39,22 @@ struct State {
 impl StopSignal {
     /// A stop signal that is set once the descriptor is readable. Nothing may read from it.
     pub(crate) fn new(signal: OwnedFd) -> StopSignal {
-        StopSignal(Some(Arc::new(State { signal, since: OnceLock::new() })))
+        let state = Some(Arc::new(State { signal, since: OnceLock::new() }));
+        StopSignal { state, time: STOP_TIME }
     }
 
-    /// The deadline; after the stop signal, [`STOP_TIME`] from it if that is earlier.
+    /// The same for waits for what only reads.
+    pub(crate) fn for_reading(&self) -> StopSignal {
+        StopSignal { state: self.state.clone(), time: STOP_READING_TIME }
+    }
+
+    /// The deadline; after the stop signal, [`STOP_TIME`] from it, or [`STOP_READING_TIME`], if that is
+    /// earlier.
     pub(crate) fn limit(&self, deadline: Instant) -> Instant {
         // An error only delays that the signal is seen until the next poll.
         let _ = self.poll(Vec::new(), Instant::now());
         match self.since() {
-            Some(since) => deadline.min(since + STOP_TIME),
+            Some(since) => deadline.min(since + self.time),
             None => deadline,
         }
     }
@@ -47,7 +67,7 @@ impl StopSignal {
     /// poll(2) fails.
     pub(crate) fn wait(&self, fds: &[PollFd<'_>], deadline: Instant) -> io::Result<bool> {
         loop {
-            let limit = self.since().map_or(deadline, |since| deadline.min(since + STOP_TIME));
+            let limit = self.since().map_or(deadline, |since| deadline.min(since + self.time));
             let ready = self.poll(fds.to_vec(), limit)?;
             if Instant::now() >= limit {
                 return Ok(false);
@@ -59,14 +79,14 @@ impl StopSignal {
     }
 
     fn since(&self) -> Option<Instant> {
-        self.0.as_ref().and_then(|state| state.since.get().copied())
+        self.state.as_ref().and_then(|state| state.since.get().copied())
     }
 
     /// Polls once, at most until `limit`, and returns whether one of the descriptors is ready. It
     /// returns early when a signal arrives.
     fn poll<'a>(&'a self, mut fds: Vec<PollFd<'a>>, limit: Instant) -> io::Result<bool> {
         let watched = fds.len();
-        let state = self.0.as_deref().filter(|state| state.since.get().is_none());
+        let state = self.state.as_deref().filter(|state| state.since.get().is_none());
         fds.extend(state.map(|state| PollFd::new(&state.signal, PollFlags::IN)));
         let left = limit.saturating_duration_since(Instant::now());
         match poll(&mut fds, Some(&Timespec::try_from(left).map_err(io::Error::other)?)) {

@@ -298,6 +298,11 @@ impl<P> Conversation<P> {
                 self.break_off(io::ErrorKind::UnexpectedEof.into(), handler);
                 true
             }
+            State::Idle if self.input.bytes().starts_with(b"\r\n") => {
+                // An empty line before a request line is ignored (RFC 9112, 2.2).
+                self.input.consume(2);
+                true
+            }
             State::Idle if !self.input.is_empty() => {
                 (self.state, self.deadline) = (State::Head, now + REQUEST_TIME);
                 true

@@ -340,7 +340,7 @@ impl Lines {
     /// Gives up on a program that never pauses when rfw has been told to end.
     fn check_stop(&self) -> Result<(), ProgramError> {
         let now = Instant::now();
-        match self.program.stop.limit(now + EXIT_TIME) > now {
+        match self.program.stop.for_reading().limit(now + EXIT_TIME) > now {
             true => Ok(()),
             false => Err(ProgramError::TimedOut(self.command_line(), EXIT_TIME)),
         }
@@ -351,7 +351,7 @@ impl Lines {
         let start = Instant::now();
         let mut fds: Vec<PollFd<'_>> = self.stderr.poll_fd().into_iter().collect();
         fds.extend(self.output.as_ref().map(|output| PollFd::new(output.get_ref(), PollFlags::IN)));
-        let ready = self.program.stop.wait(&fds, start + self.left);
+        let ready = self.program.stop.for_reading().wait(&fds, start + self.left);
         let ready = ready.and_then(|ready| self.stderr.read().map(|()| ready));
         self.left = self.left.saturating_sub(start.elapsed());
         match ready {
@@ -365,7 +365,7 @@ impl Lines {
 
     /// Waits for the program to exit, after the end of its output.
     fn wait_exit(&mut self) -> Result<(), ProgramError> {
-        let deadline = self.program.stop.limit(Instant::now() + EXIT_TIME.max(self.left));
+        let deadline = self.program.stop.for_reading().limit(Instant::now() + EXIT_TIME.max(self.left));
         let Some(status) = self.child.status_by(deadline) else {
             return Err(ProgramError::TimedOut(self.command_line(), EXIT_TIME));
         };

@@ -179,10 +179,11 @@ fn a_client_that_waits_is_told_to_go_on_only_where_a_body_is_wanted() {
 fn every_state_has_its_deadline() {
     // Nothing, half a head, a kept connection, half a head on it, half a body.
     let half = "GET /a HT";
-    let golden: [(&str, f64, &[&str]); 6] = [
+    let golden: [(&str, f64, &[&str]); 7] = [
         ("", 5.0, &["408 failed close"]),
         (half, 5.0, &["408 failed close"]),
         (GET, 300.0, &["200 </a>"]),
+        (&format!("{GET}\r\n\r\n"), 300.0, &["200 </a>"]),
         (&format!("{GET}{half}"), 5.0, &["200 </a>", "408 failed close"]),
         (&put("Content-Length: 3", "1"), 5.0, &["408 failed close"]),
         (&put("Transfer-Encoding: chunked", "3\r\n1"), 5.0, &["408 failed close"]),

@@ -6,7 +6,8 @@ use crate::host::{Host, Rfw, SOON, in_all_ways, in_both_variants, of_ipv6, run, 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 #[test]
 fn tools_stay_from_their_first_use_until_rfw_ends_however_it_does() {
@@ -170,5 +171,27 @@ fn what_a_tool_complains_of_reaches_the_client() {
                 None => drop(rfw.ok(method, path)),
             }
         }
+    });
+}
+
+#[test]
+fn a_reading_that_hangs_does_not_delay_the_end() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = wrapped(&host, iptables).start();
+        host.write(&format!("{iptables}-save.sh"), 0o644, "sleep 60\n");
+        let list = ["-sS", "--cacert", "ca.crt", "-u", "me:secret", "https://127.0.0.1:7393/list"];
+        let mut client = host.command("curl");
+        let client = client.args(list).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut client = client.spawn().unwrap();
+        until(SOON, "the table is being read", || {
+            rfw.children().iter().any(|(_, line)| line.contains("-save"))
+        });
+        let start = Instant::now();
+        rfw.signal("TERM");
+        assert_eq!(rfw.end(), 0, "{}", rfw.log());
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        client.wait().unwrap();
     });
 }
