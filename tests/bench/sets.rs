@@ -15,14 +15,17 @@ impl Bench {
         for (variant, reach) in [("iptables-nft", 0.15), ("iptables-legacy", 0.6)] {
             clean();
             let some: Vec<String> = (0..RULES).step_by(37).map(address).collect();
-            let rules: String = (0..RULES).map(|n| format!("-I INPUT -s {} -j DROP\n", address(n))).collect();
+            // The same rules, with such a comment.
+            let comment = ["-m", "comment", "--comment", "rfw until 2030-01-01T00:00:00Z", "-j", "DROP"];
+            let words = comment.map(|word| format!("\"{word}\"")).join(" ");
+            let rules: String = (0..RULES).map(|n| format!("-I INPUT -s {} {words}\n", address(n))).collect();
             feed(&format!("{variant}-restore"), &["--noflush"], &format!("*filter\n{rules}COMMIT\n"));
             // The kernel frees a rule of nf_tables some 10 ms after it is deleted, and a rule with a
             // comment that comes meanwhile waits for that.
             let pause = || thread::sleep(Duration::from_millis(30));
             let bare = median(some.iter().map(|address| {
                 pause();
-                timed(|| run(variant, &["-w", "-D", "INPUT", "-s", address, "-j", "DROP"]))
+                timed(|| run(variant, &[&["-w", "-D", "INPUT", "-s", address][..], &comment].concat()))
             }));
             run(variant, &["-w", "-F"]);
             let _rfw = self.rfw(&format!("iptables.path = {variant}\n"));
