@@ -58,7 +58,9 @@ impl Mirrors {
 
     /// Has a mirror filled anew that may be as good as any; until that begins it serves.
     pub(super) fn refill(&mut self, set: &SetKey) {
-        self.close(set);
+        if self.running.take_if(|(running, _)| running == set).is_some() {
+            self.all.remove(set);
+        }
         self.wanted.insert(set.clone(), Instant::now());
     }
 
@@ -72,17 +74,9 @@ impl Mirrors {
 
     /// Forgets a set that is gone.
     pub(super) fn forget(&mut self, set: &SetKey) {
-        self.close(set);
+        self.running.take_if(|(running, _)| running == set);
         self.all.remove(set);
         self.wanted.remove(set);
-    }
-
-    /// Ends a listing of a set, which is begun anew later.
-    pub(super) fn close(&mut self, set: &SetKey) {
-        if self.running.take_if(|(running, _)| running == set).is_some() {
-            self.all.remove(set);
-            self.want(set);
-        }
     }
 
     /// Forgets the set of that name.

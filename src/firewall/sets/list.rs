@@ -103,14 +103,14 @@ impl Sets {
         }
         let mut batch = self.ipset.batch();
         batch.add_many(&name, list.iter().map(entry));
-        if !self.ipset.is_one_send(&batch) {
-            let present = self.count_present(set, list, as_rules, now)?;
+        let present = self.count_present(set, list, as_rules, now)?;
+        if self.ipset.is_one_send(&batch) {
+            self.transact(set, batch)?;
+        } else {
             let room = self.own_info(set)?.map_or(self.maxelem, |info| info.maxelem);
             self.rebuild(set, room, now, |batch, work| batch.add_many(work, list.iter().map(entry)))?;
-            return Ok(present);
         }
-        let present = self.count_present(set, list, as_rules, now)?;
-        self.transact(set, batch).map(|_| present)
+        Ok(present)
     }
 
     /// Deletes a list and gives the number of those that were there. Where a process may have no
@@ -156,8 +156,7 @@ impl Sets {
         now: SystemTime,
         present: impl Fn(&Outcome) -> usize,
     ) -> Result<usize, FirewallError> {
-        let others = list.iter().filter(|network| !as_rules.contains(network));
-        let known = self.count_known(set, others, now);
+        let known = self.count_known(set, list, as_rules, now);
         let present = self.transact(set, batch)?.first().map_or(0, present);
         if known.is_some_and(|known| !known.contains(&present)) {
             log::debug!("{}: somebody else has changed the set, it is read anew", set.name());
@@ -177,8 +176,7 @@ impl Sets {
         now: SystemTime,
     ) -> Result<usize, FirewallError> {
         self.verify(set, now)?;
-        let others = list.iter().filter(|network| !as_rules.contains(network));
-        let entries = match self.count_known(set, others, now) {
+        let entries = match self.count_known(set, list, as_rules, now) {
             Some(known) => *known.end(),
             None => match self.count(set, list, |network| !as_rules.contains(network)) {
                 Err(FirewallError::Set(_, IpsetError::NoSet)) => 0,
@@ -188,16 +186,18 @@ impl Sets {
         Ok(as_rules.len().saturating_add(entries))
     }
 
-    /// How many of these networks are there, at least and at most, if the mirror knows it.
-    fn count_known<'n>(
+    /// How many of a list are entries, at least and at most, without those that are rules, if the
+    /// mirror knows it.
+    fn count_known(
         &self,
         set: &SetKey,
-        list: impl Iterator<Item = &'n Network>,
+        list: &[Network],
+        as_rules: &HashSet<Network>,
         now: SystemTime,
     ) -> Option<RangeInclusive<usize>> {
         let mirror = self.mirrors.whole(set)?;
         let (mut there, mut ending) = (0_usize, 0_usize);
-        for network in list {
+        for network in list.iter().filter(|network| !as_rules.contains(network)) {
             match mirror.get(&Element::Net(*network), now) {
                 Known::There(_) => there = there.saturating_add(1),
                 Known::Ending => ending = ending.saturating_add(1),
