@@ -5,7 +5,7 @@
 
 use super::mirror::{Known, Mirror};
 use super::reader::dump;
-use super::{Sets, deadline, element, of, owned, rule};
+use super::{Sets, deadline, element, name_of, of, owned, rule};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::{Dump, IpsetError};
 use crate::kernel::set_key::SetKey;
@@ -165,7 +165,8 @@ impl Sets {
     /// removed from that.
     fn begin_fill(&mut self, set: &SetKey) -> Result<Option<Dump>, FirewallError> {
         // What is listed can't be swapped any more: so it is listed before it is looked at.
-        let begun = dump(self.ipset.dumper(), set).and_then(|dump| Ok((dump, self.own_info(set)?)));
+        let begun =
+            dump(self.ipset.dumper(), &name_of(set)?).and_then(|dump| Ok((dump, self.own_info(set)?)));
         match begun {
             Ok((dump, Some(_))) => {
                 self.mirrors.all.insert(set.clone(), Mirror::to_fill(set));
@@ -251,7 +252,7 @@ impl Sets {
             return Ok(());
         }
         let (start, mut kernel) = (Instant::now(), Vec::new());
-        self.each_entry(set, |entry| {
+        self.each_entry(&name_of(set)?, |entry| {
             let lease = entry.timeout.unwrap_or_default().latest_end(now + start.elapsed());
             kernel.extend(owned(&entry.element).map(|element| (element, lease)));
             true

@@ -215,7 +215,7 @@ impl Sets {
         wanted: impl Fn(&Network) -> bool,
     ) -> Result<usize, FirewallError> {
         let mut count = 0;
-        self.each_entry(set, |entry| {
+        self.each_entry(&name_of(set)?, |entry| {
             let listed = |network: &Network| list.binary_search(network).is_ok() && wanted(network);
             count += usize::from(matches!(&entry.element, Element::Net(network) if listed(network)));
             true

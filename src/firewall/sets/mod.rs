@@ -275,7 +275,7 @@ impl Sets {
                 }
                 Some((_, error)) => {
                     self.reinstate(&name)?;
-                    return Err(FirewallError::Set(name.as_str().to_owned(), error));
+                    return Err(about(&name, error));
                 }
                 None => {
                     self.forget_member(&name);
@@ -410,14 +410,14 @@ impl Sets {
     /// # Errors
     /// The set can't be read.
     fn each_entry(
-        &mut self,
-        set: &SetKey,
+        &self,
+        name: &SetName,
         mut work: impl FnMut(&Entry<'_>) -> bool,
     ) -> Result<(), FirewallError> {
-        let mut dump = dump(self.ipset.dumper(), set)?;
-        while let Some(piece) = dump.next_piece(deadline()).map_err(|error| of(set, error))? {
+        let mut dump = dump(self.ipset.dumper(), name)?;
+        while let Some(piece) = dump.next_piece(deadline()).map_err(|error| about(name, error))? {
             for entry in piece {
-                if !work(&entry.map_err(|error| of(set, error))?) {
+                if !work(&entry.map_err(|error| about(name, error))?) {
                     return Ok(());
                 }
             }
@@ -435,7 +435,7 @@ impl Sets {
         wanted: impl Fn(&Rule) -> bool,
     ) -> Result<Vec<(Rule, Timeout)>, FirewallError> {
         let mut rules = Vec::new();
-        self.each_entry(set, |entry| {
+        self.each_entry(&name_of(set)?, |entry| {
             let rule = rule(set, entry).filter(&wanted);
             rules.extend(rule.map(|rule| (rule, entry.timeout.unwrap_or_default())));
             true
@@ -458,7 +458,7 @@ impl Sets {
             return Ok(mirror.get(&element, now) == Known::There(Lease::Permanent));
         }
         let mut found = None;
-        self.each_entry(set, |entry| {
+        self.each_entry(&name_of(set)?, |entry| {
             found =
                 Some(entry.timeout.unwrap_or_default()).filter(|_| entry.element == element && !entry.other);
             found.is_none()
@@ -490,7 +490,7 @@ impl Sets {
     pub(crate) fn flush(&mut self, name: &str) -> Result<(), FirewallError> {
         let name = set_name(name)?;
         let flushed = self.ipset.flush(&name, deadline());
-        flushed.map_err(|error| FirewallError::Set(name.as_str().to_owned(), error))
+        flushed.map_err(|error| about(&name, error))
     }
 
     /// Puts entries into a set, each with its own end.
@@ -615,6 +615,11 @@ fn set_name(name: &str) -> Result<SetName, FirewallError> {
 
 fn of(set: &SetKey, error: IpsetError) -> FirewallError {
     FirewallError::Set(set.name(), error)
+}
+
+/// The same for a set of which only the name is known.
+fn about(name: &SetName, error: IpsetError) -> FirewallError {
+    FirewallError::Set(name.as_str().to_owned(), error)
 }
 
 fn deadline() -> Instant {

@@ -1,9 +1,9 @@
 //! Reads the entries of a set piece by piece, while rfw goes on changing it.
 
-use super::{deadline, name_of, of, rule};
+use super::{about, deadline, name_of, of, rule};
 use crate::firewall::FirewallError;
 use crate::kernel::Counters;
-use crate::kernel::ipset::{Dump, Dumper, IpsetError};
+use crate::kernel::ipset::{Dump, Dumper, IpsetError, SetName};
 use crate::kernel::set_key::SetKey;
 use crate::kernel::socket::Socket;
 use crate::kernel::timeout::Timeout;
@@ -57,7 +57,7 @@ impl SetReader {
     /// # Errors
     /// The kernel does not take the request.
     pub(crate) fn read(&self, set: SetKey) -> Result<SetRules, FirewallError> {
-        let dump = self.listings.add(set.clone(), dump(self.dumper, &set)?);
+        let dump = self.listings.add(set.clone(), dump(self.dumper, &name_of(&set)?)?);
         Ok(SetRules { set, dump, piece: Vec::new().into_iter() })
     }
 }
@@ -98,7 +98,7 @@ impl SetRules {
 }
 
 /// Begins to list a set over a socket of its own.
-pub(super) fn dump(dumper: Dumper, set: &SetKey) -> Result<Dump, FirewallError> {
+pub(super) fn dump(dumper: Dumper, name: &SetName) -> Result<Dump, FirewallError> {
     let socket = Socket::open().map_err(IpsetError::from)?;
-    dumper.dump(socket, &name_of(set)?).map_err(|error| of(set, error))
+    dumper.dump(socket, name).map_err(|error| about(name, error))
 }

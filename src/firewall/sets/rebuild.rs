@@ -25,7 +25,7 @@ impl Sets {
         let work = self.work.clone();
         let mut entries: Vec<(Element<'static>, Timeout, Option<Counters>)> = Vec::new();
         let mut foreign = false;
-        self.each_entry(set, |entry| {
+        self.each_entry(&name_of(set)?, |entry| {
             let element = owned(&entry.element);
             foreign |= entry.other || element.is_none();
             entries

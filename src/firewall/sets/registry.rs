@@ -7,14 +7,13 @@
 //! number in its name, that only rfw makes: a list that somebody else calls `rfw` has none. The
 //! number also tells this network namespace, and the time since its boot, from any other.
 
-use super::{Sets, deadline, is_like_ours, set_name};
+use super::{Sets, about, deadline, is_like_ours, set_name};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::{
     Batch, Comment, Definition, Element, Existing, IpsetError, NewEntry, SetInfo, SetName, SetType,
 };
 use crate::kernel::random;
 use crate::kernel::set_key::{SetKey, is_work_name};
-use crate::kernel::socket::Socket;
 use crate::rule::network::Family;
 use std::collections::BTreeMap;
 
@@ -115,19 +114,14 @@ impl Sets {
         Ok(members)
     }
 
-    fn read_members(&mut self, name: &SetName) -> Result<BTreeMap<String, String>, FirewallError> {
-        let of = |error| FirewallError::Set(NAME.to_owned(), error);
-        let socket = Socket::open().map_err(IpsetError::from)?;
-        let mut dump = self.ipset.dumper().dump(socket, name).map_err(of)?;
+    fn read_members(&self, name: &SetName) -> Result<BTreeMap<String, String>, FirewallError> {
         let mut members = BTreeMap::new();
-        while let Some(piece) = dump.next_piece(deadline()).map_err(of)? {
-            for entry in piece {
-                let entry = entry.map_err(of)?;
-                if let Element::Set(member) = entry.element {
-                    members.insert(member.to_owned(), entry.comment.unwrap_or_default().into_owned());
-                }
+        self.each_entry(name, |entry| {
+            if let Element::Set(member) = entry.element {
+                members.insert(member.to_owned(), entry.comment.as_deref().unwrap_or_default().to_owned());
             }
-        }
+            true
+        })?;
         Ok(members)
     }
 
@@ -142,15 +136,16 @@ impl Sets {
         definition: &Definition,
         comment: String,
     ) -> Result<(), FirewallError> {
-        let of = |error| FirewallError::Set(name.as_str().to_owned(), error);
-        let revision = self.ipset.revision(definition.set_type, deadline()).map_err(of)?;
+        let revision =
+            self.ipset.revision(definition.set_type, deadline()).map_err(|error| about(name, error))?;
         let mut batch = self.ipset.batch();
         batch.create(name, definition, revision);
         self.enroll(&mut batch, name, comment)?;
-        let mut outcomes = self.ipset.transact(batch, deadline()).map_err(of)?.outcomes.into_iter();
+        let mut outcomes =
+            self.ipset.transact(batch, deadline()).map_err(|error| about(name, error))?.outcomes.into_iter();
         if let Some((_, error)) = outcomes.next().and_then(|outcome| outcome.failure) {
             self.forget_member(name);
-            return Err(of(error));
+            return Err(about(name, error));
         }
         self.note_registry(outcomes.filter_map(|outcome| outcome.failure));
         Ok(())
