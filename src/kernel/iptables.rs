@@ -8,6 +8,7 @@
 use crate::kernel::Counters;
 use crate::kernel::guard::Guard;
 use crate::kernel::set_key::{SetKey, Side};
+use crate::rule::label::Label;
 use crate::rule::lease::Lease;
 use crate::rule::network::{Family, Network};
 use crate::rule::{Chain, Interface, Rule, Scope, Target};
@@ -128,7 +129,7 @@ impl Options<'_> {
             _ if self.reject_with != reject_with => None,
             None => {
                 let rule = Rule::new(scope, self.source, self.destination).ok()?;
-                let lease = Lease::from_comment(self.comment?)?;
+                let lease = Label::from_comment(self.comment?)?.lease;
                 (rule.family() == family).then_some(Owner::Rfw(rule, lease))
             }
             Some((name, side)) => {
@@ -316,7 +317,7 @@ mod tests {
         let mut transaction = Transaction::default();
         assert!(transaction.changes().is_empty());
         transaction.delete(&rule, Lease::Permanent);
-        transaction.insert(&rule, Lease::from_comment("rfw until 2026-11-22T10:05:00Z").unwrap(), 1);
+        transaction.insert(&rule, Label::from_comment("rfw until 2026-11-22T10:05:00Z").unwrap().lease, 1);
         transaction.insert(&rule, Lease::Permanent, 3);
         transaction.insert_set(&set, 2);
         transaction.check_set(&set);

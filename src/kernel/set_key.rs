@@ -1,6 +1,8 @@
-//! The identity of an IP set of rfw: family, scope and side. The name of the set in the
-//! kernel follows from it alone, so that a restarted rfw finds its sets again.
+//! The identity of an IP set of rfw: family, scope, side, and which list it holds, or the union of
+//! all lists. The name of the set in the kernel follows from it alone, so that a restarted rfw
+//! finds its sets again.
 
+use crate::rule::list_name::ListName;
 use crate::rule::network::Family;
 use crate::rule::{Chain, Interface, Rule, Scope, Target};
 
@@ -35,22 +37,40 @@ impl Side {
     }
 }
 
-/// The key of a set: all rules of one family and scope that have the same sides are
-/// entries of one set.
+/// The key of a set: all rules of one family and scope that have the same sides are entries of one
+/// set, the union, which a rule looks packets up in. Where there are named lists, each list has a set
+/// beside it, which no rule looks at.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SetKey {
     family: Family,
     scope: Scope,
     side: Side,
+    /// The list that it holds; `None` is the union.
+    list: Option<ListName>,
 }
 
 impl SetKey {
-    /// The key of the set of a family, scope and side.
+    /// The key of the union of a family, scope and side.
     pub(crate) fn new(family: Family, scope: Scope, side: Side) -> SetKey {
-        SetKey { family, scope, side }
+        SetKey { family, scope, side, list: None }
     }
 
-    /// The key of the set that holds a rule as an entry.
+    /// The key of the set of a list beside this union.
+    pub(crate) fn with_list(&self, list: ListName) -> SetKey {
+        SetKey { list: Some(list), ..self.clone() }
+    }
+
+    /// The key of the union that this list is a part of.
+    pub(crate) fn union(&self) -> SetKey {
+        SetKey { list: None, ..self.clone() }
+    }
+
+    /// The list that it holds; `None` is the union of all.
+    pub(crate) fn list(&self) -> Option<ListName> {
+        self.list
+    }
+
+    /// The key of the union that holds a rule as an entry.
     pub(crate) fn of(rule: &Rule) -> SetKey {
         let side = match (rule.source(), rule.destination()) {
             (Some(_), Some(_)) => Side::Both,
@@ -76,8 +96,9 @@ impl SetKey {
     }
 
     /// The name of the set: `rfw4-` or `rfw6-`, the initials of chain, target and side
-    /// (source, destination, both), and `-` with the interfaces. Where that exceeds 31
-    /// bytes, a hash stands for the interfaces. A set outlives rfw, so this format is stable.
+    /// (source, destination, both), `-` with the interfaces, and `/` with the list (`-` for the
+    /// unnamed one). Where that exceeds 31 bytes, a hash stands for what follows the initials. A set
+    /// outlives rfw, so this format is stable.
     pub(crate) fn name(&self) -> String {
         let letter = |word: &str| word.chars().next().unwrap_or('-').to_ascii_lowercase();
         let family = if self.family == Family::V4 { 4 } else { 6 };
@@ -99,16 +120,29 @@ impl SetKey {
             Chain::Forward => format!("{input},{output}"),
         };
         let start = format!("rfw{family}-{chain}{target}{side}");
-        match interfaces.len().saturating_add(start.len()) {
-            _ if interfaces.is_empty() => start,
-            length if length < NAME_MAX => format!("{start}-{interfaces}"),
-            _ => format!("{start}-{:016x}", fnv(interfaces.as_bytes())),
+        // Neither an interface nor a list has a slash in its name.
+        let list = self.list.map_or_else(String::new, |list| format!("/{}", list.word()));
+        let dash = if interfaces.is_empty() { "" } else { "-" };
+        let name = format!("{start}{dash}{interfaces}{list}");
+        match name.len() <= NAME_MAX {
+            true => name,
+            false => format!("{start}-{:016x}", fnv(format!("{interfaces}{list}").as_bytes())),
         }
     }
 
     /// The key of the set of that name; `None` if it is not a name that rfw uses, or has a
-    /// hash in place of the interfaces.
+    /// hash in place of interfaces and list.
     pub(crate) fn named(name: &str) -> Option<SetKey> {
+        let (union, list) = name.split_once('/').map_or((name, None), |(union, list)| (union, Some(list)));
+        let list = match list {
+            Some(word) => Some(ListName::from_word(word)?),
+            None => None,
+        };
+        let set = SetKey { list, ..SetKey::union_named(union)? };
+        (set.name() == name).then_some(set)
+    }
+
+    fn union_named(name: &str) -> Option<SetKey> {
         let mut letters = name.strip_prefix("rfw")?.chars();
         let family = match letters.next()? {
             '4' => Family::V4,
@@ -152,14 +186,15 @@ impl SetKey {
 
 /// Descriptions, which the registry has as comments: they tell also what a hash in the name hides.
 impl SetKey {
-    /// Family (as ipset(8) names it), target, chain, input and output interface, and the flags of
-    /// `--match-set`: `inet drop forward ppp+ eth0 src,dst`.
+    /// Family (as ipset(8) names it), target, chain, input and output interface, the flags of
+    /// `--match-set`, and of a list `list` and its name: `inet drop forward ppp+ eth0 src,dst list tor`.
     pub(crate) fn description(&self) -> String {
         let family = if self.family == Family::V4 { "inet" } else { "inet6" };
         let interface =
             |interface: Option<&Interface>| interface.map_or_else(|| "any".to_owned(), Interface::pattern);
+        let list = self.list.map_or_else(String::new, |list| format!(" list {}", list.word()));
         format!(
-            "{family} {} {} {} {} {}",
+            "{family} {} {} {} {} {}{list}",
             self.scope.target().name().to_ascii_lowercase(),
             self.scope.chain().name().to_ascii_lowercase(),
             interface(self.scope.input_interface()),
@@ -184,7 +219,13 @@ impl SetKey {
         };
         let (input, output) = (interface(next()?)?, interface(next()?)?);
         let side = Side::from_direction(next()?)?;
+        let list = match next() {
+            Some("list") => Some(ListName::from_word(next()?)?),
+            Some(_) => return None,
+            None => None,
+        };
         let set = SetKey::new(family, Scope::new(target, chain, input, output).ok()?, side);
+        let set = SetKey { list, ..set };
         let name = set.name();
         let is_possible = is_hashed_name(&name) || SetKey::named(&name).as_ref() == Some(&set);
         (is_possible && set.description() == text).then_some(set)
@@ -211,7 +252,7 @@ fn fnv(bytes: &[u8]) -> u64 {
     })
 }
 
-/// Whether a name has the form of one with a hash in place of the interfaces.
+/// Whether a name has the form of one with a hash in place of interfaces and list.
 pub(crate) fn is_hashed_name(name: &str) -> bool {
     let Some((start, hash)) = name.split_at_checked("rfw4-ids-".len()) else { return false };
     let Some(start) = start.strip_suffix('-') else { return false };
@@ -232,10 +273,16 @@ mod tests {
             ("/drop/forward/any/0.0.0.0/eth1/5.6.7.8", "rfw4-fdd-,eth1"),
             ("/drop/forward/ppp/1.2.3.4/eth0/5.6.7.0/24", "rfw4-fdb-ppp+,eth0"),
             ("/drop/forward/abcdefghijk1/1.2.3.4/abcdefghi/5.6.7.8", "rfw4-fdb-1e6e6e91b418b4c2"),
+            ("/drop/input/any/1.2.3.4 tor", "rfw4-ids/tor"),
+            ("/drop/input/any/1.2.3.4 -", "rfw4-ids/-"),
+            ("/drop/input/eth0/1.2.3.4 fail2ban.sshd", "rfw4-ids-eth0/fail2ban.sshd"),
+            ("/drop/input/abcdefghijkl/1.2.3.4 fail2ban.sshd", "rfw4-ids-1c9ba01921dfefac"),
         ];
         for (path, name) in golden {
-            let rule = rule_of(path);
-            let set = SetKey::of(&rule);
+            let (path, list) = path.split_once(' ').map_or((path, None), |(path, list)| (path, Some(list)));
+            let union = SetKey::of(&rule_of(path));
+            let set = list.map_or(union.clone(), |list| union.with_list(ListName::from_word(list).unwrap()));
+            assert_eq!(set.union(), union);
             assert_eq!(set.name(), name, "{path}");
             assert_eq!(SetKey::named(name), Some(set.clone()).filter(|_| !is_hashed_name(name)), "{path}");
             assert_eq!(SetKey::described(&set.description()), Some(set), "{path}");
@@ -260,6 +307,10 @@ mod tests {
             "rfw4-ids0",
             "rfw-work-1",
             "rfw4-ids-0123456789abcdef",
+            "rfw4-ids/",
+            "rfw4-ids/Tor",
+            "rfw4-ids/a/b",
+            "rfw4-ids-/tor",
         ];
         for name in others {
             assert_eq!(SetKey::named(name), None, "{name}");
@@ -284,6 +335,10 @@ mod tests {
             "inet DROP input any any src",
             "inet drop input any eth0 src",
             "inet drop input any any dst",
+            "inet drop input any any src tor",
+            "inet drop input any any src list",
+            "inet drop input any any src list Tor",
+            "inet drop input any any src list tor ",
         ] {
             assert_eq!(SetKey::described(text), None, "{text}");
         }

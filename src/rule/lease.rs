@@ -153,19 +153,10 @@ impl Lease {
     pub(crate) fn is_due(self, now: SystemTime) -> bool {
         self.end().is_some_and(|moment| moment.is_due(now))
     }
-
-    /// Parses the comment of a rule. `None` is a comment that rfw does not write: the rule
-    /// is not rfw's.
-    pub(crate) fn from_comment(comment: &str) -> Option<Lease> {
-        match comment.strip_prefix("rfw until ") {
-            Some(moment) => Moment::parse(moment).map(Lease::Until),
-            None => (comment == "rfw permanent").then_some(Lease::Permanent),
-        }
-    }
 }
 
 impl fmt::Display for Lease {
-    /// The comment of the rule in the kernel (`--comment`, iptables-extensions(8)).
+    /// What the comment of a rule begins with.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Lease::Until(moment) => write!(f, "rfw until {moment}"),
@@ -209,29 +200,10 @@ mod tests {
         assert!(!Moment(0).is_due(early));
     }
 
-    #[test]
-    fn only_our_own_comments_are_read() {
-        for (at, [comment, lease]) in cases("lease-comment.txt") {
-            let lease = match lease.as_str() {
-                "-" => None,
-                "for ever" => Some(Lease::Permanent),
-                seconds => Some(Lease::Until(Moment(seconds.parse().unwrap()))),
-            };
-            assert_eq!(Lease::from_comment(&comment), lease, "{at}");
-        }
-    }
-
     proptest! {
-        #[test]
-        fn a_lease_printed_and_read_again_is_itself(seconds in 0u64..253_402_300_800) {
-            let lease = Lease::Until(Moment(seconds));
-            prop_assert_eq!(Lease::from_comment(&lease.to_string()), Some(lease));
-        }
-
         #[test]
         fn no_text_panics(text in "\\PC*") {
             let _ = Interval::parse(&text);
-            let _ = Lease::from_comment(&text);
         }
     }
 }

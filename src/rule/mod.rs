@@ -5,8 +5,11 @@
 //! only these types, never strings of a request, so that a request can't inject an
 //! option of iptables.
 
+pub(crate) mod label;
 pub(crate) mod lease;
+pub(crate) mod list_name;
 pub(crate) mod network;
+pub(crate) mod note;
 pub(crate) mod whitelist;
 
 use crate::rule::network::{Family, Network};
