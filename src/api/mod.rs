@@ -17,16 +17,19 @@ use crate::api::url::Command;
 use crate::config::file::Config;
 use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::listing::{Filter, Listing};
-use crate::firewall::{self, FirewallError, ListResult};
+use crate::firewall::{self, FirewallError, ListResult, Terms};
 use crate::http::answer::{Answer, Content};
 use crate::http::body::Body;
 use crate::http::message::{HttpError, Request};
 use crate::log_limit::LogLimit;
+use crate::rule::label::Label;
 use crate::rule::lease::{Interval, Lease};
+use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use crate::rule::whitelist::WhiteList;
 use crate::rule::{Interface, Rule, Scope};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -224,14 +227,17 @@ impl Service {
         let (outcome, lease) = self.shared.change(|firewall| {
             let now = SystemTime::now();
             let lease = interval.from(now);
-            Ok((firewall.insert(rule, lease, now)?, lease))
+            Ok((firewall.insert(rule, &Label::new(lease, ListName::UNNAMED), now)?.outcome, lease))
         })?;
         log::info!("{who}: {}: {rule}, {lease}", outcome.name());
         Ok(changed(outcome, rule, lease))
     }
 
     fn delete(&mut self, who: &str, rule: &Rule) -> Result<Answer, ApiError> {
-        let outcome = self.shared.change(|firewall| firewall.delete(rule, SystemTime::now()))?;
+        let outcome = self
+            .shared
+            .change(|firewall| firewall.delete(rule, ListName::UNNAMED, SystemTime::now()))?
+            .outcome;
         log::info!("{who}: {}: {rule}", outcome.name());
         Ok(changed(outcome, rule, Lease::Permanent))
     }
@@ -247,9 +253,11 @@ impl Service {
         let (count, lease) = self.shared.change(|firewall| {
             let now = SystemTime::now();
             let lease = interval.from(now);
-            Ok((firewall.insert_all(scope, &list.networks, lease, now)?, lease))
+            let terms =
+                Terms { list: ListName::UNNAMED, lease, note: None, notes: HashMap::new(), replace: false };
+            Ok((firewall.insert_all(scope, &list.networks, &terms, now)?, lease))
         })?;
-        let ListResult { present, absent } = count;
+        let ListResult { present, absent, .. } = count;
         log::info!(
             "{who}: list: {absent} inserted, {present} refreshed, {} skipped: {scope}, {lease}",
             list.skipped_total
@@ -259,8 +267,9 @@ impl Service {
     }
 
     fn delete_all(&mut self, who: &str, scope: &Scope, list: &List) -> Result<Answer, ApiError> {
-        let ListResult { present, absent } =
-            self.shared.change(|firewall| firewall.delete_all(scope, &list.networks, SystemTime::now()))?;
+        let ListResult { present, absent, .. } = self.shared.change(|firewall| {
+            firewall.delete_all(scope, &list.networks, ListName::UNNAMED, SystemTime::now())
+        })?;
         log::info!(
             "{who}: list: {present} deleted, {absent} absent, {} skipped: {scope}",
             list.skipped_total

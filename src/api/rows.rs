@@ -65,7 +65,7 @@ impl Rows {
             source: row.rule.source().copied(),
             destination: row.rule.destination().copied(),
             counters: row.counters,
-            lease: row.lease,
+            lease: row.label.lease,
         };
         if self.chunks.back().is_none_or(|chunk| chunk.len() + ROW_MAX > CHUNK) {
             self.chunks.push_back(Vec::with_capacity(CHUNK));
@@ -368,7 +368,9 @@ fn push_network(text: &mut String, network: Option<&Network>, any: &str) {
 #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
 mod tests {
     use super::*;
+    use crate::rule::label::Label;
     use crate::rule::lease::Interval;
+    use crate::rule::list_name::ListName;
     use crate::rule::rule_of;
     use proptest::prelude::*;
 
@@ -382,7 +384,7 @@ mod tests {
                     number: 3,
                     counters,
                     rule: rule_of("/drop/input/eth/1.2.3.4"),
-                    lease: until,
+                    label: Label::new(until, ListName::UNNAMED),
                     set: None,
                 },
                 r#"{"bytes":"420","chain":"INPUT","destination":"0.0.0.0/0","expires":"1970-01-01T00:01:00Z","extra":"/* rfw until 1970-01-01T00:01:00Z */","inp":"eth+","num":"3","opt":"--","out":"*","pkts":"7","prot":"all","source":"1.2.3.4","target":"DROP"}"#,
@@ -392,7 +394,7 @@ mod tests {
                     number: 1,
                     counters,
                     rule: rule_of("/reject/output/any/2001:db8::/32"),
-                    lease: Lease::Permanent,
+                    label: Label::new(Lease::Permanent, ListName::UNNAMED),
                     set: Some("rfw6-ord".into()),
                 },
                 r#"{"bytes":"420","chain":"OUTPUT","destination":"2001:db8::/32","expires":null,"extra":"match-set rfw6-ord reject-with icmp6-port-unreachable","inp":"*","num":"1","opt":"--","out":"*","pkts":"7","prot":"all","source":"::/0","target":"REJECT"}"#,
@@ -416,7 +418,7 @@ mod tests {
             number: 3,
             counters: Counters { packets: u64::from(n), bytes: u64::from(n) * 60 },
             rule: rule_of(&format!("/drop/input/any/{}", Ipv4Addr::from(0x0b00_0000 + n))),
-            lease: until,
+            label: Label::new(until, ListName::UNNAMED),
             set: Some("rfw4-isd".into()),
         };
         (0..10_000).for_each(|n| rows.push(&row(n)));

@@ -87,7 +87,7 @@ fn list(verb: Verb, mut segments: Segments, parameters: &Parameters) -> Result<C
     let chain = segments.next().map(|text| chain(&text)).transpose()?;
     let interface = segments.next().map(|text| interface(&text)).transpose()?;
     segments.end()?;
-    Ok(Command::List(Filter { chain, interface, address }))
+    Ok(Command::List(Filter { chain, interface, address, list: None }))
 }
 
 fn change(

@@ -1,8 +1,8 @@
 //! Addresses as set entries, with the option `ipset`.
 
 use super::family_list::FamilyList;
-use super::sets::{EntryResult, ListOp, ListResult, Made, Sets};
-use super::{Firewall, FirewallError, Outcome};
+use super::sets::{EntryResult, ListOp, Made, Sets};
+use super::{Firewall, FirewallError, ListResult, Outcome};
 use crate::firewall::table::Plan;
 use crate::kernel::ipset::IpsetError;
 use crate::kernel::program::ProgramError;

@@ -54,6 +54,6 @@ impl FamilyList {
     }
 
     pub(super) fn count(&self, present: usize) -> ListResult {
-        ListResult { present, absent: self.networks.len().saturating_sub(present) }
+        ListResult { present, absent: self.networks.len().saturating_sub(present), removed: 0 }
     }
 }

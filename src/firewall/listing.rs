@@ -7,7 +7,8 @@ use crate::firewall::table::Rules;
 use crate::kernel::Counters;
 use crate::kernel::iptables::Owner;
 use crate::kernel::set_key::SetKey;
-use crate::rule::lease::Lease;
+use crate::rule::label::Label;
+use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use crate::rule::{Chain, Interface, Rule, Scope};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -23,6 +24,8 @@ pub(crate) struct Filter {
     pub interface: Option<Option<Interface>>,
     /// Only rules of which a network contains this address or the whole of this network.
     pub address: Option<Network>,
+    /// Only what is in this list.
+    pub list: Option<ListName>,
 }
 
 impl Filter {
@@ -55,8 +58,8 @@ pub(crate) struct Row {
     pub counters: Counters,
     /// The rule.
     pub rule: Rule,
-    /// When it expires.
-    pub lease: Lease,
+    /// When it expires, the list that it is in, and why.
+    pub label: Label,
     /// The name of its set, if it is a set entry.
     pub set: Option<Arc<str>>,
 }
@@ -114,7 +117,8 @@ impl Listing {
             match line.owner {
                 Owner::Rfw(rule, lease) if self.filter.admits(&rule) => {
                     let (number, counters) = (*number, line.counters);
-                    return Ok(Some(Row { number, counters, rule, lease, set: None }));
+                    let label = Label::new(lease, ListName::UNNAMED);
+                    return Ok(Some(Row { number, counters, rule, label, set: None }));
                 }
                 Owner::Set(set) if self.filter.admits_scope(set.scope()) && !self.skipped.contains(&set) => {
                     let (name, number) = (Arc::from(set.name()), *number);
@@ -132,7 +136,8 @@ impl Listing {
         while let Some((rule, timeout, counters)) = rules.next_rule()? {
             if self.filter.admits(&rule) {
                 let (number, set, lease) = (*number, Some(Arc::clone(name)), timeout.sure_end(self.now));
-                return Ok(Some(Row { number, counters, rule, lease, set }));
+                let label = Label::new(lease, ListName::UNNAMED);
+                return Ok(Some(Row { number, counters, rule, label, set }));
             }
         }
         self.set = None;

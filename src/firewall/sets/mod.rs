@@ -24,7 +24,7 @@ use crate::rule::Rule;
 use crate::rule::lease::Lease;
 use crate::rule::network::{Family, Network};
 use fill::Mirrors;
-pub(crate) use list::{ListOp, ListResult};
+pub(crate) use list::ListOp;
 use mirror::Known;
 use reader::{Listings, dump};
 pub(crate) use reader::{SetReader, SetRules};
