@@ -2,14 +2,15 @@
 
 use super::family_list::FamilyList;
 use super::sets::{EntryResult, ListOp, Made, Sets};
-use super::{Firewall, FirewallError, ListResult, Outcome};
+use super::{Firewall, FirewallError, ListResult, Outcome, Terms};
 use crate::firewall::table::Plan;
 use crate::kernel::ipset::IpsetError;
 use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::{SetKey, Side};
-use crate::kernel::timeout::{TIMEOUT_MAX, Timeout};
 use crate::rule::Rule;
-use crate::rule::lease::Lease;
+use crate::rule::label::Label;
+use crate::rule::lease::{Lease, SET_LONGEST};
+use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use crate::rule::whitelist::WhiteList;
 use std::collections::HashSet;
@@ -32,35 +33,73 @@ impl Firewall {
         &mut self,
         rule: &Rule,
         set: &SetKey,
-        lease: Lease,
+        label: &Label,
         now: SystemTime,
     ) -> Result<Outcome, FirewallError> {
         let start = Instant::now();
-        timeout(lease, now)?;
+        check_lease(label.lease, now)?;
         for _ in 0..ATTEMPTS {
             self.link(set)?;
+            self.open_list(set, label.list, 1, now)?;
             // It may have waited for the lock of the tables.
             let now = now + start.elapsed();
-            timeout(lease, now)?;
-            let sets = self.sets()?;
-            let outcome = match sets.add(set, rule, lease, now)? {
+            let outcome = match self.sets()?.put(set, rule, label, now)? {
                 EntryResult::Done => Outcome::Inserted,
+                EntryResult::Already => Outcome::Refreshed,
+                EntryResult::Unchanged => Outcome::Unchanged,
                 EntryResult::NoSet => {
                     self.table(set.family())?.invalidate();
                     continue;
-                }
-                EntryResult::Already => {
-                    let same = lease == Lease::Permanent && sets.is_permanent(set, rule, now)?;
-                    match sets.renew(set, rule, lease, now)? {
-                        EntryResult::NoSet => continue,
-                        _ if same => Outcome::Unchanged,
-                        EntryResult::Done | EntryResult::Already => Outcome::Refreshed,
-                    }
                 }
             };
             return self.delete_rule_of_entry(rule, outcome);
         }
         Err(ProgramError::Contended.into())
+    }
+
+    /// Makes the set of a list where the scope needs one, beside a union that is there. What is
+    /// known of the scope is whole then.
+    fn open_list(
+        &mut self,
+        union: &SetKey,
+        list: ListName,
+        expected: usize,
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
+        if !list.is_named() && !self.sets()?.has_lists(union) {
+            return Ok(());
+        }
+        self.complete(union, now)?;
+        self.sets()?.open_list(union, list, expected, now)
+    }
+
+    /// Reads what is not known yet of the sets of a scope, and makes the union what its lists are.
+    ///
+    /// # Errors
+    /// A set can't be read, or is not rfw's.
+    pub(super) fn complete(&mut self, union: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
+        while let Some(set) = self.sets()?.unread(union) {
+            self.sets()?.hurry(&set);
+            self.fill_one(now)?;
+            if self.sets()?.is_lost(&set) && self.sets()?.unread(union).as_ref() == Some(&set) {
+                return match self.sets()?.own_size(&set)? {
+                    Some(_) => Err(ProgramError::Contended.into()),
+                    None => Err(FirewallError::ForeignSet(set.name())),
+                };
+            }
+        }
+        self.settle(union, now)
+    }
+
+    fn settle(&mut self, union: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
+        let sets = self.sets()?;
+        if sets.to_settle().contains(union) {
+            let changed = sets.settle(union, now)?;
+            if changed > 0 {
+                log::info!("{}: {changed} entries were not as its lists have them: mended", union.name());
+            }
+        }
+        Ok(())
     }
 
     /// Deletes the rule of an address that is now a set entry. Such a rule exists if its
@@ -118,8 +157,9 @@ impl Firewall {
     /// up: nobody has looked at them while it had none.
     fn remove_conflicts_of(&mut self, set: &SetKey) -> Result<(), FirewallError> {
         let Some((_, list)) = self.guarded.clone() else { return Ok(()) };
-        for (rule, _) in self.sets()?.rules(set, |rule| list.conflict(rule).is_some())? {
-            self.sets()?.delete(set, &rule, SystemTime::now())?;
+        let now = SystemTime::now();
+        for (rule, _) in self.sets()?.rules(set, now, |rule| list.conflict(rule).is_some())? {
+            self.sets()?.take_everywhere(set, &rule)?;
             log::warn!("removed, since it touches the white list: {rule}");
         }
         Ok(())
@@ -140,12 +180,19 @@ impl Firewall {
         Ok(linked || self.sets()?.own_size(set)?.is_some())
     }
 
-    pub(super) fn check_room(&mut self, list: &FamilyList) -> Result<(), FirewallError> {
+    /// Checks that a body fits into the set of its list, and into the union.
+    pub(super) fn check_room(&mut self, list: &FamilyList, terms: &Terms) -> Result<(), FirewallError> {
         let sets = self.sets()?;
-        let size = sets.size_with(&list.set, &list.networks)?;
-        let room = sets.room(&list.set);
-        let fits = u32::try_from(size).is_ok_and(|size| size <= room);
-        if fits { Ok(()) } else { Err(FirewallError::Full(room)) }
+        let mut all = vec![list.set.clone(), sets.set_of(&list.set, terms.list)];
+        all.dedup();
+        for set in all {
+            let (size, room) = (sets.size_with(&set, &list.networks)?, sets.room(&set));
+            let fits = |size: usize| u32::try_from(size).is_ok_and(|size| size <= room);
+            if !fits(size) && !(terms.replace && fits(sets.size_after(&set, &list.networks, terms, size))) {
+                return Err(FirewallError::Full(room));
+            }
+        }
+        Ok(())
     }
 
     /// Adds a list to its set and deletes the rules of the same addresses, see
@@ -153,12 +200,12 @@ impl Firewall {
     pub(super) fn insert_entries(
         &mut self,
         list: &FamilyList,
-        lease: Lease,
+        terms: &Terms,
         now: SystemTime,
         start: Instant,
     ) -> Result<ListResult, FirewallError> {
         for _ in 0..ATTEMPTS {
-            match self.try_insert_entries(list, lease, now, start) {
+            match self.try_insert_entries(list, terms, now, start) {
                 // Another program has destroyed the set since it was linked.
                 Err(FirewallError::Set(_, IpsetError::NoSet)) => {
                     self.table(list.set.family())?.invalidate();
@@ -172,16 +219,20 @@ impl Firewall {
     fn try_insert_entries(
         &mut self,
         list: &FamilyList,
-        lease: Lease,
+        terms: &Terms,
         now: SystemTime,
         start: Instant,
     ) -> Result<ListResult, FirewallError> {
         self.link_expecting(&list.set, list.networks.len())?;
+        self.open_list(&list.set, terms.list, list.networks.len(), now)?;
+        if terms.replace {
+            self.complete(&list.set, now)?;
+        }
         let as_rules = self.change(list.set.family(), Plan::FromCache, |cache, _| {
             let present = list.present(cache);
             present.iter().flat_map(|(rule, _)| rule.networks().copied()).collect::<HashSet<Network>>()
         })?;
-        let count = self.change_entries(list, ListOp::Add(lease), &as_rules, now + start.elapsed())?;
+        let count = self.change_entries(list, ListOp::Put(terms), &as_rules, now + start.elapsed())?;
         if !as_rules.is_empty() {
             self.delete_rules(list)?;
         }
@@ -191,11 +242,25 @@ impl Firewall {
     pub(super) fn change_entries(
         &mut self,
         list: &FamilyList,
-        op: ListOp,
+        op: ListOp<'_>,
         as_rules: &HashSet<Network>,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
         self.sets()?.apply(&list.set, &list.networks, op, as_rules, now)
+    }
+
+    /// Takes the address of a rule out of a list, in sets.
+    pub(super) fn delete_entry(
+        &mut self,
+        set: &SetKey,
+        rule: &Rule,
+        list: ListName,
+        now: SystemTime,
+    ) -> Result<EntryResult, FirewallError> {
+        if self.sets()?.has_lists(set) {
+            self.complete(set, now)?;
+        }
+        self.sets()?.take(set, rule, list, now)
     }
 
     /// The sets that have a rule, according to the cache.
@@ -203,21 +268,23 @@ impl Firewall {
         self.tables.iter().flat_map(|table| table.cache().sets()).cloned().collect()
     }
 
-    /// The entries that overlap a network of the white list, as far as the mirrors are filled: the
-    /// filling looks at the others.
+    /// The entries that overlap a network of the white list, of each list, as far as the mirrors are
+    /// filled: the filling looks at the others.
     pub(super) fn conflicting_entries(
         &mut self,
         list: &WhiteList,
         now: SystemTime,
     ) -> Result<Vec<ConflictingEntry>, FirewallError> {
         let mut found = Vec::new();
-        for set in self.linked_sets() {
-            let rules = self.sets()?.mirrored(&set, now, |rule| list.conflict(rule).is_some());
-            found.extend(rules.into_iter().map(|(rule, lease)| ConflictingEntry {
-                set: set.clone(),
-                rule,
-                lease,
-            }));
+        for union in self.linked_sets() {
+            let sets = self.sets()?;
+            for set in sets.list_sets(&union) {
+                let rules = sets.mirrored(&set, now, |rule| list.conflict(rule).is_some());
+                found.extend(rules.into_iter().map(|(rule, lease)| {
+                    let label = Label::new(lease, set.list().unwrap_or_default());
+                    ConflictingEntry { set: union.clone(), rule, label }
+                }));
+            }
         }
         Ok(found)
     }
@@ -228,10 +295,10 @@ impl Firewall {
         entries: &[ConflictingEntry],
         now: SystemTime,
     ) -> Result<(), FirewallError> {
-        for (count, ConflictingEntry { set, rule, .. }) in entries.iter().enumerate() {
-            if let Err(error) = self.sets()?.delete(set, rule, now) {
-                for ConflictingEntry { set, rule, lease } in entries.iter().take(count) {
-                    if let Err(error) = self.sets()?.renew(set, rule, *lease, now) {
+        for (count, ConflictingEntry { set, rule, label }) in entries.iter().enumerate() {
+            if let Err(error) = self.delete_entry(set, rule, label.list, now) {
+                for ConflictingEntry { set, rule, label } in entries.iter().take(count) {
+                    if let Err(error) = self.sets()?.put(set, rule, label, now) {
                         log::error!("can't be put back: {rule}: {error}");
                     }
                 }
@@ -247,11 +314,20 @@ impl Firewall {
     /// # Errors
     /// A set can't be read or changed; it is tried again later.
     pub(crate) fn fill_mirrors(&mut self, now: SystemTime) -> Result<(), FirewallError> {
+        if self.sets.is_none() {
+            return Ok(());
+        }
+        self.fill_one(now)?;
+        let unions = self.sets()?.to_settle();
+        unions.iter().try_for_each(|union| self.settle(union, now))
+    }
+
+    fn fill_one(&mut self, now: SystemTime) -> Result<(), FirewallError> {
         let list = self.guarded.as_ref().map(|(_, list)| list);
         let forbidden = |rule: &Rule| list.is_some_and(|list| list.conflict(rule).is_some());
         let Some(sets) = &mut self.sets else { return Ok(()) };
         for rule in sets.fill(now, forbidden)? {
-            sets.delete(&SetKey::of(&rule), &rule, now)?;
+            sets.take_everywhere(&SetKey::of(&rule), &rule)?;
             log::warn!("removed, since it touches the white list: {rule}");
         }
         Ok(())
@@ -270,19 +346,20 @@ impl Firewall {
 
 /// An entry that overlaps a network of the white list.
 pub(super) struct ConflictingEntry {
+    /// The union of its scope.
     set: SetKey,
     pub(super) rule: Rule,
-    lease: Lease,
+    label: Label,
 }
 
-/// The remaining time of a lease at `now`, as the timeout of a set entry.
+/// Checks that a set may hold an address that long.
 ///
 /// # Errors
-/// It is longer than the kernel allows ([`FirewallError::TooLong`]).
-pub(super) fn timeout(lease: Lease, now: SystemTime) -> Result<Timeout, FirewallError> {
+/// It is longer than 3,650 days ([`FirewallError::TooLong`]).
+pub(super) fn check_lease(lease: Lease, now: SystemTime) -> Result<(), FirewallError> {
     let left = lease.end().map(|end| end.time().duration_since(now).unwrap_or_default().as_secs());
     match left {
-        Some(left) if left > TIMEOUT_MAX => Err(FirewallError::TooLong(left)),
-        _ => Ok(Timeout::left(lease, now)),
+        Some(left) if left > SET_LONGEST => Err(FirewallError::TooLong(left)),
+        _ => Ok(()),
     }
 }

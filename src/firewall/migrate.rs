@@ -1,14 +1,16 @@
 //! Migration at startup: addresses move between rules and set entries after a change of
 //! the option `ipset`, and unused sets are destroyed.
 
-use super::entries::timeout;
+use super::entries::check_lease;
 use super::sets::{self, Registered, Sets, is_like, is_like_ours};
 use super::{Firewall, FirewallError};
 use crate::firewall::table::Plan;
 use crate::kernel::ipset::{IpsetError, SetInfo};
 use crate::kernel::iptables::Transaction;
 use crate::kernel::set_key::{self, SetKey, Side};
+use crate::rule::label::Label;
 use crate::rule::lease::Lease;
+use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
 use crate::rule::{Rule, Target};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -29,8 +31,10 @@ impl Firewall {
         if self.sets.is_some() {
             let registered = self.sets()?.registered()?;
             let own = self.own_sets(&infos, &registered);
-            self.check_entries(&own)?;
-            own.iter().try_for_each(|set| self.link_if_used(set))?;
+            self.check_entries(&own, now)?;
+            let (lists, unions): (Vec<_>, Vec<_>) = own.into_iter().partition(|set| set.list().is_some());
+            unions.iter().try_for_each(|set| self.link_if_used(set))?;
+            lists.iter().try_for_each(|set| self.take_on_list(set, now))?;
         }
         for family in self.families() {
             self.table(family)?.refresh()?;
@@ -42,6 +46,16 @@ impl Firewall {
         self.destroy_unused_sets(&infos, false, &[])?;
         self.known = self.linked_sets().into_iter().collect();
         self.linked_sets().iter().try_for_each(|set| self.take_on(set, &infos, now))
+    }
+
+    /// Takes the set of a list on, with its union, unless it is empty.
+    fn take_on_list(&mut self, set: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
+        let Some(info) = self.sets()?.own_info(set)?.filter(|info| info.elements > 0) else { return Ok(()) };
+        self.link(&set.union())?;
+        self.sets()?.know_list(set);
+        self.resize(set, &info, now)?;
+        self.sets()?.mirror(set);
+        Ok(())
     }
 
     /// Gives a set its place in the registry, the configured room, and a mirror.
@@ -81,7 +95,7 @@ impl Firewall {
     }
 
     /// Checks that converting all set entries to rules does not exceed `rules.max`.
-    fn check_entries(&mut self, own: &[SetKey]) -> Result<(), FirewallError> {
+    fn check_entries(&mut self, own: &[SetKey], now: SystemTime) -> Result<(), FirewallError> {
         if self.use_sets {
             return Ok(());
         }
@@ -98,7 +112,7 @@ impl Firewall {
             // A start that was cut short may have made rules of some of them.
             let mut all: HashSet<Rule> = self.table(family)?.cache().rules().cloned().collect();
             for set in sets.iter().filter(|set| set.family() == family) {
-                all.extend(self.sets()?.rules(set, |_| true)?.into_iter().map(|(rule, _)| rule));
+                all.extend(self.sets()?.rules(set, now, |_| true)?.into_iter().map(|(rule, _)| rule));
             }
             if all.len() > self.rules_max {
                 return Err(FirewallError::TooManyEntries(family, all.len(), self.rules_max));
@@ -110,9 +124,9 @@ impl Firewall {
     /// Gives a set the room that is configured now, unless it holds more already.
     fn resize(&mut self, set: &SetKey, info: &SetInfo, now: SystemTime) -> Result<(), FirewallError> {
         let sets = self.sets()?;
-        match info.maxelem == sets.maxelem() {
+        match info.maxelem == sets.maxelem() && info.comments {
             true => Ok(()),
-            false if info.elements <= sets.maxelem() => match sets.resize(set, now) {
+            false if info.elements <= sets.maxelem() => match sets.resize(set, sets.maxelem(), now) {
                 Err(FirewallError::ForeignSet(name)) => {
                     log::warn!("{name} has entries that rfw has not made: it keeps its room");
                     Ok(())
@@ -134,7 +148,7 @@ impl Firewall {
     /// Converts rules to set entries with their remaining time. If an ACCEPT rule comes after a
     /// block among the rules that stay, ACCEPT rules are moved to the head of the chain.
     fn move_rules_to_sets(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
-        let mut entries: HashMap<SetKey, Vec<(Rule, Lease)>> = HashMap::new();
+        let mut entries: HashMap<SetKey, Vec<(Rule, Label)>> = HashMap::new();
         let mut moved: Vec<Rule> = Vec::new();
         let rules: Vec<(Rule, Lease)> = {
             let found = self.table(family)?.cache().find(|_, lease| !lease.is_due(now));
@@ -142,9 +156,12 @@ impl Firewall {
         };
         for (rule, lease) in rules {
             let set = SetKey::of(&rule);
-            match timeout(lease, now) {
+            match check_lease(lease, now) {
                 Ok(_) if self.is_for_sets(&set)? => {
-                    entries.entry(set).or_default().push((rule.clone(), lease));
+                    entries
+                        .entry(set)
+                        .or_default()
+                        .push((rule.clone(), Label::new(lease, ListName::UNNAMED)));
                     moved.push(rule);
                 }
                 Ok(_) => {}
@@ -174,7 +191,7 @@ impl Firewall {
     /// Checks that a set has room for rules that are to become its entries, before anything is
     /// changed. Some may be entries already: a start may have been cut short. Pairs are left to the
     /// kernel.
-    fn check_room_for(&mut self, set: &SetKey, entries: &[(Rule, Lease)]) -> Result<(), FirewallError> {
+    fn check_room_for(&mut self, set: &SetKey, entries: &[(Rule, Label)]) -> Result<(), FirewallError> {
         if set.side() == Side::Both {
             return Ok(());
         }
@@ -200,11 +217,11 @@ impl Firewall {
         for set in &sets {
             // A set that others have swapped in is theirs, whatever its name is.
             let Some(size) = self.sets()?.own_size(set)? else { continue };
-            let rules = self.sets()?.rules(set, |_| true)?;
+            let rules = self.sets()?.rules(set, now, |_| true)?;
             if rules.len() >= size {
                 emptied.push(set);
             }
-            moved.extend(rules.into_iter().map(|(rule, timeout)| (rule, timeout.latest_end(now))));
+            moved.extend(rules.into_iter().map(|(rule, label)| (rule, label.lease)));
         }
         self.change(family, Plan::FromKernel, |cache, transaction| {
             // An interrupted migration may have converted some of them already.

@@ -22,9 +22,8 @@ use crate::kernel::ipset::IpsetError;
 use crate::kernel::iptables::Transaction;
 use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::SetKey;
-use crate::kernel::timeout::TIMEOUT_MAX;
 use crate::rule::label::Label;
-use crate::rule::lease::{Lease, Moment};
+use crate::rule::lease::{Lease, Moment, SET_LONGEST};
 use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
@@ -89,14 +88,15 @@ impl Firewall {
         label: &Label,
         now: SystemTime,
     ) -> Result<Inserted, FirewallError> {
-        let outcome = self.insert_one(rule, label.lease, now)?;
+        let outcome = self.insert_one(rule, label, now)?;
         Ok(Inserted { outcome, overridden_by: None })
     }
 
-    fn insert_one(&mut self, rule: &Rule, lease: Lease, now: SystemTime) -> Result<Outcome, FirewallError> {
+    fn insert_one(&mut self, rule: &Rule, label: &Label, now: SystemTime) -> Result<Outcome, FirewallError> {
+        let lease = label.lease;
         let set = SetKey::of(rule);
         if self.is_for_sets(&set)? {
-            return self.insert_entry(rule, &set, lease, now);
+            return self.insert_entry(rule, &set, label, now);
         }
         let plan_from = if lease == Lease::Permanent { Plan::FromKernel } else { Plan::FromCache };
         let outcome = match self.insert_rule(rule, lease, plan_from) {
@@ -137,15 +137,15 @@ impl Firewall {
     pub(crate) fn delete(
         &mut self,
         rule: &Rule,
-        _list: ListName,
+        list: ListName,
         now: SystemTime,
     ) -> Result<Deleted, FirewallError> {
-        let outcome = self.delete_one(rule, now)?;
+        let outcome = self.delete_one(rule, list, now)?;
         Ok(Deleted { outcome, still: Vec::new() })
     }
 
     /// Deletes a rule, and the equivalent set entry.
-    fn delete_one(&mut self, rule: &Rule, now: SystemTime) -> Result<Outcome, FirewallError> {
+    fn delete_one(&mut self, rule: &Rule, list: ListName, now: SystemTime) -> Result<Outcome, FirewallError> {
         let as_rule = self.change(rule.family(), Plan::FromKernel, |cache, transaction| {
             let leases = cache.leases(rule);
             leases.iter().for_each(|lease| transaction.delete(rule, *lease));
@@ -155,9 +155,9 @@ impl Firewall {
         if !self.use_sets || !self.has_own_set(&set)? {
             return Ok(as_rule);
         }
-        match self.sets()?.delete(&set, rule, now)? {
+        match self.delete_entry(&set, rule, list, now)? {
             EntryResult::Done => Ok(Outcome::Deleted),
-            EntryResult::Already | EntryResult::NoSet => Ok(as_rule),
+            _ => Ok(as_rule),
         }
     }
 
@@ -177,15 +177,15 @@ impl Firewall {
         let lease = terms.lease;
         let (lists, start) = (self.by_family(scope, list)?, Instant::now());
         if self.use_sets {
-            entries::timeout(lease, now)?;
-            lists.iter().try_for_each(|list| self.check_room(list))?;
+            entries::check_lease(lease, now)?;
+            lists.iter().try_for_each(|list| self.check_room(list, terms))?;
         } else {
             lists.iter().try_for_each(|list| self.check_rules(list))?;
         }
         let mut total = ListResult::default();
         for list in &lists {
             total.add(match self.use_sets {
-                true => self.insert_entries(list, lease, now, start)?,
+                true => self.insert_entries(list, terms, now, start)?,
                 false => self.insert_rules(list, lease)?,
             });
         }
@@ -201,7 +201,7 @@ impl Firewall {
         &mut self,
         scope: &Scope,
         list: &[Network],
-        _name: ListName,
+        name: ListName,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
         let mut total = ListResult::default();
@@ -209,7 +209,7 @@ impl Firewall {
             let as_rules = self.delete_rules(list)?;
             let in_set = self.use_sets && self.has_own_set(&list.set)?;
             total.add(match in_set {
-                true => self.change_entries(list, ListOp::Delete, &as_rules, now)?,
+                true => self.change_entries(list, ListOp::Delete(name), &as_rules, now)?,
                 false => list.count(as_rules.len()),
             });
         }
@@ -513,9 +513,9 @@ pub(crate) enum FirewallError {
     /// The set has `ipset.maxelem` entries.
     #[error("no room: a set has at most {0} entries (ipset.maxelem in rfw.conf)")]
     Full(u32),
-    /// An interval in seconds above the longest timeout of a set entry.
+    /// An interval in seconds above the longest that a set entry may have.
     #[error(
-        "{0} seconds are too long: a set holds an address for at most {TIMEOUT_MAX} seconds, \
+        "{0} seconds are too long: a set holds an address for at most {SET_LONGEST} seconds (3650 days), \
          or for ever with expire=0"
     )]
     TooLong(u64),

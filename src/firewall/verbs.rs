@@ -84,6 +84,11 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// What an address without a reason of its own has beside it.
+    pub(crate) fn common(&self) -> Label {
+        Label { note: self.note.clone(), ..Label::new(self.lease, self.list) }
+    }
+
     /// What an address has beside it.
     pub(crate) fn label(&self, network: &Network) -> Label {
         let note = self.notes.get(network).or(self.note.as_ref()).cloned();

@@ -232,17 +232,24 @@ impl SetKey {
     }
 }
 
-/// The name of the set in which a process of rfw prepares a new state, to be swapped
-/// in whole. A tool that outlives its rfw can't work in the set of the next one.
-pub(crate) fn work_name(process: u32) -> String {
-    format!("rfw-work-{process}")
+/// The name of a set in which a process of rfw prepares a new state, to be swapped in whole; the
+/// index tells several apart. A tool that outlives its rfw can't work in the set of the next one.
+pub(crate) fn work_name(process: u32, index: usize) -> String {
+    match index {
+        0 => format!("rfw-work-{process}"),
+        index => format!("rfw-work-{process}-{index}"),
+    }
 }
 
 /// Whether it is the name of a set in which some process of rfw prepares, or prepared,
 /// a new state.
 pub(crate) fn is_work_name(name: &str) -> bool {
-    let process = name.strip_prefix("rfw-work-").and_then(|process| process.parse().ok());
-    process.is_some_and(|process| work_name(process) == name)
+    let Some(rest) = name.strip_prefix("rfw-work-") else { return false };
+    let (process, index) = rest.split_once('-').unwrap_or((rest, "0"));
+    match (process.parse(), index.parse()) {
+        (Ok(process), Ok(index)) => work_name(process, index) == name,
+        _ => false,
+    }
 }
 
 /// The 64-bit FNV-1a hash (draft-eastlake-fnv).
@@ -363,9 +370,15 @@ mod tests {
 
     #[test]
     fn a_set_of_work_has_the_number_of_a_process() {
-        for (name, expected) in
-            [("rfw-work-1", true), ("rfw-work-01", false), ("rfw-work-foo", false), ("rfw-work-", false)]
-        {
+        for (name, expected) in [
+            ("rfw-work-1", true),
+            ("rfw-work-1-1", true),
+            ("rfw-work-1-0", false),
+            ("rfw-work-1-01", false),
+            ("rfw-work-01", false),
+            ("rfw-work-foo", false),
+            ("rfw-work-", false),
+        ] {
             assert_eq!(is_work_name(name), expected, "{name}");
         }
     }

@@ -4,8 +4,9 @@ use crate::rule::lease::{Interval, Lease, Moment};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// The longest timeout of an entry, in seconds, that the kernel takes.
-pub(crate) const TIMEOUT_MAX: u64 = crate::rule::lease::SET_LONGEST;
+/// The longest timeout of an entry, in seconds, that the kernel takes: 2^31 - 1 milliseconds
+/// (`IPSET_MAX_TIMEOUT` of linux/netfilter/ipset/ip_set.h).
+pub(crate) const TIMEOUT_MAX: u64 = 2_147_483;
 
 /// How long an entry stays, in seconds; 0 is for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -24,6 +25,12 @@ impl Timeout {
         let left = end.time().duration_since(now).unwrap_or(Duration::ZERO);
         let seconds = left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0));
         Timeout::new(seconds.clamp(1, TIMEOUT_MAX)).unwrap_or_default()
+    }
+
+    /// Whether a lease has more left at `now` than the kernel takes.
+    pub(crate) fn is_beyond(lease: Lease, now: SystemTime) -> bool {
+        let most = now + Duration::from_secs(TIMEOUT_MAX);
+        lease.end().is_some_and(|end| end.time() > most)
     }
 
     /// The last whole second in which an entry may end that is printed with this
@@ -79,12 +86,17 @@ mod tests {
             assert_eq!(Timeout::left(lease, at(now)).seconds(), left, "{end} {now}");
         }
         assert_eq!(Timeout::left(Lease::Permanent, at(0)).seconds(), 0);
-        // What an interval of the longest timeout ends at is within it.
-        for now in [0, 1, 500, 999] {
-            let lease = Interval::of_seconds(TIMEOUT_MAX).from(at(now));
+        for (end, now, beyond) in [
+            (10, 0, false),
+            (TIMEOUT_MAX, 0, false),
+            (TIMEOUT_MAX + 1, 0, true),
+            (TIMEOUT_MAX + 1, 1_000, false),
+        ] {
+            let lease = Interval::of_seconds(end).from(at(0));
+            assert_eq!(Timeout::is_beyond(lease, at(now)), beyond, "{end} {now}");
             assert!(Timeout::left(lease, at(now)).seconds() <= TIMEOUT_MAX);
-            assert!(lease.end().unwrap().time() <= at(now) + Duration::from_secs(TIMEOUT_MAX));
         }
+        assert!(!Timeout::is_beyond(Lease::Permanent, at(0)));
         // Printed at 1.5 s with 8 s left, it ends at 9.5 s or later, but before 10.5 s.
         let end = |lease: Lease| lease.end().unwrap().seconds();
         assert_eq!((end(Timeout(8).sure_end(at(1_500))), end(Timeout(8).latest_end(at(1_500)))), (9, 10));

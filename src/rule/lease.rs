@@ -16,9 +16,8 @@ pub(crate) struct Interval(u64);
 /// digits, as RFC 3339 requires.
 const LONGEST: u64 = 36_500 * 86_400;
 
-/// The longest timeout of a set entry, in seconds: 2^31 - 1 milliseconds
-/// (`IPSET_MAX_TIMEOUT` of linux/netfilter/ipset/ip_set.h).
-pub(crate) const SET_LONGEST: u64 = 2_147_483;
+/// The longest interval in a set, in seconds: 3,650 days.
+pub(crate) const SET_LONGEST: u64 = 3_650 * 86_400;
 
 impl Interval {
     /// Parses a number of seconds, or a number with the unit `s`, `m`, `h` or `d`.
@@ -54,13 +53,6 @@ impl Interval {
     pub(crate) fn from(self, now: SystemTime) -> Lease {
         match self.0 {
             0 => Lease::Permanent,
-            // Rounding up to a whole second would exceed the timeout that the kernel
-            // accepts for a set entry, so the end is rounded down.
-            SET_LONGEST => {
-                let end = now + Duration::from_secs(SET_LONGEST);
-                let end = end.checked_sub(Duration::from_nanos(999_999_999)).unwrap_or(end);
-                Lease::Until(Moment::at_or_after(end))
-            }
             seconds => Lease::Until(Moment::at_or_after(now + Duration::from_secs(seconds))),
         }
     }

@@ -5,7 +5,7 @@
 
 use super::mirror::{Known, Mirror};
 use super::reader::dump;
-use super::{Sets, deadline, element, name_of, of, owned, rule};
+use super::{Sets, deadline, element, label, name_of, of, owned, rule};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::{Dump, IpsetError};
 use crate::kernel::set_key::SetKey;
@@ -25,6 +25,8 @@ pub(super) struct Mirrors {
     /// Sets without a mirror, and when the filling of each may begin.
     wanted: BTreeMap<SetKey, Instant>,
     running: Option<(SetKey, Dump)>,
+    /// The set whose filling is to begin next.
+    first: Option<SetKey>,
 }
 
 impl Mirrors {
@@ -36,6 +38,11 @@ impl Mirrors {
     /// Whether a mirror is missing, and not being filled yet.
     pub(super) fn is_wanted(&self, set: &SetKey) -> bool {
         self.wanted.contains_key(set)
+    }
+
+    /// Whether a set has no mirror, not even one that is being filled.
+    pub(super) fn is_lost(&self, set: &SetKey) -> bool {
+        !self.all.contains_key(set)
     }
 
     /// The mirror of a set, whole or not.
@@ -72,6 +79,26 @@ impl Mirrors {
         self.wanted.insert(set.clone(), wanted.unwrap_or_else(|| Instant::now() + INTERVAL));
     }
 
+    /// Ends a filling that keeps its set from being swapped; it begins anew.
+    pub(super) fn interrupt(&mut self, set: &SetKey) {
+        if self.running.take_if(|(running, _)| running == set).is_some() {
+            self.all.remove(set);
+            self.wanted.insert(set.clone(), Instant::now());
+        }
+    }
+
+    /// Has the mirror of a set filled before any other.
+    pub(super) fn hurry(&mut self, set: &SetKey) {
+        if self.running.as_ref().is_some_and(|(running, _)| running == set) {
+            return;
+        }
+        if let Some((other, _)) = &self.running {
+            let other = other.clone();
+            self.interrupt(&other);
+        }
+        self.first = Some(set.clone());
+    }
+
     /// Forgets a set that is gone.
     pub(super) fn forget(&mut self, set: &SetKey) {
         self.running.take_if(|(running, _)| running == set);
@@ -87,6 +114,10 @@ impl Mirrors {
 
     /// The set whose filling may begin, if there is one.
     fn next_wanted(&mut self) -> Option<SetKey> {
+        if let Some(first) = self.first.take() {
+            self.wanted.remove(&first);
+            return Some(first);
+        }
         let now = Instant::now();
         let set = self.wanted.iter().find(|(_, not_before)| **not_before <= now)?.0.clone();
         self.wanted.remove(&set);
@@ -94,7 +125,7 @@ impl Mirrors {
     }
 
     /// Whether the kernel's word on an entry shows that others have changed the set.
-    pub(super) fn is_wrong(&mut self, set: &SetKey, rule: &Rule, there: bool, now: SystemTime) -> bool {
+    pub(super) fn is_wrong(&self, set: &SetKey, rule: &Rule, there: bool, now: SystemTime) -> bool {
         let known = self.whole(set).map(|mirror| mirror.get(&element(rule), now));
         let wrong = match known {
             Some(Known::There(_)) => !there,
@@ -103,7 +134,6 @@ impl Mirrors {
         };
         if wrong {
             log::debug!("{}: somebody else has changed the set, it is read anew", set.name());
-            self.doubt(set);
         }
         wrong
     }
@@ -150,11 +180,11 @@ impl Sets {
         };
         match self.fill_from(&set, dump, now, forbidden) {
             Err(FirewallError::Set(_, IpsetError::NoSet)) => {
-                self.mirrors.forget(&set);
+                self.lose(&set);
                 Ok(Vec::new())
             }
             Err(error) => {
-                self.mirrors.doubt(&set);
+                self.doubt(&set);
                 Err(error)
             }
             filled => filled,
@@ -174,14 +204,26 @@ impl Sets {
             }
             Ok((_, None)) => {
                 log::debug!("{}: it is gone, or another set is in its place, which is not read", set.name());
-                self.mirrors.forget(set);
+                self.lose(set);
+                Ok(None)
+            }
+            // It is gone.
+            Err(FirewallError::Set(_, IpsetError::NoSet)) => {
+                self.lose(set);
                 Ok(None)
             }
             Err(error) => {
-                self.mirrors.doubt(set);
+                self.doubt(set);
                 Err(error)
             }
         }
+    }
+
+    /// Takes down that others have destroyed a set, or put another in its place.
+    fn lose(&mut self, set: &SetKey) {
+        self.mirrors.forget(set);
+        self.forget_list(set);
+        self.unsettled.extend(Some(set.union()).filter(|union| self.lists.contains_key(union)));
     }
 
     fn fill_from(
@@ -200,7 +242,7 @@ impl Sets {
         let mut found = Vec::new();
         for entry in piece {
             let entry = entry.map_err(|error| of(set, error))?;
-            let lease = entry.timeout.unwrap_or_default().latest_end(now);
+            let lease = label(set, &entry, now).lease;
             owned(&entry.element).iter().for_each(|element| mirror.read(element, lease));
             found.extend(rule(set, &entry).filter(|rule| forbidden(rule)));
         }
@@ -232,12 +274,12 @@ impl Sets {
     /// The kernel does not answer.
     pub(crate) fn verify(&mut self, set: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
         let Some(size) = self.own_size(set)? else {
-            self.mirrors.forget(set);
+            self.lose(set);
             return Ok(());
         };
         if self.mirrors.whole(set).is_some_and(|mirror| !mirror.admits_size(size, now)) {
             log::debug!("{}: {size} entries, others than rfw knows: it is read anew", set.name());
-            self.mirrors.doubt(set);
+            self.doubt(set);
         }
         Ok(())
     }
@@ -253,7 +295,7 @@ impl Sets {
         }
         let (start, mut kernel) = (Instant::now(), Vec::new());
         self.each_entry(&name_of(set)?, |entry| {
-            let lease = entry.timeout.unwrap_or_default().latest_end(now + start.elapsed());
+            let lease = label(set, entry, now + start.elapsed()).lease;
             kernel.extend(owned(&entry.element).map(|element| (element, lease)));
             true
         })?;

@@ -1,12 +1,15 @@
-//! Lists of addresses: each is one send to the kernel, and is counted.
+//! Bodies: many addresses of a list in one send to the kernel, and counted.
 
+use super::lists::is_gone;
 use super::mirror::Known;
+use super::plan::{Comments, Plan};
+use super::rebuild::Rebuilding;
+use super::single::new_entry;
 use super::{Sets, name_of, size};
-use crate::firewall::{FirewallError, ListResult};
-use crate::kernel::ipset::{Batch, Element, Existing, IpsetError, NewEntry, Outcome};
+use crate::firewall::{FirewallError, ListResult, Terms};
+use crate::kernel::ipset::{Batch, Element, Existing, Outcome};
 use crate::kernel::set_key::SetKey;
-use crate::kernel::timeout::Timeout;
-use crate::rule::lease::Lease;
+use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -17,115 +20,280 @@ use std::time::SystemTime;
 /// number of entries is compared first: that takes the kernel 20 ns an entry of the set.
 const COUNTED_MAX: usize = 5_000;
 
-/// What is to become of the addresses of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ListOp {
+/// What is to become of the addresses of a body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ListOp<'a> {
     /// They are added or renewed.
-    Add(Lease),
+    Put(&'a Terms),
     /// They are deleted.
-    Delete,
+    Delete(ListName),
+}
+
+impl ListOp<'_> {
+    fn list(&self) -> ListName {
+        match self {
+            ListOp::Put(terms) => terms.list,
+            ListOp::Delete(list) => *list,
+        }
+    }
+
+    fn terms(&self) -> Option<&Terms> {
+        match self {
+            ListOp::Put(terms) => Some(terms),
+            ListOp::Delete(_) => None,
+        }
+    }
+}
+
+/// The sets that a change is about, and what goes out of the list's.
+struct Change<'a> {
+    set: &'a SetKey,
+    union: &'a SetKey,
+    /// In ascending order and without doubles.
+    networks: &'a [Network],
+    op: ListOp<'a>,
+    gone: Vec<Element<'static>>,
+    comments: Comments,
 }
 
 impl Sets {
-    /// Adds or deletes a whole list, in ascending order and without doubles, or changes nothing, also
-    /// where rfw is killed meanwhile. What is known to be there `as_rules` counts as present.
+    /// Adds or deletes all addresses of a body, in ascending order and without doubles, or changes
+    /// nothing, also where rfw is killed meanwhile. What is known to be there `as_rules` counts as
+    /// present.
     ///
     /// # Errors
-    /// The set can't be read or changed.
+    /// A set can't be read or changed.
     pub(crate) fn apply(
         &mut self,
-        set: &SetKey,
-        list: &[Network],
-        op: ListOp,
+        union: &SetKey,
+        networks: &[Network],
+        op: ListOp<'_>,
         as_rules: &HashSet<Network>,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
-        self.check_own(set, list.len())?;
-        let applied = match op {
-            ListOp::Add(lease) => self.add_list(set, list, as_rules, lease, now),
-            ListOp::Delete => self.delete_list(set, list, as_rules, now),
-        };
-        if applied.is_err() {
-            self.mirrors.doubt(set);
+        let set = self.set_of(union, op.list());
+        self.check_own(&set, networks.len())?;
+        self.check_own(union, networks.len())?;
+        let comments = op.terms().map(|terms| Comments::of(terms, now)).unwrap_or_default();
+        let mut change = Change { set: &set, union, networks, op, gone: Vec::new(), comments };
+        let present = self.count_and_change(&mut change, as_rules, now);
+        if present.is_err() {
+            self.doubt_both(&set, union);
         }
-        let present = applied?;
-        if let Some(mirror) = self.mirrors.of(set) {
-            mirror.reserve(if present == 0 { list.len() } else { 0 });
-            for network in list {
-                match op {
-                    ListOp::Add(lease) => mirror.put(&Element::Net(*network), lease, now),
-                    ListOp::Delete => mirror.remove(&Element::Net(*network)),
-                }
-            }
-        }
-        log::debug!("{}: {} addresses, {present} were there", set.name(), list.len());
-        Ok(ListResult { present, absent: list.len().saturating_sub(present), removed: 0 })
+        let (present, removed) = (present?, change.gone.len());
+        self.remember_all(&change, present, now);
+        log::debug!("{}: {} addresses, {present} were there", set.name(), networks.len());
+        let absent = networks.len().saturating_sub(present);
+        let removed = if op.terms().is_some() { removed } else { 0 };
+        Ok(ListResult { present, absent, removed })
     }
 
-    /// Adds a list and gives the number of those that were there.
-    fn add_list(
+    /// Makes the change. Gives the number of addresses of the body that were there.
+    fn count_and_change(
         &mut self,
-        set: &SetKey,
-        list: &[Network],
+        change: &mut Change<'_>,
         as_rules: &HashSet<Network>,
-        lease: Lease,
         now: SystemTime,
     ) -> Result<usize, FirewallError> {
-        let (name, timeout) = (name_of(set)?, Timeout::left(lease, now));
-        let entry =
-            |network: &Network| NewEntry { timeout: Some(timeout), ..NewEntry::new(Element::Net(*network)) };
-        let mut counting = self.ipset.batch();
-        if list.len() <= COUNTED_MAX {
-            let others = list.iter().filter(|network| !as_rules.contains(network));
-            counting.add_each(&name, others.map(entry), Existing::Refuse);
-            // Those that were there are renewed, the others once more.
-            counting.add_many(&name, list.iter().map(entry));
-            if self.ipset.is_one_send(&counting) {
-                return self.count_and_send(set, counting, list, as_rules, now, |outcome| outcome.already);
-            }
+        let replaces = change.op.terms().is_some_and(|terms| terms.replace);
+        if change.set == change.union
+            && !replaces
+            && let Some(present) = self.change_counted(change, as_rules, now)?
+        {
+            return Ok(present);
         }
-        let mut batch = self.ipset.batch();
-        batch.add_many(&name, list.iter().map(entry));
-        let present = self.count_present(set, list, as_rules, now)?;
-        if self.ipset.is_one_send(&batch) {
-            self.transact(set, batch)?;
-        } else {
-            let room = self.own_info(set)?.map_or(self.maxelem, |info| info.maxelem);
-            self.rebuild(set, room, now, |batch, work| batch.add_many(work, list.iter().map(entry)))?;
-        }
+        let present = match self.count_present(change.set, change.networks, as_rules, now) {
+            Err(error) if is_gone(&error) && change.op.terms().is_none() => return Ok(as_rules.len()),
+            present => present?,
+        };
+        change.gone = self.gone(change, replaces, now);
+        self.change_all(change, now)?;
         Ok(present)
     }
 
-    /// Deletes a list and gives the number of those that were there. Where a process may have no
-    /// buffer of that size, it may be several sends: a kill can then leave a part of them.
-    fn delete_list(
+    /// What is to go out of the set of the list.
+    fn gone(&self, change: &Change<'_>, replaces: bool, now: SystemTime) -> Vec<Element<'static>> {
+        if change.op.terms().is_none() {
+            return change.networks.iter().copied().map(Element::Net).collect();
+        }
+        let mut gone = Vec::new();
+        if let Some(mirror) = self.mirrors.whole(change.set).filter(|_| replaces) {
+            mirror.each(now, |element, _| {
+                let listed = matches!(&element, Element::Net(network) if change.networks.binary_search(network).is_ok());
+                gone.extend(Some(element).filter(|_| !listed));
+            });
+        }
+        gone
+    }
+
+    /// Has the kernel make and count a change of a body that is short, in the only set of a scope.
+    fn change_counted(
         &mut self,
-        set: &SetKey,
-        list: &[Network],
+        change: &Change<'_>,
         as_rules: &HashSet<Network>,
         now: SystemTime,
-    ) -> Result<usize, FirewallError> {
-        let (name, element) = (name_of(set)?, |network: &Network| Element::Net(*network));
-        let mut counting = self.ipset.batch();
-        if list.len() <= COUNTED_MAX {
-            let others = list.iter().filter(|network| !as_rules.contains(network));
-            counting.del_each(&name, others.map(element), Existing::Refuse);
-            // Those that are rules too may also be entries: they go without being counted.
-            counting.del_many(&name, list.iter().filter(|network| as_rules.contains(network)).map(element));
+    ) -> Result<Option<usize>, FirewallError> {
+        let list = change.networks;
+        if list.len() > COUNTED_MAX {
+            return Ok(None);
         }
-        let deleted = if !counting.is_empty() && self.ipset.is_one_send(&counting) {
-            self.count_and_send(set, counting, list, as_rules, now, |outcome| outcome.done)
-        } else {
-            let mut batch = self.ipset.batch();
-            batch.del_many(&name, list.iter().map(element));
-            let present = self.count_present(set, list, as_rules, now)?;
-            self.transact(set, batch).map(|_| present)
+        let (name, mut batch) = (name_of(change.set)?, self.ipset.batch());
+        let plan = self.plan(change, now);
+        match change.op {
+            ListOp::Put(_) => {
+                let is_rule =
+                    |element: &Element<'_>| matches!(element, Element::Net(n) if as_rules.contains(n));
+                let others = plan.list_puts().filter(|(element, _, _)| !is_rule(element));
+                batch.add_each(
+                    &name,
+                    others.map(|(element, lease, comment)| new_entry(element, lease, comment, now)),
+                    Existing::Refuse,
+                );
+                // Those that were there are renewed, the others once more.
+                add_many(&mut batch, &name, plan.list_puts(), now);
+            }
+            ListOp::Delete(_) => {
+                let (rules, others): (Vec<&Network>, Vec<&Network>) =
+                    list.iter().partition(|network| as_rules.contains(network));
+                batch.del_each(&name, others.into_iter().copied().map(Element::Net), Existing::Refuse);
+                // Those that are rules too may also be entries: they go without being counted.
+                batch.del_many(&name, rules.into_iter().copied().map(Element::Net));
+            }
+        }
+        if batch.is_empty() || !self.ipset.is_one_send(&batch) {
+            return Ok(None);
+        }
+        let present = |outcome: &Outcome| match change.op {
+            ListOp::Put(_) => outcome.already,
+            ListOp::Delete(_) => outcome.done,
         };
-        match deleted {
+        match self.count_and_send(change.set, batch, list, as_rules, now, present) {
             // There is nothing to delete from.
-            Err(FirewallError::Set(_, IpsetError::NoSet)) => Ok(as_rules.len()),
-            deleted => deleted,
+            Err(error) if is_gone(&error) && change.op.terms().is_none() => Ok(Some(as_rules.len())),
+            counted => counted.map(Some),
         }
+    }
+
+    /// Makes a change that is counted already: in one send, or, where a process may have no buffer of
+    /// that size, by building the sets beside.
+    fn change_all(&mut self, change: &Change<'_>, now: SystemTime) -> Result<(), FirewallError> {
+        let (name, union_name, mut batch) =
+            (name_of(change.set)?, name_of(change.union)?, self.ipset.batch());
+        let plan = self.plan(change, now);
+        // First what goes: there may be no room for both.
+        batch.del_many(&name, change.gone.iter().copied());
+        add_many(&mut batch, &name, plan.list_puts(), now);
+        if change.set != change.union {
+            let puts = plan.union_puts().map(|(element, lease)| (element, lease, None));
+            batch.del_many(&union_name, plan.union_dels());
+            add_many(&mut batch, &union_name, puts, now);
+        }
+        if batch.is_empty() || self.ipset.is_one_send(&batch) {
+            return self.transact(change.set, batch).map(drop);
+        }
+        drop(batch);
+        let rebuilding = self.rebuilding(change, now);
+        self.rebuild(&rebuilding, now)
+    }
+
+    /// The same change, as what is built beside.
+    fn rebuilding(&self, change: &Change<'_>, now: SystemTime) -> Vec<Rebuilding> {
+        let plan = self.plan(change, now);
+        let puts =
+            plan.list_puts().map(|(element, lease, comment)| (element, lease, comment.map(str::to_owned)));
+        let mut all = vec![Rebuilding {
+            set: change.set.clone(),
+            room: self.room_now(change.set),
+            puts: puts.collect(),
+            dels: change.gone.iter().copied().collect(),
+        }];
+        if change.set != change.union {
+            all.push(Rebuilding {
+                set: change.union.clone(),
+                room: self.room_now(change.union),
+                puts: plan.union_puts().map(|(element, lease)| (element, lease, None)).collect(),
+                dels: plan.union_dels().collect(),
+            });
+        }
+        all
+    }
+
+    fn plan<'a>(&'a self, change: &'a Change<'_>, now: SystemTime) -> Plan<'a> {
+        let puts = change.op.terms().map(|terms| (change.networks, terms.lease, &change.comments));
+        Plan {
+            puts,
+            gone: &change.gone,
+            others: self.mirrors_of_others(change.set),
+            union: self.mirrors.whole(change.union),
+            now,
+        }
+    }
+
+    /// Takes a change down that the kernel has made.
+    fn remember_all(&mut self, change: &Change<'_>, present: usize, now: SystemTime) {
+        if change.set != change.union {
+            let plan = self.plan(change, now);
+            let (puts, dels): (Vec<_>, Vec<_>) = (plan.union_puts().collect(), plan.union_dels().collect());
+            if let Some(mirror) = self.mirrors.of(change.union) {
+                mirror.reserve(if present == 0 { puts.len() } else { 0 });
+                puts.iter().for_each(|(element, lease)| mirror.put(element, *lease, now));
+                dels.iter().for_each(|element| mirror.remove(element));
+            }
+        }
+        let Some(mirror) = self.mirrors.of(change.set) else { return };
+        if let Some(terms) = change.op.terms() {
+            mirror.reserve(if present == 0 { change.networks.len() } else { 0 });
+            let networks = change.networks.iter();
+            networks.for_each(|network| mirror.put(&Element::Net(*network), terms.lease, now));
+        } else {
+            change.networks.iter().for_each(|network| mirror.remove(&Element::Net(*network)));
+        }
+        change.gone.iter().for_each(|element| mirror.remove(element));
+    }
+
+    /// The number of entries that a set of a scope has after a replacement, where with all that the
+    /// body brings it has `size`.
+    pub(crate) fn size_after(&self, set: &SetKey, networks: &[Network], terms: &Terms, size: usize) -> usize {
+        let union = set.union();
+        let list = self.set_of(&union, terms.list);
+        let (op, comments) = (ListOp::Put(terms), Comments::default());
+        let mut change = Change { set: &list, union: &union, networks, op, gone: Vec::new(), comments };
+        change.gone = self.gone(&change, true, SystemTime::UNIX_EPOCH);
+        let gone = match *set == list {
+            true => change.gone.len(),
+            false => self.plan(&change, SystemTime::UNIX_EPOCH).union_dels().count(),
+        };
+        size.saturating_sub(gone)
+    }
+
+    /// Takes all that a list holds in a scope away. Gives the number of addresses.
+    ///
+    /// # Errors
+    /// A set can't be read or changed.
+    pub(crate) fn clear(
+        &mut self,
+        union: &SetKey,
+        list: ListName,
+        now: SystemTime,
+    ) -> Result<usize, FirewallError> {
+        let set = self.set_of(union, list);
+        if set != *union && !self.has_list(&set) {
+            return Ok(0);
+        }
+        self.check_own(&set, usize::MAX)?;
+        let mut gone = Vec::new();
+        if let Some(mirror) = self.mirrors.whole(&set) {
+            mirror.each(now, |element, _| gone.push(element));
+        }
+        let (op, comments) = (ListOp::Delete(list), Comments::default());
+        let change = Change { set: &set, union, networks: &[], op, gone, comments };
+        let cleared = self.change_all(&change, now);
+        if cleared.is_err() {
+            self.doubt_both(&set, union);
+        }
+        cleared?;
+        self.remember_all(&change, 0, now);
+        Ok(change.gone.len())
     }
 
     /// Has the kernel make the changes for a list, and count. Gives the number of its addresses that
@@ -143,7 +311,7 @@ impl Sets {
         let present = self.transact(set, batch)?.first().map_or(0, present);
         if known.is_some_and(|known| !known.contains(&present)) {
             log::debug!("{}: somebody else has changed the set, it is read anew", set.name());
-            self.mirrors.doubt(set);
+            self.doubt(set);
             self.own_info(set)?;
         }
         Ok(as_rules.len().saturating_add(present))
@@ -158,13 +326,12 @@ impl Sets {
         as_rules: &HashSet<Network>,
         now: SystemTime,
     ) -> Result<usize, FirewallError> {
-        self.verify(set, now)?;
+        if set.list().is_none() || self.is_cheap(set, list.len()) {
+            self.verify(set, now)?;
+        }
         let entries = match self.count_known(set, list, as_rules, now) {
             Some(known) => *known.end(),
-            None => match self.count(set, list, |network| !as_rules.contains(network)) {
-                Err(FirewallError::Set(_, IpsetError::NoSet)) => 0,
-                counted => counted?,
-            },
+            None => self.count(set, list, |network| !as_rules.contains(network))?,
         };
         Ok(as_rules.len().saturating_add(entries))
     }
@@ -233,4 +400,13 @@ impl Sets {
         }
         Ok(sum.saturating_sub(self.count(set, list, |_| true)?))
     }
+}
+
+fn add_many<'p>(
+    batch: &mut Batch,
+    name: &crate::kernel::ipset::SetName,
+    puts: impl Iterator<Item = super::plan::Put<'p>>,
+    now: SystemTime,
+) {
+    batch.add_many(name, puts.map(|(element, lease, comment)| new_entry(element, lease, comment, now)));
 }

@@ -89,6 +89,11 @@ impl Mirror {
         }
     }
 
+    /// When an entry ends that has not ended yet.
+    pub(super) fn end(&self, element: &Element<'_>, now: SystemTime) -> Option<Lease> {
+        self.0.get(element).filter(|end| !end.is_over(now, Duration::ZERO)).map(End::lease)
+    }
+
     /// Makes room for a list that is all new.
     pub(super) fn reserve(&mut self, more: usize) {
         self.0.reserve(more);

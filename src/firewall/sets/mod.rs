@@ -8,30 +8,32 @@
 
 mod fill;
 mod list;
+mod lists;
 mod mirror;
+mod plan;
 mod reader;
 mod rebuild;
 mod registry;
+mod single;
+mod union;
 
 use super::FirewallError;
 use crate::kernel::ipset::{
-    Batch, Definition, Element, Entry, Existing, Ipset, IpsetError, NewEntry, Outcome, SetInfo, SetName,
-    SetType,
+    Batch, Definition, Element, Entry, Ipset, IpsetError, Outcome, SetInfo, SetName, SetType,
 };
 use crate::kernel::set_key::{SetKey, Side};
-use crate::kernel::timeout::Timeout;
 use crate::rule::Rule;
-use crate::rule::lease::Lease;
+use crate::rule::label::Label;
+use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
 use fill::Mirrors;
 pub(crate) use list::ListOp;
-use mirror::Known;
 use reader::{Listings, dump};
 pub(crate) use reader::{SetReader, SetRules};
 pub(crate) use registry::Registered;
 use registry::Registry;
+pub(crate) use single::EntryResult;
 use std::collections::{BTreeMap, BTreeSet};
-use std::process;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -45,17 +47,6 @@ const LET_GO_TIME: Duration = Duration::from_millis(500);
 
 /// The most entries of a set that is looked at before each change of it.
 const ASKED_MAX: usize = 1_000;
-
-/// Outcome of adding or deleting an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EntryResult {
-    /// It was done.
-    Done,
-    /// An entry to add was there, one to delete was not.
-    Already,
-    /// There is no such set.
-    NoSet,
-}
 
 /// Outcome of making a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +63,6 @@ pub(crate) enum Made {
 pub(crate) struct Sets {
     ipset: Ipset,
     maxelem: u32,
-    /// The set that is built beside another.
-    work: SetName,
     mirrors: Mirrors,
     listings: Listings,
     registry: Registry,
@@ -81,6 +70,10 @@ pub(crate) struct Sets {
     rooms: BTreeMap<SetKey, u32>,
     /// Sets in the place of which others have put another.
     foreign: BTreeSet<SetKey>,
+    /// The lists that have sets of their own beside a union.
+    lists: BTreeMap<SetKey, BTreeSet<ListName>>,
+    /// Unions that may not hold what their lists hold.
+    unsettled: BTreeSet<SetKey>,
 }
 
 impl Sets {
@@ -91,16 +84,16 @@ impl Sets {
     pub(crate) fn open(maxelem: u32) -> Result<Sets, FirewallError> {
         let mut ipset = Ipset::open(deadline())?;
         ipset.names(deadline())?;
-        let work = set_name(&crate::kernel::set_key::work_name(process::id()))?;
         Ok(Sets {
             ipset,
             maxelem,
-            work,
             mirrors: Mirrors::default(),
             listings: Listings::default(),
             registry: Registry::default(),
             rooms: BTreeMap::new(),
             foreign: BTreeSet::new(),
+            lists: BTreeMap::new(),
+            unsettled: BTreeSet::new(),
         })
     }
 
@@ -113,6 +106,11 @@ impl Sets {
     /// less.
     pub(crate) fn room(&self, set: &SetKey) -> u32 {
         self.rooms.get(set).map_or(self.maxelem, |room| self.maxelem.min(*room))
+    }
+
+    /// The room that a set has, as far as it is known.
+    fn room_now(&self, set: &SetKey) -> u32 {
+        self.rooms.get(set).copied().unwrap_or(self.maxelem)
     }
 
     /// Takes down what the kernel says of a set.
@@ -221,14 +219,20 @@ impl Sets {
         let definition = self.definition(set, self.maxelem, expected);
         match self.make(&name, &definition, set.description()) {
             Ok(()) => {
-                self.mirrors.begin(set);
-                self.rooms.remove(set);
-                self.foreign.remove(set);
+                self.begin(set);
                 Ok(Made::New)
             }
             Err(FirewallError::Set(_, IpsetError::SetExists)) => self.take_over(set),
             Err(error) => Err(error),
         }
+    }
+
+    /// Takes down that a set is new and empty.
+    fn begin(&mut self, set: &SetKey) {
+        self.mirrors.begin(set);
+        self.rooms.remove(set);
+        self.foreign.remove(set);
+        self.know_list(set);
     }
 
     fn take_over(&mut self, set: &SetKey) -> Result<Made, FirewallError> {
@@ -240,13 +244,14 @@ impl Sets {
         self.register(set)?;
         // Its rule was missing: it may be another than before.
         self.mirrors.refill(set);
+        self.know_list(set);
         Ok(Made::Present(size(&info)))
     }
 
     fn definition(&self, set: &SetKey, maxelem: u32, expected: usize) -> Definition {
         let set_type = set_type(set);
         let expected = u32::try_from(expected).unwrap_or(u32::MAX).min(maxelem);
-        Definition { set_type, maxelem, comments: false, expected }
+        Definition { set_type, maxelem, comments: true, expected }
     }
 
     /// Takes a set away; `false` if it was not there. The kernel keeps one that a rule
@@ -270,7 +275,7 @@ impl Sets {
                     thread::sleep(Duration::from_millis(5));
                 }
                 Some((_, IpsetError::NoSet)) => {
-                    self.forget_member(&name);
+                    self.forget_set(&name);
                     return Ok(false);
                 }
                 Some((_, error)) => {
@@ -278,131 +283,32 @@ impl Sets {
                     return Err(about(&name, error));
                 }
                 None => {
-                    self.forget_member(&name);
+                    self.forget_set(&name);
                     return Ok(true);
                 }
             }
         }
     }
 
+    fn forget_set(&mut self, name: &SetName) {
+        self.forget_member(name);
+        self.forget_list_named(name.as_str());
+    }
+
     /// Tries again for a moment what fails because the kernel has not let go of a set.
     fn while_busy<T>(
         &mut self,
-        mut attempt: impl FnMut(&mut Ipset) -> Result<T, IpsetError>,
-    ) -> Result<T, IpsetError> {
+        mut attempt: impl FnMut(&mut Sets) -> Result<T, FirewallError>,
+    ) -> Result<T, FirewallError> {
         let start = Instant::now();
         loop {
-            match attempt(&mut self.ipset) {
-                Err(IpsetError::Busy) if start.elapsed() < LET_GO_TIME => {
+            match attempt(self) {
+                Err(FirewallError::Set(_, IpsetError::Busy)) if start.elapsed() < LET_GO_TIME => {
                     thread::sleep(Duration::from_millis(5));
                 }
                 result => return result,
             }
         }
-    }
-
-    /// Adds an entry that is not there yet.
-    ///
-    /// # Errors
-    /// The kernel does not have it, for a reason that [`EntryResult`] does not know.
-    pub(crate) fn add(
-        &mut self,
-        set: &SetKey,
-        rule: &Rule,
-        lease: Lease,
-        now: SystemTime,
-    ) -> Result<EntryResult, FirewallError> {
-        self.check_own(set, 1)?;
-        let result = self.enter(set, rule, lease, now, Existing::Refuse)?;
-        self.compare(set, rule, result == EntryResult::Already, now)?;
-        if result == EntryResult::Done {
-            self.remember(set, rule, lease, now);
-        }
-        Ok(result)
-    }
-
-    /// Renews the time of an entry.
-    ///
-    /// # Errors
-    /// As for [`Sets::add`].
-    pub(crate) fn renew(
-        &mut self,
-        set: &SetKey,
-        rule: &Rule,
-        lease: Lease,
-        now: SystemTime,
-    ) -> Result<EntryResult, FirewallError> {
-        let result = self.enter(set, rule, lease, now, Existing::Accept)?;
-        if result == EntryResult::Done {
-            self.remember(set, rule, lease, now);
-        }
-        Ok(result)
-    }
-
-    /// Looks at a set if the kernel's word on an entry shows that others have changed it: it may be
-    /// another by now.
-    fn compare(
-        &mut self,
-        set: &SetKey,
-        rule: &Rule,
-        there: bool,
-        now: SystemTime,
-    ) -> Result<(), FirewallError> {
-        match self.mirrors.is_wrong(set, rule, there, now) {
-            true => self.own_info(set).map(drop),
-            false => Ok(()),
-        }
-    }
-
-    fn remember(&mut self, set: &SetKey, rule: &Rule, lease: Lease, now: SystemTime) {
-        self.mirrors.of(set).into_iter().for_each(|mirror| mirror.put(&element(rule), lease, now));
-    }
-
-    fn enter(
-        &mut self,
-        set: &SetKey,
-        rule: &Rule,
-        lease: Lease,
-        now: SystemTime,
-        existing: Existing,
-    ) -> Result<EntryResult, FirewallError> {
-        let entry = NewEntry { timeout: Some(Timeout::left(lease, now)), ..NewEntry::new(element(rule)) };
-        match self.ipset.add(&name_of(set)?, &entry, existing, deadline()) {
-            Ok(()) => Ok(EntryResult::Done),
-            Err(IpsetError::Exists) => Ok(EntryResult::Already),
-            Err(IpsetError::NoSet) => Ok(EntryResult::NoSet),
-            // Nothing has changed.
-            Err(error @ IpsetError::Full) => Err(self.full_or(set, error)),
-            Err(error) => {
-                self.mirrors.doubt(set);
-                Err(of(set, error))
-            }
-        }
-    }
-
-    /// Deletes an entry.
-    ///
-    /// # Errors
-    /// The kernel may still have it.
-    pub(crate) fn delete(
-        &mut self,
-        set: &SetKey,
-        rule: &Rule,
-        now: SystemTime,
-    ) -> Result<EntryResult, FirewallError> {
-        self.check_own(set, 1)?;
-        let result = match self.ipset.del(&name_of(set)?, element(rule), Existing::Refuse, deadline()) {
-            Ok(()) => EntryResult::Done,
-            Err(IpsetError::Missing) => EntryResult::Already,
-            Err(IpsetError::NoSet) => return Ok(EntryResult::NoSet),
-            Err(error) => {
-                self.mirrors.doubt(set);
-                return Err(of(set, error));
-            }
-        };
-        self.compare(set, rule, result == EntryResult::Done, now)?;
-        self.mirrors.of(set).into_iter().for_each(|mirror| mirror.remove(&element(rule)));
-        Ok(result)
     }
 
     /// Has `work` look at each entry of a set, until it says that it has seen enough.
@@ -425,45 +331,23 @@ impl Sets {
         Ok(())
     }
 
-    /// The rules that the entries of a set stand for, with what is left of their time.
+    /// The rules that the entries of a set stand for, with their labels.
     ///
     /// # Errors
     /// The set can't be read.
     pub(crate) fn rules(
         &mut self,
         set: &SetKey,
+        now: SystemTime,
         wanted: impl Fn(&Rule) -> bool,
-    ) -> Result<Vec<(Rule, Timeout)>, FirewallError> {
-        let mut rules = Vec::new();
+    ) -> Result<Vec<(Rule, Label)>, FirewallError> {
+        let (mut rules, start) = (Vec::new(), Instant::now());
         self.each_entry(&name_of(set)?, |entry| {
             let rule = rule(set, entry).filter(&wanted);
-            rules.extend(rule.map(|rule| (rule, entry.timeout.unwrap_or_default())));
+            rules.extend(rule.map(|rule| (rule, label(set, entry, now + start.elapsed()))));
             true
         })?;
         Ok(rules)
-    }
-
-    /// Whether the entry of a rule is there without an end.
-    ///
-    /// # Errors
-    /// The set can't be read.
-    pub(crate) fn is_permanent(
-        &mut self,
-        set: &SetKey,
-        wanted: &Rule,
-        now: SystemTime,
-    ) -> Result<bool, FirewallError> {
-        let element = element(wanted);
-        if let Some(mirror) = self.mirrors.whole(set) {
-            return Ok(mirror.get(&element, now) == Known::There(Lease::Permanent));
-        }
-        let mut found = None;
-        self.each_entry(&name_of(set)?, |entry| {
-            found =
-                Some(entry.timeout.unwrap_or_default()).filter(|_| entry.element == element && !entry.other);
-            found.is_none()
-        })?;
-        Ok(found.is_some_and(|timeout| timeout.seconds() == 0))
     }
 
     /// Has the kernel make all changes of a batch, each with success.
@@ -491,30 +375,6 @@ impl Sets {
         let name = set_name(name)?;
         let flushed = self.ipset.flush(&name, deadline());
         flushed.map_err(|error| about(&name, error))
-    }
-
-    /// Puts entries into a set, each with its own end.
-    ///
-    /// # Errors
-    /// The kernel may not have them all.
-    pub(crate) fn load(
-        &mut self,
-        set: &SetKey,
-        entries: &[(Rule, Lease)],
-        now: SystemTime,
-    ) -> Result<(), FirewallError> {
-        let mut batch = self.ipset.batch();
-        let new = entries.iter().map(|(rule, lease)| NewEntry {
-            timeout: Some(Timeout::left(*lease, now)),
-            ..NewEntry::new(element(rule))
-        });
-        batch.add_many(&name_of(set)?, new);
-        let loaded = self.transact(set, batch);
-        match loaded.is_ok() {
-            true => entries.iter().for_each(|(rule, lease)| self.remember(set, rule, *lease, now)),
-            false => self.mirrors.doubt(set),
-        }
-        loaded.map(drop)
     }
 
     /// Whether a set may have an entry that holds this address or network. For a host the kernel
@@ -560,10 +420,10 @@ pub(crate) fn is_like(info: &SetInfo, set: &SetKey) -> bool {
     is_like_ours(info) && info.header.set_type == Some(set_type(set))
 }
 
-/// Whether a set is made as rfw makes its sets.
+/// Whether a set is made as rfw makes its sets; up to 0.3.0 those had no comments.
 pub(crate) fn is_like_ours(info: &SetInfo) -> bool {
     let hash = matches!(info.header.set_type, Some(SetType::Net(_) | SetType::NetNet(_)));
-    hash && info.timeout == Some(0) && info.counters && !info.comments && !info.other
+    hash && info.timeout == Some(0) && info.counters && !info.other
 }
 
 /// The number of entries of a set.
@@ -591,6 +451,12 @@ fn owned(element: &Element<'_>) -> Option<Element<'static>> {
 /// The rule that an entry stands for.
 fn rule(set: &SetKey, entry: &Entry<'_>) -> Option<Rule> {
     rule_of(set, &entry.element).filter(|_| !entry.other)
+}
+
+/// What an entry has beside its addresses: the latest end that its timeout allows, or its true end.
+fn label(set: &SetKey, entry: &Entry<'_>, now: SystemTime) -> Label {
+    let end = entry.timeout.unwrap_or_default().latest_end(now);
+    Label::of_entry(end, set.list().unwrap_or_default(), entry.comment.as_deref())
 }
 
 /// The rule that an element of a set stands for.

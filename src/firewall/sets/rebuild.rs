@@ -1,89 +1,169 @@
-//! A set that is built beside another and swapped in: where the room of a set changes, and where
-//! a process may have no send buffer for the whole of a list (in a user namespace).
+//! Sets that are built beside others and swapped in: where the room of a set changes, and where a
+//! process may have no send buffer for the whole of a list (in a user namespace).
 
-use super::mirror::Known;
 use super::registry::building;
-use super::{Sets, deadline, is_like_ours, name_of, of, owned};
+use super::single::new_entry;
+use super::{Sets, deadline, is_like_ours, name_of, of, owned, set_name};
 use crate::firewall::FirewallError;
 use crate::kernel::Counters;
-use crate::kernel::ipset::{Batch, Element, IpsetError, NewEntry, SetName};
-use crate::kernel::set_key::SetKey;
+use crate::kernel::ipset::{Comment, Element, IpsetError, NewEntry, SetName};
+use crate::kernel::set_key::{SetKey, work_name};
 use crate::kernel::timeout::Timeout;
+use crate::rule::lease::Lease;
+use std::collections::HashSet;
+use std::process;
 use std::time::SystemTime;
 
+/// How many sets are built at a time: a list and its union.
+const WORKS: usize = 2;
+
+/// A set that is built anew.
+pub(super) struct Rebuilding {
+    /// The set.
+    pub set: SetKey,
+    /// Its new room.
+    pub room: u32,
+    /// What goes in, or is renewed.
+    pub puts: Vec<(Element<'static>, Lease, Option<String>)>,
+    /// What goes out.
+    pub dels: HashSet<Element<'static>>,
+}
+
+/// An entry that stays.
+struct Kept {
+    element: Element<'static>,
+    timeout: Timeout,
+    counters: Option<Counters>,
+    comment: Option<String>,
+}
+
 impl Sets {
-    /// Builds a set anew, of that room, with its entries and what `more` adds, and swaps
-    /// it in.
-    pub(super) fn rebuild(
-        &mut self,
-        set: &SetKey,
-        maxelem: u32,
-        now: SystemTime,
-        more: impl FnOnce(&mut Batch, &SetName),
-    ) -> Result<(), FirewallError> {
+    /// Builds sets anew, each of its new room, with its entries and its changes, and swaps them in
+    /// at once.
+    pub(super) fn rebuild(&mut self, sets: &[Rebuilding], now: SystemTime) -> Result<(), FirewallError> {
         self.drop_work()?;
-        let work = self.work.clone();
-        let mut entries: Vec<(Element<'static>, Timeout, Option<Counters>)> = Vec::new();
-        let mut foreign = false;
-        self.each_entry(&name_of(set)?, |entry| {
-            let element = owned(&entry.element);
-            foreign |= entry.other || element.is_none();
-            entries
-                .extend(element.map(|element| (element, entry.timeout.unwrap_or_default(), entry.counters)));
-            !foreign
-        })?;
-        if foreign {
-            return Err(FirewallError::ForeignSet(set.name()));
-        }
-        let definition = self.definition(set, maxelem, entries.len());
-        self.make(&work, &definition, building(set))?;
-        let mut batch = self.ipset.batch();
-        let mirror = self.mirrors.whole(set);
-        let kept = entries.into_iter().map(|(element, timeout, counters)| NewEntry {
-            timeout: Some(match mirror.map(|mirror| mirror.get(&element, now)) {
-                Some(Known::There(lease)) => Timeout::left(lease, now),
-                // The kernel tells whole seconds and leaves out a part of one.
-                _ => timeout.rounded_up(),
-            }),
-            counters,
-            ..NewEntry::new(element)
-        });
-        batch.add_many(&work, kept);
-        more(&mut batch, &work);
-        let swapped = self.fill_and_swap(set, batch);
+        let swapped = self.build_and_swap(sets, now);
         if swapped.is_ok() {
-            self.rooms.insert(set.clone(), maxelem);
+            self.rooms.extend(sets.iter().map(|rebuilding| (rebuilding.set.clone(), rebuilding.room)));
         }
         // Whatever came of it, what is left over is not needed.
         let dropped = self.drop_work();
         swapped.and(dropped)
     }
 
-    fn fill_and_swap(&mut self, set: &SetKey, batch: Batch) -> Result<(), FirewallError> {
-        let (name, work) = (name_of(set)?, self.work.clone());
-        self.transact(set, batch)?;
-        // A listing of our own would keep the set from being swapped.
-        self.mirrors.forget(set);
-        self.listings.close(name.as_str());
-        self.mirrors.want(set);
-        self.while_busy(|ipset| ipset.swap(&work, &name, deadline())).map_err(|error| of(set, error))
+    fn build_and_swap(&mut self, sets: &[Rebuilding], now: SystemTime) -> Result<(), FirewallError> {
+        for (index, rebuilding) in sets.iter().enumerate() {
+            self.build(rebuilding, &self.work(index)?, now)?;
+        }
+        for Rebuilding { set, .. } in sets {
+            // A listing of our own would keep the set from being swapped.
+            self.mirrors.interrupt(set);
+            self.listings.close(name_of(set)?.as_str());
+        }
+        self.while_busy(|sets_of_kernel| {
+            let mut batch = sets_of_kernel.ipset.batch();
+            for (index, Rebuilding { set, .. }) in sets.iter().enumerate() {
+                batch.swap(&sets_of_kernel.work(index)?, &name_of(set)?);
+            }
+            let report = sets_of_kernel.ipset.transact(batch, deadline())?;
+            report.into_result().map(drop).map_err(|error| match sets.first() {
+                Some(first) => of(&first.set, error),
+                None => error.into(),
+            })
+        })
     }
 
-    /// Gives a set another room, in which its entries fit.
+    fn build(
+        &mut self,
+        rebuilding: &Rebuilding,
+        work: &SetName,
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
+        let Rebuilding { set, room, puts, dels } = rebuilding;
+        let kept = self.kept(set, dels, now)?;
+        let definition = self.definition(set, *room, kept.len().saturating_add(puts.len()));
+        self.make(work, &definition, building(set))?;
+        let mut batch = self.ipset.batch();
+        batch.add_many(
+            work,
+            kept.iter().map(|kept| NewEntry {
+                timeout: Some(kept.timeout),
+                counters: kept.counters,
+                comment: kept.comment.as_deref().and_then(Comment::new),
+                ..NewEntry::new(kept.element)
+            }),
+        );
+        batch.add_many(
+            work,
+            puts.iter().map(|(element, lease, comment)| new_entry(*element, *lease, comment.as_deref(), now)),
+        );
+        self.transact(set, batch).map(drop)
+    }
+
+    /// The entries of a set that stay.
+    fn kept(
+        &mut self,
+        set: &SetKey,
+        dels: &HashSet<Element<'static>>,
+        now: SystemTime,
+    ) -> Result<Vec<Kept>, FirewallError> {
+        let (mut entries, mut foreign) = (Vec::new(), false);
+        self.each_entry(&name_of(set)?, |entry| {
+            let element = owned(&entry.element);
+            foreign |= entry.other || element.is_none();
+            entries.extend(element.filter(|element| !dels.contains(element)).map(|element| Kept {
+                element,
+                timeout: entry.timeout.unwrap_or_default(),
+                counters: entry.counters,
+                comment: entry.comment.as_deref().map(str::to_owned),
+            }));
+            !foreign
+        })?;
+        if foreign {
+            return Err(FirewallError::ForeignSet(set.name()));
+        }
+        let mirror = self.mirrors.whole(set);
+        for kept in &mut entries {
+            kept.timeout = match mirror.and_then(|mirror| mirror.end(&kept.element, now)) {
+                Some(lease) => Timeout::left(lease, now),
+                // The kernel tells whole seconds and leaves out a part of one.
+                None => kept.timeout.rounded_up(),
+            };
+        }
+        Ok(entries)
+    }
+
+    /// Makes a set that is built as `work`: it is there whole, in one send.
+    pub(super) fn make_by_swap(&mut self, set: &SetKey, work: &SetName) -> Result<(), FirewallError> {
+        let (name, definition) = (name_of(set)?, self.definition(set, self.maxelem, 0));
+        self.while_busy(|sets| sets.make_and_swap(&name, work, &definition, set.description()))
+    }
+
+    /// Gives a set another room, in which its entries fit, and comments.
     ///
     /// # Errors
     /// The set can't be read or changed.
-    pub(crate) fn resize(&mut self, set: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
-        self.rebuild(set, self.maxelem, now, |_, _| ())
+    pub(crate) fn resize(&mut self, set: &SetKey, room: u32, now: SystemTime) -> Result<(), FirewallError> {
+        let rebuilding = Rebuilding { set: set.clone(), room, puts: Vec::new(), dels: HashSet::new() };
+        self.rebuild(&[rebuilding], now)
     }
 
-    /// Takes the set away that was built beside another.
-    fn drop_work(&mut self) -> Result<(), FirewallError> {
-        match self.ipset.info(&self.work, deadline()) {
-            Ok(info) if is_like_ours(&info) => self.destroy(self.work.clone().as_str()).map(drop),
-            Ok(_) => Err(FirewallError::ForeignSet(self.work.as_str().to_owned())),
-            Err(IpsetError::NoSet) => Ok(()),
-            Err(error) => Err(error.into()),
+    /// The name of a set that is built beside another.
+    pub(super) fn work(&self, index: usize) -> Result<SetName, FirewallError> {
+        set_name(&work_name(process::id(), index))
+    }
+
+    /// Takes the sets away that were built beside others.
+    pub(super) fn drop_work(&mut self) -> Result<(), FirewallError> {
+        for index in 0..WORKS {
+            let work = self.work(index)?;
+            match self.ipset.info(&work, deadline()) {
+                Ok(info) if is_like_ours(&info) => self.destroy(work.as_str()).map(drop)?,
+                Ok(_) => return Err(FirewallError::ForeignSet(work.as_str().to_owned())),
+                Err(IpsetError::NoSet) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(())
     }
 }

@@ -151,6 +151,31 @@ impl Sets {
         Ok(())
     }
 
+    /// Makes a set that is registered, and swaps it with `work`, in one send: it is there whole.
+    pub(super) fn make_and_swap(
+        &mut self,
+        name: &SetName,
+        work: &SetName,
+        definition: &Definition,
+        comment: String,
+    ) -> Result<(), FirewallError> {
+        let revision =
+            self.ipset.revision(definition.set_type, deadline()).map_err(|error| about(name, error))?;
+        let mut batch = self.ipset.batch();
+        batch.create(name, definition, revision);
+        batch.swap(work, name);
+        self.enroll(&mut batch, name, comment)?;
+        let mut outcomes =
+            self.ipset.transact(batch, deadline()).map_err(|error| about(name, error))?.outcomes.into_iter();
+        let failures: Vec<_> = outcomes.by_ref().take(2).filter_map(|outcome| outcome.failure).collect();
+        if let Some((_, error)) = failures.into_iter().next() {
+            self.forget_member(name);
+            return Err(about(name, error));
+        }
+        self.note_registry(outcomes.filter_map(|outcome| outcome.failure));
+        Ok(())
+    }
+
     /// Plans that a set is a member; makes the registry where it is missing.
     fn enroll(&mut self, batch: &mut Batch, name: &SetName, comment: String) -> Result<(), FirewallError> {
         // Others may have put a list of their own in its place.

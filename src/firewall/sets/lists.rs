@@ -1,0 +1,257 @@
+//! The lists of a scope. While there is but the unnamed list, the union is that list. From the first
+//! named list on, each list has a set of its own, which costs packets nothing, and the union holds
+//! each address with the latest end of all lists.
+
+use super::registry::building;
+use super::single::new_entry;
+use super::{Made, Sets, name_of, owned, rule_of};
+use crate::firewall::FirewallError;
+use crate::kernel::ipset::{Element, IpsetError};
+use crate::kernel::set_key::{SetKey, Side};
+use crate::kernel::timeout::Timeout;
+use crate::rule::Rule;
+use crate::rule::label::Label;
+use crate::rule::lease::Lease;
+use crate::rule::list_name::ListName;
+use crate::rule::network::Network;
+use std::collections::BTreeSet;
+use std::time::{Instant, SystemTime};
+
+impl Sets {
+    /// Whether the lists of a scope have sets of their own.
+    pub(crate) fn has_lists(&self, union: &SetKey) -> bool {
+        self.lists.contains_key(union)
+    }
+
+    /// The lists of a scope that has a union.
+    pub(crate) fn lists_of(&self, union: &SetKey) -> Vec<ListName> {
+        match self.lists.get(union) {
+            Some(lists) => lists.iter().copied().collect(),
+            None => vec![ListName::UNNAMED],
+        }
+    }
+
+    /// The set that holds a list, or will hold it.
+    pub(crate) fn set_of(&self, union: &SetKey, list: ListName) -> SetKey {
+        match list.is_named() || self.has_lists(union) {
+            true => union.with_list(list),
+            false => union.clone(),
+        }
+    }
+
+    /// The sets that hold the lists of a scope.
+    pub(crate) fn list_sets(&self, union: &SetKey) -> Vec<SetKey> {
+        self.lists_of(union).into_iter().map(|list| self.set_of(union, list)).collect()
+    }
+
+    /// All sets of a scope: the union, and those of its lists.
+    pub(crate) fn sets_of(&self, union: &SetKey) -> Vec<SetKey> {
+        let mut sets = vec![union.clone()];
+        sets.extend(self.list_sets(union).into_iter().filter(|set| set != union));
+        sets
+    }
+
+    /// The unions that have lists.
+    pub(crate) fn unions(&self) -> Vec<SetKey> {
+        self.lists.keys().cloned().collect()
+    }
+
+    /// The names of all lists that have sets.
+    pub(crate) fn list_names(&self) -> BTreeSet<ListName> {
+        self.lists.values().flatten().copied().collect()
+    }
+
+    /// Whether there is that set of a list.
+    pub(super) fn has_list(&self, set: &SetKey) -> bool {
+        let lists = self.lists.get(&set.union());
+        set.list().is_some_and(|list| lists.is_some_and(|lists| lists.contains(&list)))
+    }
+
+    /// Takes down that there is a set of a list.
+    pub(crate) fn know_list(&mut self, set: &SetKey) {
+        if let Some(list) = set.list() {
+            let union = set.union();
+            self.unsettled.insert(union.clone());
+            self.lists.entry(union).or_default().insert(list);
+        }
+    }
+
+    /// Takes down that there is no set of that name any more.
+    pub(super) fn forget_list_named(&mut self, name: &str) {
+        let all =
+            self.lists.iter().flat_map(|(union, lists)| lists.iter().map(|list| union.with_list(*list)));
+        let Some(set) = all.into_iter().find(|set| set.name() == name) else { return };
+        self.forget_list(&set);
+    }
+
+    /// Takes down that a set of a list is gone.
+    pub(super) fn forget_list(&mut self, set: &SetKey) {
+        let (Some(list), union) = (set.list(), set.union()) else { return };
+        if let Some(lists) = self.lists.get_mut(&union) {
+            lists.remove(&list);
+            if lists.is_empty() {
+                self.lists.remove(&union);
+                self.unsettled.remove(&union);
+            }
+        }
+    }
+
+    /// Makes the set of a list, with what the scope needs for it; the union is there.
+    ///
+    /// # Errors
+    /// The kernel does not have it.
+    pub(crate) fn open_list(
+        &mut self,
+        union: &SetKey,
+        list: ListName,
+        expected: usize,
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
+        let set = self.set_of(union, list);
+        if set == *union || self.has_list(&set) {
+            return Ok(());
+        }
+        if !self.has_lists(union) {
+            self.split(union, now)?;
+        }
+        if self.has_list(&set) {
+            return Ok(());
+        }
+        match self.create(&set, expected)? {
+            Made::New | Made::Present(_) => Ok(()),
+            Made::Foreign => Err(FirewallError::ForeignSet(set.name())),
+        }
+    }
+
+    /// Gives the unnamed list a set of its own, with what the union holds: built beside, and there
+    /// whole in one send.
+    fn split(&mut self, union: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
+        let list = union.with_list(ListName::UNNAMED);
+        if self.own_size(union)?.is_none_or(|size| size == 0) {
+            return Ok(());
+        }
+        self.drop_work()?;
+        let (work, start, mut entries) = (self.work(0)?, Instant::now(), Vec::new());
+        self.each_entry(&name_of(union)?, |entry| {
+            let label = super::label(union, entry, now + start.elapsed());
+            entries.extend(owned(&entry.element).map(|element| (element, label)));
+            true
+        })?;
+        for (element, label) in &mut entries {
+            // The mirror knows the end to the second.
+            let known = self.mirrors.whole(union).and_then(|mirror| mirror.end(element, now));
+            label.lease = known.unwrap_or(label.lease);
+        }
+        let definition = self.definition(&list, self.maxelem, entries.len());
+        self.make(&work, &definition, building(&list))?;
+        let now = now + start.elapsed();
+        let commented: Vec<_> =
+            entries.iter().map(|(element, label)| (*element, label.lease, comment_of(label, now))).collect();
+        let mut batch = self.ipset.batch();
+        batch.add_many(
+            &work,
+            commented
+                .iter()
+                .map(|(element, lease, comment)| new_entry(*element, *lease, comment.as_deref(), now)),
+        );
+        let filled = self.transact(&list, batch).and_then(|_| self.make_by_swap(&list, &work));
+        let dropped = self.drop_work();
+        filled?;
+        self.begin(&list);
+        if let Some(mirror) = self.mirrors.of(&list) {
+            entries.iter().for_each(|(element, label)| mirror.put(element, label.lease, now));
+        }
+        dropped
+    }
+
+    /// Adds entries of a list that no request has brought, each with its label, to the set of that
+    /// list and to the union.
+    ///
+    /// # Errors
+    /// The kernel may not have them all.
+    pub(crate) fn load(
+        &mut self,
+        union: &SetKey,
+        entries: &[(Rule, Label)],
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
+        let commented: Vec<_> =
+            entries.iter().map(|(rule, label)| (rule, label, comment_of(label, now))).collect();
+        let mut batch = self.ipset.batch();
+        for set in self.list_sets(union) {
+            let own = commented.iter().filter(|(_, label, _)| self.set_of(union, label.list) == set);
+            let own = own.map(|(rule, label, comment)| {
+                new_entry(super::element(rule), label.lease, comment.as_deref(), now)
+            });
+            batch.add_many(&name_of(&set)?, own);
+        }
+        let loaded = self.transact(union, batch);
+        for (rule, label) in entries {
+            let set = self.set_of(union, label.list);
+            match (loaded.is_ok(), self.mirrors.of(&set)) {
+                (true, Some(mirror)) => mirror.put(&super::element(rule), label.lease, now),
+                (true, None) => {}
+                (false, _) => self.doubt(&set),
+            }
+        }
+        loaded?;
+        match self.has_lists(union) {
+            true => self.settle(union, now).map(drop),
+            false => Ok(()),
+        }
+    }
+
+    /// What holds an address or the whole of a network in a scope, as far as the mirrors are filled.
+    pub(crate) fn holding(&self, union: &SetKey, network: &Network, now: SystemTime) -> Vec<(Rule, Label)> {
+        let mut found = Vec::new();
+        for set in self.list_sets(union) {
+            let Some(mirror) = self.mirrors.whole(&set) else { continue };
+            let list = set.list().unwrap_or_default();
+            let mut hold = |element: Element<'static>, lease: Lease| {
+                found.extend(rule_of(&set, &element).map(|rule| (rule, Label::new(lease, list))));
+            };
+            match set.side() {
+                Side::Both => mirror.each(now, |element, lease| {
+                    let pair =
+                        matches!(&element, Element::NetNet(a, b) if a.covers(network) || b.covers(network));
+                    if pair {
+                        hold(element, lease);
+                    }
+                }),
+                _ => {
+                    for prefix in (1..=network.prefix()).rev() {
+                        let Ok(around) = Network::new(network.addr(), prefix) else { continue };
+                        let element = Element::Net(around);
+                        mirror.end(&element, now).into_iter().for_each(|lease| hold(element, lease));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Marks the sets of a list and of its scope as to be read anew.
+    pub(super) fn doubt_both(&mut self, set: &SetKey, union: &SetKey) {
+        self.doubt(set);
+        self.doubt(union);
+    }
+
+    /// Has the mirror of a set filled anew that may be wrong; a union is compared with its lists then.
+    pub(super) fn doubt(&mut self, set: &SetKey) {
+        self.mirrors.doubt(set);
+        let union = set.union();
+        if self.has_lists(&union) {
+            self.unsettled.insert(union);
+        }
+    }
+}
+
+/// The comment of an entry with that label.
+pub(super) fn comment_of(label: &Label, now: SystemTime) -> Option<String> {
+    label.entry_comment(Timeout::is_beyond(label.lease, now))
+}
+
+/// Whether an error says that there is no such set.
+pub(super) fn is_gone(error: &FirewallError) -> bool {
+    matches!(error, FirewallError::Set(_, IpsetError::NoSet))
+}

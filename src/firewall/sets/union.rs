@@ -1,0 +1,134 @@
+//! The union of the lists of a scope: each address with the latest end that a list has it with.
+
+use super::lists::is_gone;
+use super::mirror::Mirror;
+use super::single::new_entry;
+use super::{Sets, name_of};
+use crate::firewall::FirewallError;
+use crate::kernel::ipset::Element;
+use crate::kernel::set_key::SetKey;
+use crate::rule::lease::Lease;
+use std::time::SystemTime;
+
+/// How far the end of an entry of the union may be from the latest of its lists, in seconds.
+const TOLERANCE: u64 = 2;
+
+/// What a union has to be changed by, to hold what its lists hold.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Settlement {
+    puts: Vec<(Element<'static>, Lease)>,
+    dels: Vec<Element<'static>>,
+}
+
+/// The latest end of an address in several lists.
+pub(super) fn latest<'m>(
+    mirrors: impl IntoIterator<Item = &'m Mirror>,
+    element: &Element<'_>,
+    now: SystemTime,
+) -> Option<Lease> {
+    mirrors.into_iter().filter_map(|mirror| mirror.end(element, now)).max()
+}
+
+/// Compares a union with its lists.
+fn compare(union: &Mirror, lists: &[&Mirror], now: SystemTime) -> Settlement {
+    let mut settlement = Settlement::default();
+    for (index, list) in lists.iter().enumerate() {
+        let (before, others) = lists.split_at(index);
+        list.each(now, |element, lease| {
+            // An address of several lists is looked at in the first of them.
+            if latest(before.iter().copied(), &element, now).is_some() {
+                return;
+            }
+            let end = latest(others.iter().copied(), &element, now).unwrap_or(lease);
+            let known = union.end(&element, now);
+            if !end.is_due(now) && !known.is_some_and(|known| is_close(known, end)) {
+                settlement.puts.push((element, end));
+            }
+        });
+    }
+    union.each(now, |element, _| {
+        if latest(lists.iter().copied(), &element, now).is_none() {
+            settlement.dels.push(element);
+        }
+    });
+    settlement
+}
+
+fn is_close(one: Lease, other: Lease) -> bool {
+    match (one.end(), other.end()) {
+        (Some(one), Some(other)) => one.seconds().abs_diff(other.seconds()) <= TOLERANCE,
+        (one, other) => one == other,
+    }
+}
+
+impl Sets {
+    /// The latest end of an address in the other lists of a scope.
+    pub(super) fn latest_of_others(
+        &self,
+        set: &SetKey,
+        element: &Element<'_>,
+        now: SystemTime,
+    ) -> Option<Lease> {
+        latest(self.mirrors_of_others(set), element, now)
+    }
+
+    /// The mirrors of the other lists of a scope.
+    pub(super) fn mirrors_of_others(&self, set: &SetKey) -> Vec<&Mirror> {
+        let union = set.union();
+        let others = self.list_sets(&union).into_iter().filter(|other| other != set && *other != union);
+        others.filter_map(|other| self.mirrors.whole(&other)).collect()
+    }
+
+    /// A set of a scope whose mirror is not whole.
+    pub(crate) fn unread(&self, union: &SetKey) -> Option<SetKey> {
+        self.sets_of(union).into_iter().find(|set| self.mirrors.whole(set).is_none())
+    }
+
+    /// Whether a set has no mirror, and none that is being filled.
+    pub(crate) fn is_lost(&self, set: &SetKey) -> bool {
+        self.mirrors.is_lost(set)
+    }
+
+    /// Has the mirror of a set filled before any other.
+    pub(crate) fn hurry(&mut self, set: &SetKey) {
+        self.mirrors.hurry(set);
+    }
+
+    /// The unions that may not hold what their lists hold, and of which all is read.
+    pub(crate) fn to_settle(&self) -> Vec<SetKey> {
+        self.unsettled.iter().filter(|union| self.unread(union).is_none()).cloned().collect()
+    }
+
+    /// Makes a union what its lists are, if all is read and rfw's own. Gives the number of entries
+    /// that were not so.
+    ///
+    /// # Errors
+    /// The union can't be changed.
+    pub(crate) fn settle(&mut self, union: &SetKey, now: SystemTime) -> Result<usize, FirewallError> {
+        let sets = self.list_sets(union);
+        let lists: Vec<&Mirror> = sets.iter().filter_map(|set| self.mirrors.whole(set)).collect();
+        let Some(mirror) = self.mirrors.whole(union).filter(|_| lists.len() == sets.len()) else {
+            return Ok(0);
+        };
+        if !self.has_lists(union) || sets.iter().chain([union]).any(|set| self.foreign.contains(set)) {
+            return Ok(0);
+        }
+        let Settlement { puts, dels } = compare(mirror, &lists, now);
+        self.unsettled.remove(union);
+        if puts.is_empty() && dels.is_empty() {
+            return Ok(0);
+        }
+        let (name, mut batch) = (name_of(union)?, self.ipset.batch());
+        batch.add_many(&name, puts.iter().map(|(element, lease)| new_entry(*element, *lease, None, now)));
+        batch.del_many(&name, dels.iter().copied());
+        if let Err(error) = self.transact(union, batch) {
+            self.doubt(union);
+            return if is_gone(&error) { Ok(0) } else { Err(error) };
+        }
+        if let Some(mirror) = self.mirrors.of(union) {
+            puts.iter().for_each(|(element, lease)| mirror.put(element, *lease, now));
+            dels.iter().for_each(|element| mirror.remove(element));
+        }
+        Ok(puts.len().saturating_add(dels.len()))
+    }
+}
