@@ -5,6 +5,7 @@
 use crate::api::Origin;
 use crate::api::error::ApiError;
 use crate::api::rows::{RowText, Rows};
+use crate::firewall::Step;
 use crate::firewall::listing::{Filter, Listing};
 use crate::http::answer::{Answer, Content};
 use std::cell::Cell;
@@ -79,8 +80,11 @@ impl Collecting {
     fn read_until(&mut self, until: Instant) -> Result<bool, ApiError> {
         loop {
             for _ in 0..ROWS {
-                let Some(row) = self.listing.next_row()? else { return Ok(true) };
-                self.rows.push(&row);
+                match self.listing.next_row()? {
+                    Step::Next(row) => self.rows.push(&row),
+                    Step::Piece => break,
+                    Step::End => return Ok(true),
+                }
             }
             if self.rows.len() > SHORT && self.slot.is_none() {
                 self.slot = Some(self.slots.take()?);

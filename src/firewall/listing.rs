@@ -2,7 +2,7 @@
 //! the kernel's sets: memory use does not depend on the length of the list.
 
 use super::FirewallError;
-use super::sets::{SetReader, SetRules};
+use super::sets::{ScopeRules, SetReader, Step};
 use crate::firewall::table::Rules;
 use crate::kernel::Counters;
 use crate::kernel::iptables::Owner;
@@ -39,6 +39,11 @@ impl Filter {
             Some(wanted) => sides.contains(&wanted.as_ref()),
         };
         chain && interface
+    }
+
+    /// Whether what is in that list is admitted.
+    pub(crate) fn admits_list(&self, list: ListName) -> bool {
+        self.list.is_none_or(|wanted| wanted == list)
     }
 
     /// Whether a rule is admitted.
@@ -81,7 +86,7 @@ pub(crate) struct Listing {
 struct OpenSet {
     name: Arc<str>,
     number: usize,
-    rules: SetRules,
+    rules: ScopeRules,
 }
 
 impl Listing {
@@ -97,16 +102,17 @@ impl Listing {
         Listing { filter, tables, numbers: HashMap::new(), sets, skipped, set: None, now }
     }
 
-    /// The next row; `None` after the last.
+    /// The next row; the kernel is asked at most once for it.
     ///
     /// # Errors
     /// A tool failed.
-    pub(crate) fn next_row(&mut self) -> Result<Option<Row>, FirewallError> {
+    pub(crate) fn next_row(&mut self) -> Result<Step<Row>, FirewallError> {
         loop {
-            if let Some(row) = self.next_entry()? {
-                return Ok(Some(row));
+            match self.next_entry()? {
+                Step::End => self.set = None,
+                step => return Ok(step),
             }
-            let Some(rules) = self.tables.front_mut() else { return Ok(None) };
+            let Some(rules) = self.tables.front_mut() else { return Ok(Step::End) };
             let Some(line) = rules.next_rule()? else {
                 self.tables.pop_front();
                 self.numbers.clear();
@@ -118,11 +124,15 @@ impl Listing {
                 Owner::Rfw(rule, lease) if self.filter.admits(&rule) => {
                     let (number, counters) = (*number, line.counters);
                     let label = Label::new(lease, ListName::UNNAMED);
-                    return Ok(Some(Row { number, counters, rule, label, set: None }));
+                    return Ok(Step::Next(Row { number, counters, rule, label, set: None }));
                 }
                 Owner::Set(set) if self.filter.admits_scope(set.scope()) && !self.skipped.contains(&set) => {
                     let (name, number) = (Arc::from(set.name()), *number);
-                    let rules = self.sets.as_ref().map(|sets| sets.read(set)).transpose()?;
+                    let wanted = |set: &SetKey| {
+                        let list = set.list().unwrap_or_default();
+                        !self.skipped.contains(set) && self.filter.admits_list(list)
+                    };
+                    let rules = self.sets.as_ref().map(|sets| sets.read(&set, wanted)).transpose()?;
                     self.set = rules.map(|rules| OpenSet { name, number, rules });
                 }
                 Owner::Rfw(..) | Owner::Set(_) | Owner::Guard(_) | Owner::Other => {}
@@ -131,16 +141,20 @@ impl Listing {
     }
 
     /// The next entry of the set that is open.
-    fn next_entry(&mut self) -> Result<Option<Row>, FirewallError> {
-        let Some(OpenSet { name, number, rules }) = &mut self.set else { return Ok(None) };
-        while let Some((rule, timeout, counters)) = rules.next_rule()? {
-            if self.filter.admits(&rule) {
-                let (number, set, lease) = (*number, Some(Arc::clone(name)), timeout.sure_end(self.now));
-                let label = Label::new(lease, ListName::UNNAMED);
-                return Ok(Some(Row { number, counters, rule, label, set }));
-            }
+    fn next_entry(&mut self) -> Result<Step<Row>, FirewallError> {
+        let (Some(OpenSet { name, number, rules }), Some(sets)) = (&mut self.set, &self.sets) else {
+            return Ok(Step::End);
+        };
+        loop {
+            return Ok(match rules.next_rule(sets, self.now)? {
+                Step::Next((rule, _, _)) if !self.filter.admits(&rule) => continue,
+                Step::Next((rule, label, counters)) => {
+                    let (number, set) = (*number, Some(Arc::clone(name)));
+                    Step::Next(Row { number, counters, rule, label, set })
+                }
+                Step::Piece => Step::Piece,
+                Step::End => Step::End,
+            });
         }
-        self.set = None;
-        Ok(None)
     }
 }

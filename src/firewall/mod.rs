@@ -28,6 +28,7 @@ use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
 use crate::rule::{Rule, Scope};
+pub(crate) use sets::Step;
 use sets::{EntryResult, ListOp, Sets};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::{Instant, SystemTime};
@@ -263,7 +264,7 @@ impl Firewall {
         // A rule that iptables-restore has brought back enters the cache, so that it expires at the
         // end that the list shows.
         self.refresh()?;
-        let skipped = self.sets_without(filter)?;
+        let skipped = self.sets_without(filter, now)?;
         let mut tables = VecDeque::new();
         for table in &self.tables {
             let (cache, family) = (table.cache(), table.family());
@@ -280,13 +281,17 @@ impl Firewall {
     }
 
     /// The sets that hold nothing of the address that a filter asks for.
-    fn sets_without(&mut self, filter: &Filter) -> Result<HashSet<SetKey>, FirewallError> {
+    fn sets_without(&mut self, filter: &Filter, now: SystemTime) -> Result<HashSet<SetKey>, FirewallError> {
         let mut without = HashSet::new();
         if let Some(address) = filter.address {
-            for set in self.linked_sets() {
-                if !self.sets()?.may_hold(&set, &address)? {
-                    without.insert(set);
+            for union in self.linked_sets() {
+                let sets = self.sets()?;
+                if !sets.may_hold(&union, &address)? {
+                    without.insert(union);
+                    continue;
                 }
+                let lists = sets.list_sets(&union).into_iter().filter(|set| *set != union);
+                without.extend(lists.filter(|set| !sets.may_list(set, &address, now)));
             }
         }
         Ok(without)

@@ -203,29 +203,34 @@ impl Sets {
 
     /// What holds an address or the whole of a network in a scope, as far as the mirrors are filled.
     pub(crate) fn holding(&self, union: &SetKey, network: &Network, now: SystemTime) -> Vec<(Rule, Label)> {
-        let mut found = Vec::new();
-        for set in self.list_sets(union) {
-            let Some(mirror) = self.mirrors.whole(&set) else { continue };
-            let list = set.list().unwrap_or_default();
-            let mut hold = |element: Element<'static>, lease: Lease| {
-                found.extend(rule_of(&set, &element).map(|rule| (rule, Label::new(lease, list))));
-            };
-            match set.side() {
-                Side::Both => mirror.each(now, |element, lease| {
-                    let pair =
-                        matches!(&element, Element::NetNet(a, b) if a.covers(network) || b.covers(network));
-                    if pair {
-                        hold(element, lease);
-                    }
-                }),
-                _ => {
-                    for prefix in (1..=network.prefix()).rev() {
-                        let Ok(around) = Network::new(network.addr(), prefix) else { continue };
-                        let element = Element::Net(around);
-                        mirror.end(&element, now).into_iter().for_each(|lease| hold(element, lease));
-                    }
+        self.list_sets(union).iter().flat_map(|set| self.held(set, network, now)).collect()
+    }
+
+    /// Whether the set of a list may hold an address: it does, or is not known well enough.
+    pub(crate) fn may_list(&self, set: &SetKey, network: &Network, now: SystemTime) -> bool {
+        self.mirrors.whole(set).is_none() || !self.held(set, network, now).is_empty()
+    }
+
+    fn held(&self, set: &SetKey, network: &Network, now: SystemTime) -> Vec<(Rule, Label)> {
+        let (mut found, list) = (Vec::new(), set.list().unwrap_or_default());
+        let Some(mirror) = self.mirrors.whole(set).filter(|_| set.family() == network.family()) else {
+            return found;
+        };
+        let mut hold = |element: Element<'static>, lease: Lease| {
+            found.extend(rule_of(set, &element).map(|rule| (rule, Label::new(lease, list))));
+        };
+        if set.side() == Side::Both {
+            mirror.each(now, |element, lease| {
+                if matches!(&element, Element::NetNet(a, b) if a.covers(network) || b.covers(network)) {
+                    hold(element, lease);
                 }
-            }
+            });
+            return found;
+        }
+        for prefix in (1..=network.prefix()).rev() {
+            let Ok(around) = Network::new(network.addr(), prefix) else { continue };
+            let element = Element::Net(around);
+            mirror.end(&element, now).into_iter().for_each(|lease| hold(element, lease));
         }
         found
     }

@@ -29,7 +29,7 @@ use crate::rule::network::{Family, Network};
 use fill::Mirrors;
 pub(crate) use list::ListOp;
 use reader::{Listings, dump};
-pub(crate) use reader::{SetReader, SetRules};
+pub(crate) use reader::{ScopeRules, SetReader, Step};
 pub(crate) use registry::Registered;
 use registry::Registry;
 pub(crate) use single::EntryResult;
@@ -403,7 +403,7 @@ impl Sets {
 
     /// What reads sets while others go on changing them.
     pub(crate) fn reader(&self) -> SetReader {
-        SetReader::new(self.ipset.dumper(), self.listings.clone())
+        SetReader::new(self.ipset.dumper(), self.listings.clone(), self.lists.clone())
     }
 }
 

@@ -6,9 +6,13 @@ use crate::kernel::Counters;
 use crate::kernel::ipset::{Dump, Dumper, IpsetError, SetName};
 use crate::kernel::set_key::SetKey;
 use crate::kernel::socket::Socket;
-use crate::kernel::timeout::Timeout;
 use crate::rule::Rule;
+use crate::rule::label::Label;
+use crate::rule::list_name::ListName;
+use crate::rule::network::Network;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
 
 /// A listing that goes on, until it is closed.
 type OpenDump = Mutex<Option<Dump>>;
@@ -45,55 +49,140 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct SetReader {
     dumper: Dumper,
     listings: Listings,
+    lists: BTreeMap<SetKey, BTreeSet<ListName>>,
 }
 
 impl SetReader {
-    pub(super) fn new(dumper: Dumper, listings: Listings) -> SetReader {
-        SetReader { dumper, listings }
+    pub(super) fn new(
+        dumper: Dumper,
+        listings: Listings,
+        lists: BTreeMap<SetKey, BTreeSet<ListName>>,
+    ) -> SetReader {
+        SetReader { dumper, listings, lists }
     }
 
-    /// Begins to read a set.
+    /// Begins to read what the lists of a scope hold, of those sets that are `wanted`.
     ///
     /// # Errors
     /// The kernel does not take the request.
-    pub(crate) fn read(&self, set: SetKey) -> Result<SetRules, FirewallError> {
-        let dump = self.listings.add(set.clone(), dump(self.dumper, &name_of(&set)?)?);
-        Ok(SetRules { set, dump, piece: Vec::new().into_iter() })
+    pub(crate) fn read(
+        &self,
+        union: &SetKey,
+        wanted: impl Fn(&SetKey) -> bool,
+    ) -> Result<ScopeRules, FirewallError> {
+        let Some(lists) = self.lists.get(union) else {
+            let alone = Some(union.clone()).filter(wanted);
+            return Ok(ScopeRules {
+                counting: None,
+                counters: None,
+                sets: alone.into_iter().collect(),
+                open: None,
+            });
+        };
+        let sets: VecDeque<SetKey> = lists.iter().map(|list| union.with_list(*list)).filter(wanted).collect();
+        let counting = if sets.is_empty() { None } else { Some(self.open(union)?) };
+        Ok(ScopeRules { counting, counters: Some(HashMap::new()), sets, open: None })
+    }
+
+    fn open(&self, set: &SetKey) -> Result<SetRules, FirewallError> {
+        let dump = self.listings.add(set.clone(), dump(self.dumper, &name_of(set)?)?);
+        Ok(SetRules { set: set.clone(), dump, piece: Vec::new().into_iter() })
     }
 }
 
+/// The next of what is read.
+pub(crate) enum Step<T> {
+    /// It.
+    Next(T),
+    /// Nothing yet: the kernel was asked once more.
+    Piece,
+    /// There is no more.
+    End,
+}
+
+/// The two sides of a rule.
+type Addresses = (Option<Network>, Option<Network>);
+
+/// What the lists of a scope hold: first the counters of the union are read, then list by list.
+pub(crate) struct ScopeRules {
+    counting: Option<SetRules>,
+    /// What was matched, without what never was; `None` if the entries count themselves.
+    counters: Option<HashMap<Addresses, Counters>>,
+    sets: VecDeque<SetKey>,
+    open: Option<SetRules>,
+}
+
+impl ScopeRules {
+    /// The next rule, its label with an end at which it is sure to be there, and what it has matched.
+    ///
+    /// # Errors
+    /// A set can't be read to its end; [`IpsetError::Interrupted`] if rfw itself has swapped or
+    /// destroyed it meanwhile.
+    pub(crate) fn next_rule(
+        &mut self,
+        reader: &SetReader,
+        now: SystemTime,
+    ) -> Result<Step<(Rule, Label, Counters)>, FirewallError> {
+        if let Some(counting) = &mut self.counting {
+            match counting.next_rule(now)? {
+                Step::Next((rule, _, counters)) if counters != Counters::default() => {
+                    self.counters.iter_mut().for_each(|all| drop(all.insert(addresses(&rule), counters)));
+                }
+                Step::Next(_) => {}
+                Step::Piece => return Ok(Step::Piece),
+                Step::End => self.counting = None,
+            }
+            return Ok(Step::Piece);
+        }
+        if self.open.is_none() {
+            let Some(set) = self.sets.pop_front() else { return Ok(Step::End) };
+            self.open = Some(reader.open(&set)?);
+        }
+        let Some(open) = &mut self.open else { return Ok(Step::End) };
+        Ok(match open.next_rule(now)? {
+            Step::End => {
+                self.open = None;
+                Step::Piece
+            }
+            Step::Next((rule, label, counters)) => {
+                let union = self.counters.as_ref().map(|all| all.get(&addresses(&rule)).copied());
+                Step::Next((rule, label, union.map_or(counters, Option::unwrap_or_default)))
+            }
+            Step::Piece => Step::Piece,
+        })
+    }
+}
+
+fn addresses(rule: &Rule) -> Addresses {
+    (rule.source().copied(), rule.destination().copied())
+}
+
 /// The rules that the entries of a set stand for, read piece by piece.
-pub(crate) struct SetRules {
+struct SetRules {
     set: SetKey,
     dump: Arc<OpenDump>,
-    piece: std::vec::IntoIter<(Rule, Timeout, Counters)>,
+    piece: std::vec::IntoIter<(Rule, Label, Counters)>,
 }
 
 impl SetRules {
-    /// The next rule, what is left of its time, and what it has matched; `None` after
-    /// the last.
-    ///
-    /// # Errors
-    /// The set can't be read to its end; [`IpsetError::Interrupted`] if rfw itself has swapped or
-    /// destroyed it meanwhile.
-    pub(crate) fn next_rule(&mut self) -> Result<Option<(Rule, Timeout, Counters)>, FirewallError> {
-        loop {
-            if let Some(next) = self.piece.next() {
-                return Ok(Some(next));
-            }
-            let error = |error| of(&self.set, error);
-            let mut dump = lock(&self.dump);
-            let dump = dump.as_mut().ok_or(IpsetError::Interrupted).map_err(error)?;
-            let Some(piece) = dump.next_piece(deadline()).map_err(error)? else { return Ok(None) };
-            let mut rules = Vec::new();
-            for entry in piece {
-                let entry = entry.map_err(error)?;
-                let (timeout, counters) =
-                    (entry.timeout.unwrap_or_default(), entry.counters.unwrap_or_default());
-                rules.extend(rule(&self.set, &entry).map(|rule| (rule, timeout, counters)));
-            }
-            self.piece = rules.into_iter();
+    fn next_rule(&mut self, now: SystemTime) -> Result<Step<(Rule, Label, Counters)>, FirewallError> {
+        if let Some(next) = self.piece.next() {
+            return Ok(Step::Next(next));
         }
+        let error = |error| of(&self.set, error);
+        let mut dump = lock(&self.dump);
+        let dump = dump.as_mut().ok_or(IpsetError::Interrupted).map_err(error)?;
+        let Some(piece) = dump.next_piece(deadline()).map_err(error)? else { return Ok(Step::End) };
+        let (mut rules, list) = (Vec::new(), self.set.list().unwrap_or_default());
+        for entry in piece {
+            let entry = entry.map_err(error)?;
+            let end = entry.timeout.unwrap_or_default().sure_end(now);
+            let label = Label::of_entry(end, list, entry.comment.as_deref());
+            let counters = entry.counters.unwrap_or_default();
+            rules.extend(rule(&self.set, &entry).map(|rule| (rule, label, counters)));
+        }
+        self.piece = rules.into_iter();
+        Ok(Step::Piece)
     }
 }
 
