@@ -10,6 +10,7 @@ pub(crate) mod lease;
 pub(crate) mod list_name;
 pub(crate) mod network;
 pub(crate) mod note;
+pub(crate) mod special;
 pub(crate) mod whitelist;
 
 use crate::rule::network::{Family, Network};
