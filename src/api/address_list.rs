@@ -3,7 +3,8 @@
 
 use crate::http::message::HttpError;
 use crate::rule::network::{Network, NetworkError};
-use std::collections::HashSet;
+use crate::rule::note::Reason;
+use std::collections::{HashMap, HashSet};
 
 /// Maximum length of a line in bytes, line end included.
 const LINE_MAX: usize = 1 << 10;
@@ -16,6 +17,9 @@ const SKIPPED_MAX: usize = 100;
 pub(crate) struct List {
     /// The networks to insert or delete.
     pub networks: Vec<Network>,
+    /// The reasons of those whose lines have one, where reasons are asked for; of an address that comes
+    /// several times, what its last line has.
+    pub reasons: HashMap<Network, Reason>,
     /// The first [`SKIPPED_MAX`] that may not be changed.
     pub skipped: Vec<Skipped>,
     /// The number of all that may not be changed.
@@ -36,6 +40,10 @@ pub(crate) struct Skipped {
 /// A list that is read as it comes.
 #[derive(Debug, Default)]
 pub(crate) struct ListReader {
+    /// Whether the comments of lines are reasons.
+    keeps_reasons: bool,
+    /// Whether a list of which all is skipped is refused.
+    is_replacement: bool,
     list: List,
     /// Addresses that are skipped.
     skipped: HashSet<Network>,
@@ -46,6 +54,12 @@ pub(crate) struct ListReader {
 }
 
 impl ListReader {
+    /// A reader of a list of which nothing has come. It may keep the comments of lines as reasons; of a
+    /// list that takes the place of another, something has to be left.
+    pub(crate) fn new(keeps_reasons: bool, is_replacement: bool) -> ListReader {
+        ListReader { keeps_reasons, is_replacement, ..ListReader::default() }
+    }
+
     /// Reads the next bytes; `forbidden` returns why an address is to be skipped.
     ///
     /// # Errors
@@ -74,14 +88,19 @@ impl ListReader {
     /// Reads what is left at the end.
     ///
     /// # Errors
-    /// As with [`ListReader::take`], or a list without any address.
+    /// As with [`ListReader::take`], or a list without any address; of a replacement, without one that
+    /// is not skipped.
     pub(crate) fn end(&mut self, forbidden: impl Fn(&Network) -> Option<String>) -> Result<(), ListError> {
         let line = std::mem::take(&mut self.line);
         if !line.is_empty() {
             self.read_line(&line, &forbidden)?;
         }
         self.list.sort();
-        if self.list.networks.is_empty() && self.skipped.is_empty() { Err(ListError::Empty) } else { Ok(()) }
+        match (self.list.networks.is_empty(), self.skipped.is_empty()) {
+            (true, true) => Err(ListError::Empty),
+            (true, false) if self.is_replacement => Err(ListError::AllSkipped(self.list.skipped_total)),
+            _ => Ok(()),
+        }
     }
 
     /// The list that has been read.
@@ -99,9 +118,14 @@ impl ListReader {
         let text = str::from_utf8(line).ok().filter(|_| whole);
         let address = text.ok_or(NOT_AN_ADDRESS).and_then(parse_line);
         let address = address.map_err(|what| ListError::Line(self.lines, quoted(line), what))?;
-        let Some(address) = address else { return Ok(()) };
+        let Some((address, comment)) = address else { return Ok(()) };
         match forbidden(&address) {
-            None => self.list.take(address),
+            None => {
+                self.list.take(address);
+                if self.keeps_reasons {
+                    self.list.take_reason(address, comment.and_then(Reason::cut));
+                }
+            }
             Some(reason) if self.skipped.insert(address) => self.list.skip(self.lines, address, reason),
             Some(_) => {}
         }
@@ -117,6 +141,13 @@ impl List {
             self.sort();
         }
         self.networks.push(address);
+    }
+
+    fn take_reason(&mut self, address: Network, reason: Option<Reason>) {
+        match reason {
+            Some(reason) => drop(self.reasons.insert(address, reason)),
+            None => drop(self.reasons.remove(&address)),
+        }
     }
 
     fn sort(&mut self) {
@@ -136,10 +167,13 @@ impl List {
 const NOT_AN_ADDRESS: &str = "is not an address or network";
 
 /// Parses a line: an address or network, an optional number (ipsum lists have a count there),
-/// and an optional comment from `#` or `;`; `None` if it is empty. The error is a predicate
+/// and an optional comment from `#` or `;`; `None` if it has no address. The error is a predicate
 /// for [`ListError::Line`].
-fn parse_line(line: &str) -> Result<Option<Network>, &'static str> {
-    let text = line.split(['#', ';']).next().unwrap_or_default();
+fn parse_line(line: &str) -> Result<Option<(Network, Option<&str>)>, &'static str> {
+    let (text, comment) = match line.split_once(['#', ';']) {
+        Some((text, comment)) => (text, Some(comment)),
+        None => (line, None),
+    };
     let mut words = text.split_whitespace();
     let Some(address) = words.next() else { return Ok(None) };
     let network = address.parse().map_err(|error| match error {
@@ -148,8 +182,8 @@ fn parse_line(line: &str) -> Result<Option<Network>, &'static str> {
     })?;
     let number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
     match (words.next(), words.next()) {
-        (None, _) => Ok(Some(network)),
-        (Some(word), None) if number(word) => Ok(Some(network)),
+        (None, _) => Ok(Some((network, comment))),
+        (Some(word), None) if number(word) => Ok(Some((network, comment))),
         _ => Err(NOT_AN_ADDRESS),
     }
 }
@@ -171,6 +205,9 @@ pub(crate) enum ListError {
     /// The list has no address.
     #[error("no address: expected one in the path, or a body with one address or network a line")]
     Empty,
+    /// All addresses of a list that is to take the place of another are skipped: their number.
+    #[error("none of the {0} addresses can be used, so that nothing would be left: nothing was changed")]
+    AllSkipped(usize),
     /// The body can't be read.
     #[error(transparent)]
     Http(#[from] HttpError),
@@ -250,6 +287,41 @@ mod tests {
         let many: String = (0..150).map(|n| format!("{n}.0.0.0/8\n")).collect();
         let list = read(many.as_bytes()).unwrap();
         assert_eq!((list.networks.len(), list.skipped.len(), list.skipped_total), (0, 100, 150));
+    }
+
+    #[test]
+    fn comments_are_reasons_where_they_are_asked_for() {
+        let text = "1.2.3.4 # lfd: (sshd) \"root\"\r\n1.2.3.5 2;SBL1 # x\n1.2.3.6 #\n1.2.3.7\n# none\n\
+            1.2.3.8 # first\n1.2.3.8 # last\n1.2.3.9 # first\n1.2.3.9\n0.0.0.0/8 # skipped\n";
+        let expected = [("1.2.3.4", "lfd: (sshd) 'root'"), ("1.2.3.5", "SBL1 # x"), ("1.2.3.8", "last")];
+        let reasons = |keeps: bool| {
+            let wide = |network: &Network| (network.prefix() < 9).then(|| "too wide".to_owned());
+            let mut reader = ListReader::new(keeps, false);
+            text.as_bytes().chunks(5).try_for_each(|piece| reader.take(piece, wide)).unwrap();
+            reader.end(wide).unwrap();
+            let list = reader.into_list();
+            assert_eq!((list.networks.len(), list.skipped_total), (6, 1));
+            list.reasons
+        };
+        let expected =
+            expected.map(|(address, reason)| (address.parse().unwrap(), Reason::cut(reason).unwrap()));
+        assert_eq!(reasons(true), HashMap::from(expected));
+        assert_eq!(reasons(false), HashMap::new());
+    }
+
+    #[test]
+    fn of_a_replacement_something_has_to_be_left() {
+        let read = |text: &str| {
+            let wide = |network: &Network| (network.prefix() < 9).then(|| "too wide".to_owned());
+            let mut reader = ListReader::new(false, true);
+            reader.take(text.as_bytes(), wide)?;
+            reader.end(wide)
+        };
+        let message =
+            "none of the 2 addresses can be used, so that nothing would be left: nothing was changed";
+        assert_eq!(read("0.0.0.0/8\n10.0.0.0/8\n").unwrap_err().to_string(), message);
+        assert!(matches!(read("# none\n"), Err(ListError::Empty)));
+        assert!(read("0.0.0.0/8\n1.2.3.4\n").is_ok());
     }
 
     proptest! {
