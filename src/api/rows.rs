@@ -4,8 +4,11 @@
 
 use crate::firewall::listing::Row;
 use crate::kernel::Counters;
+use crate::rule::label::Label;
 use crate::rule::lease::{Lease, Moment};
+use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
+use crate::rule::note::Note;
 use crate::rule::{Interface, Scope, Target};
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
@@ -20,8 +23,8 @@ const PART: usize = 15 << 10;
 /// Bytes of rows in one piece of memory, which is given back once they are text.
 const CHUNK: usize = 32 << 10;
 
-/// More than one row takes: two networks of 17 bytes, and six numbers of at most ten.
-const ROW_MAX: usize = 100;
+/// More than one row takes: two networks of 17 bytes, six numbers of at most ten, and a note of 189.
+const ROW_MAX: usize = 300;
 
 /// Rows in their order, kept small.
 #[derive(Debug, Default)]
@@ -38,6 +41,7 @@ struct Group {
     scope: Scope,
     family: Family,
     set: Option<Arc<str>>,
+    list: ListName,
 }
 
 /// What a row has of its own.
@@ -49,6 +53,7 @@ struct Packed {
     destination: Option<Network>,
     counters: Counters,
     lease: Lease,
+    note: Option<Box<Note>>,
 }
 
 impl Rows {
@@ -66,6 +71,7 @@ impl Rows {
             destination: row.rule.destination().copied(),
             counters: row.counters,
             lease: row.label.lease,
+            note: row.label.note.clone(),
         };
         if self.chunks.back().is_none_or(|chunk| chunk.len() + ROW_MAX > CHUNK) {
             self.chunks.push_back(Vec::with_capacity(CHUNK));
@@ -79,13 +85,20 @@ impl Rows {
     /// The number of the group of a row; those of a set come together.
     fn group(&mut self, row: &Row) -> usize {
         let is_of = |group: &Group| {
-            group.scope == *row.rule.scope() && group.family == row.rule.family() && group.set == row.set
+            group.scope == *row.rule.scope()
+                && group.family == row.rule.family()
+                && group.set == row.set
+                && group.list == row.label.list
         };
         if self.groups.last().is_some_and(is_of) {
             return self.groups.len() - 1;
         }
-        let group =
-            Group { scope: row.rule.scope().clone(), family: row.rule.family(), set: row.set.clone() };
+        let group = Group {
+            scope: row.rule.scope().clone(),
+            family: row.rule.family(),
+            set: row.set.clone(),
+            list: row.label.list,
+        };
         let groups = &mut self.groups;
         *self.numbers.entry(group).or_insert_with_key(|group| {
             groups.push(group.clone());
@@ -109,6 +122,7 @@ impl Rows {
 const SOURCE: u8 = 1;
 const DESTINATION: u8 = 2;
 const IPV6: u8 = 4;
+const NOTE: u8 = 8;
 
 impl Packed {
     fn write(&self, bytes: &mut Vec<u8>) {
@@ -117,7 +131,8 @@ impl Packed {
         bytes.push(
             bit(SOURCE, self.source.is_some())
                 | bit(DESTINATION, self.destination.is_some())
-                | bit(IPV6, networks().any(|network| network.family() == Family::V6)),
+                | bit(IPV6, networks().any(|network| network.family() == Family::V6))
+                | bit(NOTE, self.note.is_some()),
         );
         for network in networks() {
             match network.addr() {
@@ -131,6 +146,11 @@ impl Packed {
         let Counters { packets, bytes: octets } = self.counters;
         let numbers = [wide(self.group), wide(self.number), packets, octets, end];
         numbers.into_iter().for_each(|number| write_number(bytes, number));
+        if let Some(note) = &self.note {
+            let note = note.to_string();
+            write_number(bytes, wide(note.len()));
+            bytes.extend_from_slice(note.as_bytes());
+        }
     }
 
     /// Reads what [`Packed::write`] has written, and moves on behind it.
@@ -152,6 +172,10 @@ impl Packed {
                 None => Lease::Permanent,
                 Some(end) => Lease::Until(moment(end)?),
             },
+            note: match flags & NOTE {
+                0 => None,
+                _ => Some(read_note(bytes)?),
+            },
         })
     }
 }
@@ -166,6 +190,13 @@ fn read_network(bytes: &mut &[u8], ipv6: bool) -> Option<Network> {
         false => Ipv4Addr::from(take::<4>(bytes)?).into(),
     };
     Network::new(address, u8::from_be_bytes(take(bytes)?)).ok()
+}
+
+fn read_note(bytes: &mut &[u8]) -> Option<Box<Note>> {
+    let length = usize::try_from(read_number(bytes)?).ok()?;
+    let (note, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Note::from_comment(str::from_utf8(note).ok()?).map(Box::new)
 }
 
 /// Writes a number in groups of seven bits, the lowest first; the last has no high bit.
@@ -256,14 +287,15 @@ impl Iterator for RowText {
 }
 
 /// What the text of all rows of a group has in common. No value has a character that JSON
-/// escapes: numbers, addresses, names of chains and targets, and interfaces, which consist of
-/// letters, digits and `.-_@:+`.
+/// escapes: numbers, addresses, names of chains, targets and lists, and interfaces, which consist
+/// of letters, digits and `.-_@:+`.
 struct GroupText {
     /// Between the bytes and the destination.
     chain: String,
     /// After the end; `None` for rules, each of which has a comment of its own.
     extra: Option<String>,
     reject: &'static str,
+    list: ListName,
     /// Up to the number.
     input: String,
     /// Between the number and the packets.
@@ -274,7 +306,7 @@ struct GroupText {
 }
 
 impl GroupText {
-    fn new(Group { scope, family, set }: &Group) -> GroupText {
+    fn new(Group { scope, family, set, list }: &Group) -> GroupText {
         let reject = match (scope.target(), family) {
             (Target::Reject, Family::V4) => " reject-with icmp-port-unreachable",
             (Target::Reject, Family::V6) => " reject-with icmp6-port-unreachable",
@@ -286,7 +318,11 @@ impl GroupText {
             chain: format!("\",\"chain\":\"{}\",\"destination\":\"", scope.chain().name()),
             extra: set.as_ref().map(|set| format!(",\"extra\":\"match-set {set}{reject}\"")),
             reject,
-            input: format!(",\"inp\":\"{}\",\"num\":\"", pattern(scope.input_interface())),
+            list: *list,
+            input: format!(
+                ",\"inp\":\"{}\",\"list\":\"{list}\",\"num\":\"",
+                pattern(scope.input_interface())
+            ),
             output: format!(
                 "\",\"opt\":\"--\",\"out\":\"{}\",\"pkts\":\"",
                 pattern(scope.output_interface())
@@ -306,7 +342,13 @@ struct RowWriter {
 
 impl RowWriter {
     fn write(&mut self, text: &mut String, group: &GroupText, row: &Packed) {
-        text.push_str("{\"bytes\":\"");
+        text.push('{');
+        if let Some(note) = &row.note {
+            text.push_str("\"by\":");
+            push_json(text, note.by());
+            text.push(',');
+        }
+        text.push_str("\"bytes\":\"");
         push_number(text, row.counters.bytes);
         text.push_str(&group.chain);
         push_network(text, row.destination.as_ref(), group.any);
@@ -317,14 +359,23 @@ impl RowWriter {
         }
         match &group.extra {
             Some(extra) => text.push_str(extra),
-            // Writing to a string can't fail.
-            None => drop(write!(text, ",\"extra\":\"/* {} */{}\"", row.lease, group.reject)),
+            None => {
+                let label = Label { note: row.note.clone(), ..Label::new(row.lease, group.list) };
+                text.push_str(",\"extra\":");
+                push_json(text, &format!("/* {label} */{}", group.reject));
+            }
         }
         text.push_str(&group.input);
         push_number(text, u64::try_from(row.number).unwrap_or(u64::MAX));
         text.push_str(&group.output);
         push_number(text, row.counters.packets);
-        text.push_str("\",\"prot\":\"all\",\"source\":\"");
+        text.push_str("\",\"prot\":\"all\",");
+        if let Some(note) = &row.note {
+            text.push_str("\"reason\":");
+            push_json(text, note.reason());
+            text.push(',');
+        }
+        text.push_str("\"source\":\"");
         push_network(text, row.source.as_ref(), group.any);
         text.push_str(&group.target);
     }
@@ -335,6 +386,11 @@ impl RowWriter {
         }
         self.end.as_ref().map_or("", |(_, text)| text)
     }
+}
+
+/// Appends a text that somebody else has written, as a JSON string.
+fn push_json(text: &mut String, value: &str) {
+    text.push_str(&serde_json::Value::from(value).to_string());
 }
 
 /// Appends a number, in a fraction of the time that formatting takes: a list has millions.
@@ -368,9 +424,8 @@ fn push_network(text: &mut String, network: Option<&Network>, any: &str) {
 #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
 mod tests {
     use super::*;
-    use crate::rule::label::Label;
     use crate::rule::lease::Interval;
-    use crate::rule::list_name::ListName;
+    use crate::rule::note::Reason;
     use crate::rule::rule_of;
     use proptest::prelude::*;
 
@@ -387,20 +442,49 @@ mod tests {
                     label: Label::new(until, ListName::UNNAMED),
                     set: None,
                 },
-                r#"{"bytes":"420","chain":"INPUT","destination":"0.0.0.0/0","expires":"1970-01-01T00:01:00Z","extra":"/* rfw until 1970-01-01T00:01:00Z */","inp":"eth+","num":"3","opt":"--","out":"*","pkts":"7","prot":"all","source":"1.2.3.4","target":"DROP"}"#,
+                r#"{"bytes":"420","chain":"INPUT","destination":"0.0.0.0/0","expires":"1970-01-01T00:01:00Z","extra":"/* rfw until 1970-01-01T00:01:00Z */","inp":"eth+","list":"","num":"3","opt":"--","out":"*","pkts":"7","prot":"all","source":"1.2.3.4","target":"DROP"}"#,
             ),
             (
                 Row {
                     number: 1,
                     counters,
                     rule: rule_of("/reject/output/any/2001:db8::/32"),
-                    label: Label::new(Lease::Permanent, ListName::UNNAMED),
+                    label: Label::new(Lease::Permanent, "tor".parse().unwrap()),
                     set: Some("rfw6-ord".into()),
                 },
-                r#"{"bytes":"420","chain":"OUTPUT","destination":"2001:db8::/32","expires":null,"extra":"match-set rfw6-ord reject-with icmp6-port-unreachable","inp":"*","num":"1","opt":"--","out":"*","pkts":"7","prot":"all","source":"::/0","target":"REJECT"}"#,
+                r#"{"bytes":"420","chain":"OUTPUT","destination":"2001:db8::/32","expires":null,"extra":"match-set rfw6-ord reject-with icmp6-port-unreachable","inp":"*","list":"tor","num":"1","opt":"--","out":"*","pkts":"7","prot":"all","source":"::/0","target":"REJECT"}"#,
             ),
         ];
-        for (row, expected) in golden {
+        let note = |by, reason| Some(Box::new(Note::new(by, Reason::parse(reason).unwrap().unwrap())));
+        let noted = [
+            (
+                Row {
+                    number: 3,
+                    counters,
+                    rule: rule_of("/reject/input/any/1.2.3.4"),
+                    label: Label {
+                        note: note("a\\b", "käse \\ 'x'"),
+                        ..Label::new(until, "tor".parse().unwrap())
+                    },
+                    set: None,
+                },
+                r#"{"by":"a\\b","bytes":"420","chain":"INPUT","destination":"0.0.0.0/0","expires":"1970-01-01T00:01:00Z","extra":"/* rfw until 1970-01-01T00:01:00Z list tor by a\\b: käse \\ 'x' */ reject-with icmp-port-unreachable","inp":"*","list":"tor","num":"3","opt":"--","out":"*","pkts":"7","prot":"all","reason":"käse \\ 'x'","source":"1.2.3.4","target":"REJECT"}"#,
+            ),
+            (
+                Row {
+                    number: 1,
+                    counters,
+                    rule: rule_of("/drop/input/any/1.2.3.4"),
+                    label: Label {
+                        note: note("me", "scan"),
+                        ..Label::new(Lease::Permanent, ListName::UNNAMED)
+                    },
+                    set: Some("rfw4-isd".into()),
+                },
+                r#"{"by":"me","bytes":"420","chain":"INPUT","destination":"0.0.0.0/0","expires":null,"extra":"match-set rfw4-isd","inp":"*","list":"","num":"1","opt":"--","out":"*","pkts":"7","prot":"all","reason":"scan","source":"1.2.3.4","target":"DROP"}"#,
+            ),
+        ];
+        for (row, expected) in golden.into_iter().chain(noted) {
             let mut rows = Rows::default();
             rows.push(&row);
             let text: String = rows.into_text().collect();
@@ -454,6 +538,7 @@ mod tests {
         fn what_is_packed_comes_back(
             (v6, source, destination) in (any::<bool>(), any::<Option<(u128, u8)>>(), any::<Option<(u128, u8)>>()),
             (group, number, packets, bytes, end) in (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>(), any::<Option<u32>>()),
+            note in proptest::option::of(("\\PC{0,70}", "\\PC{0,130}")),
         ) {
             let network = |(bits, prefix): (u128, u8)| match v6 {
                 true => Network::new(Ipv6Addr::from_bits(bits | 1 << 127).into(), prefix % 129),
@@ -469,6 +554,7 @@ mod tests {
                     Some(end) => Lease::Until(Moment::at_or_after(UNIX_EPOCH + Duration::from_secs(end.into()))),
                     None => Lease::Permanent,
                 },
+                note: note.and_then(|(by, reason)| Some(Box::new(Note::new(&by, Reason::cut(&reason)?)))),
             };
             let mut written = Vec::new();
             packed.write(&mut written);

@@ -121,7 +121,9 @@ impl Listing {
             let number = self.numbers.entry(line.chain).or_default();
             *number += 1;
             match line.owner {
-                Owner::Rfw(rule, lease) if self.filter.admits(&rule) => {
+                Owner::Rfw(rule, lease)
+                    if self.filter.admits(&rule) && self.filter.admits_list(ListName::UNNAMED) =>
+                {
                     let (number, counters) = (*number, line.counters);
                     let label = Label::new(lease, ListName::UNNAMED);
                     return Ok(Step::Next(Row { number, counters, rule, label, set: None }));
