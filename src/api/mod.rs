@@ -2,34 +2,33 @@
 //! comes ([`Pending::take`]), and its execution once it is whole ([`Service::execute`]).
 
 pub(crate) mod address_list;
+mod answers;
 mod error;
+mod execute;
+mod help;
 mod listing;
 mod login;
+mod parameters;
 mod rows;
 pub(crate) mod url;
+mod url_error;
 
-use crate::api::address_list::{List, ListError, ListReader};
+use crate::api::address_list::{ListError, ListReader};
 use crate::api::error::ApiError;
 pub(crate) use crate::api::error::unreadable;
 pub(crate) use crate::api::listing::Collecting;
 use crate::api::listing::Slots;
 use crate::api::url::Command;
 use crate::config::file::Config;
+use crate::firewall::FirewallError;
 use crate::firewall::expiry::SharedFirewall;
-use crate::firewall::listing::{Filter, Listing};
-use crate::firewall::{self, FirewallError, ListResult, Terms};
-use crate::http::answer::{Answer, Content};
+use crate::http::answer::Answer;
 use crate::http::body::Body;
 use crate::http::message::{HttpError, Request};
 use crate::log_limit::LogLimit;
-use crate::rule::label::Label;
-use crate::rule::lease::{Interval, Lease};
-use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use crate::rule::whitelist::WhiteList;
-use crate::rule::{Interface, Rule, Scope};
-use serde_json::{Value, json};
-use std::collections::HashMap;
+use crate::rule::{Target, special};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -65,7 +64,10 @@ pub(crate) struct Pending {
 
 /// Whose request it is and what it was, for the log.
 struct Origin {
+    /// Address and name of the client.
     who: String,
+    /// Its name alone, as it was sent; `-` where none is asked for.
+    user: String,
     method: Method,
     target: String,
 }
@@ -143,10 +145,12 @@ impl Service {
         let who = format!("{} {}", peer.address, user.escape_debug());
         let command = self.command(&request, body);
         let Request { method, target, .. } = request;
-        let origin = Origin { who, method, target };
+        let origin = Origin { who, user, method, target };
         let command = command.map_err(|error| origin.refuse(&error))?;
-        let list = matches!(command, Command::InsertAll { .. } | Command::DeleteAll(_));
-        let list = list.then(ListReader::default);
+        let list = match &command {
+            Command::InsertAll { body, .. } => Some(ListReader::new(body.reasons, body.replace)),
+            command => command.has_body().then(ListReader::default),
+        };
         Ok(Pending { origin, command, list, whitelist: Rc::clone(&self.whitelist) })
     }
 
@@ -184,14 +188,14 @@ impl Service {
     /// The command of a request that may have this body.
     fn command(&self, request: &Request, body: &Body) -> Result<Command, ApiError> {
         let command = url::parse(&request.method, &request.target, self.config.non_restful)?;
-        if request.from_web_page && !matches!(command, Command::Help | Command::List(_)) {
+        if request.from_web_page && !command.only_reads() {
             return Err(ApiError::WebPage);
         }
         body.check_length().map_err(ListError::Http)?;
         match command {
-            Command::InsertAll { .. } | Command::DeleteAll(_) => Ok(command),
-            _ if !body.is_empty() => Err(ApiError::Body),
-            command => Ok(command),
+            command if body.is_empty() => Ok(command.without_body()),
+            command if command.has_body() => Ok(command),
+            _ => Err(ApiError::Body),
         }
     }
 
@@ -209,92 +213,16 @@ impl Service {
                 Err(error) => Err(error),
             },
             Command::InsertAll { .. } if !current => Err(ApiError::WhiteListChanged),
-            Command::InsertAll { scope, expire } => self.insert_all(&origin.who, &scope, expire, &list),
-            Command::DeleteAll(scope) => self.delete_all(&origin.who, &scope, &list),
-            Command::Help => Ok(self.help()),
-            Command::Insert { rule, expire } => self.insert(&origin.who, &rule, expire),
-            Command::Delete(rule) => self.delete(&origin.who, &rule),
+            Command::InsertAll { scope, put, body } => self.insert_all(&origin, &scope, put, body, list),
+            Command::DeleteAll { scope, list: name } => self.delete_all(&origin, &scope, name, &list),
+            Command::DeleteLists { lists, scope } => self.delete_lists(&origin, lists, scope.as_ref()),
+            Command::DeleteAddress { address, lists } => self.delete_address(&origin, &address, lists),
+            Command::Help => Ok(help::help(&self.config)),
+            Command::Lists(list) => self.lists(list),
+            Command::Insert { rule, put } => self.insert(&origin, &rule, put),
+            Command::Delete { rule, list } => self.delete(&origin, &rule, list),
         };
         Outcome::Answer(answer.unwrap_or_else(|error| origin.refuse(&error)))
-    }
-
-    fn insert(&mut self, who: &str, rule: &Rule, expire: Option<Interval>) -> Result<Answer, ApiError> {
-        if let Some((listed, side)) = self.whitelist.conflict(rule) {
-            return Err(ApiError::white_listed(*side, *listed));
-        }
-        let interval = expire.unwrap_or(self.config.default_expire);
-        // The time begins when it is this request's turn.
-        let (outcome, lease) = self.shared.change(|firewall| {
-            let now = SystemTime::now();
-            let lease = interval.from(now);
-            Ok((firewall.insert(rule, &Label::new(lease, ListName::UNNAMED), now)?.outcome, lease))
-        })?;
-        log::info!("{who}: {}: {rule}, {lease}", outcome.name());
-        Ok(changed(outcome, rule, lease))
-    }
-
-    fn delete(&mut self, who: &str, rule: &Rule) -> Result<Answer, ApiError> {
-        let outcome = self
-            .shared
-            .change(|firewall| firewall.delete(rule, ListName::UNNAMED, SystemTime::now()))?
-            .outcome;
-        log::info!("{who}: {}: {rule}", outcome.name());
-        Ok(changed(outcome, rule, Lease::Permanent))
-    }
-
-    fn insert_all(
-        &mut self,
-        who: &str,
-        scope: &Scope,
-        expire: Option<Interval>,
-        list: &List,
-    ) -> Result<Answer, ApiError> {
-        let interval = expire.unwrap_or(self.config.default_expire);
-        let (count, lease) = self.shared.change(|firewall| {
-            let now = SystemTime::now();
-            let lease = interval.from(now);
-            let terms =
-                Terms { list: ListName::UNNAMED, lease, note: None, notes: HashMap::new(), replace: false };
-            Ok((firewall.insert_all(scope, &list.networks, &terms, now)?, lease))
-        })?;
-        let ListResult { present, absent, .. } = count;
-        log::info!(
-            "{who}: list: {absent} inserted, {present} refreshed, {} skipped: {scope}, {lease}",
-            list.skipped_total
-        );
-        let expires = lease.end().map(|moment| moment.to_string());
-        Ok(listed(list, json!({ "inserted": absent, "refreshed": present, "expires": expires })))
-    }
-
-    fn delete_all(&mut self, who: &str, scope: &Scope, list: &List) -> Result<Answer, ApiError> {
-        let ListResult { present, absent, .. } = self.shared.change(|firewall| {
-            firewall.delete_all(scope, &list.networks, ListName::UNNAMED, SystemTime::now())
-        })?;
-        log::info!(
-            "{who}: list: {present} deleted, {absent} absent, {} skipped: {scope}",
-            list.skipped_total
-        );
-        Ok(listed(list, json!({ "deleted": present, "absent": absent })))
-    }
-
-    fn list(&self, filter: &Filter) -> Result<Listing, ApiError> {
-        self.slots.check(filter)?;
-        Ok(self.shared.read(|firewall| firewall.list(filter, SystemTime::now()))?)
-    }
-
-    fn help(&self) -> Answer {
-        let outward = self.config.outward.as_ref().map(|outward| format!("https://{}", outward.address));
-        let local = self.config.local.as_ref().map(|local| format!("http://{}", local.address));
-        let servers: Vec<String> = outward.into_iter().chain(local).collect();
-        let help = json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "listening": servers,
-            "default.expire": self.config.default_expire.to_string(),
-            "grammar": GRAMMAR,
-            "parameters": PARAMETERS,
-            "examples": EXAMPLES,
-        });
-        Answer { status: 200, body: Content::Text(format!("{help:#}\n")), header: None }
     }
 }
 
@@ -339,13 +267,31 @@ impl Pending {
 
 /// Why an address of a list is to be skipped.
 fn forbidden(command: &Command, whitelist: &WhiteList, network: &Network) -> Option<String> {
-    let (Command::InsertAll { scope, .. } | Command::DeleteAll(scope)) = command else { return None };
+    let (scope, put) = match command {
+        Command::InsertAll { scope, body, .. } => (scope, Some(body)),
+        Command::DeleteAll { scope, .. } => (scope, None),
+        _ => return None,
+    };
     if let Err(error) = scope.clone().rule(*network) {
         return Some(error.to_string());
     }
-    let inserts = matches!(command, Command::InsertAll { .. });
-    let listed = whitelist.overlap(network).filter(|_| inserts)?;
-    Some(ApiError::white_listed(*network, *listed).to_string())
+    let body = put?;
+    if let Some(listed) = whitelist.overlap(network) {
+        return Some(ApiError::white_listed(*network, *listed).to_string());
+    }
+    let takes_special = body.special || scope.target() == Target::Accept;
+    let block = special::block_of(network).filter(|_| !takes_special)?;
+    Some(not_reachable(network, &block))
+}
+
+/// Why a network is skipped that has addresses of a special block.
+fn not_reachable(network: &Network, block: &Network) -> String {
+    let relation = match block.covers(network) {
+        true if block == network => String::new(),
+        true => format!(" is in {block}, which"),
+        false => format!(" has addresses of {block}, which"),
+    };
+    format!("{network}{relation} is not globally reachable (RFC 6890): special=true takes it")
 }
 
 impl Origin {
@@ -357,63 +303,18 @@ impl Origin {
     }
 }
 
-const GRAMMAR: [&str; 6] = [
-    "PUT|DELETE /{drop|accept|reject}/{input|output}/{interface|any}/address[/mask][?parameters]",
-    "PUT|DELETE /{drop|accept|reject}/forward/{interface|any}/address[/mask][/{interface|any}[/address[/mask]]][?parameters]",
-    "PUT|DELETE /{drop|accept|reject}/{input|output|forward}/{interface|any}[?parameters] with a list of addresses as body",
-    "GET /list[/chain[/interface]][?address=address[/mask]]",
-    "GET /",
-    "an interface that does not end in a digit is a prefix: eth is eth+; in forward, 0.0.0.0 or :: on one side is any address",
-];
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden::cases;
 
-const PARAMETERS: [&str; 4] = [
-    "expire=seconds, or a number with s, m, h or d; 0 is permanent; without it default.expire",
-    "wait=true: accepted, since every request waits until the kernel has it",
-    "address=address[/mask], of a list: only what holds this address",
-    "modify=insert|delete: turns a GET into a change, where non.restful is on",
-];
-
-const EXAMPLES: [&str; 6] = [
-    "PUT /drop/input/eth0/11.22.33.44?expire=10m",
-    "DELETE /drop/input/eth0/11.22.33.44",
-    "PUT /accept/output/any/192.168.0.0/24",
-    "PUT /reject/input/eth/2001:db8::/48",
-    "PUT /accept/forward/ppp/1.2.3.0/24/eth0/5.5.5.5",
-    "GET /list/input/eth0",
-];
-
-fn changed(outcome: firewall::Outcome, rule: &Rule, lease: Lease) -> Answer {
-    let expires = lease.end().map(|moment| moment.to_string());
-    let body = json!({ "result": outcome.name(), "rule": described(rule), "expires": expires });
-    succeeded(&body)
-}
-
-fn succeeded(body: &Value) -> Answer {
-    Answer { status: 200, body: Content::Text(format!("{body}\n")), header: None }
-}
-
-/// The answer to an address list: `body` with the skipped lines added.
-fn listed(list: &List, mut body: Value) -> Answer {
-    let skipped = list.skipped.iter().map(|skipped| {
-        json!({ "line": skipped.line, "address": skipped.address.to_string(), "reason": skipped.reason })
-    });
-    if let Value::Object(object) = &mut body {
-        object.insert("skipped".to_owned(), skipped.collect());
-        object.insert("skipped_total".to_owned(), json!(list.skipped_total));
+    #[test]
+    fn what_is_not_reachable_is_skipped_where_it_would_be_blocked() {
+        let whitelist = WhiteList::parse("10.0.0.5").unwrap();
+        for (at, [method, target, network, expected]) in cases("skipped.txt") {
+            let command = url::parse(&method.parse().unwrap(), &target, false).unwrap();
+            let reason = forbidden(&command, &whitelist, &network.parse().unwrap());
+            assert_eq!(reason.unwrap_or("-".to_owned()), expected, "{at}");
+        }
     }
-    succeeded(&body)
-}
-
-/// A rule as a JSON object with the names that iptables uses.
-fn described(rule: &Rule) -> Value {
-    let scope = rule.scope();
-    let interface = |interface: Option<&Interface>| interface.map_or("*".to_owned(), Interface::pattern);
-    json!({
-        "chain": scope.chain().name(),
-        "target": scope.target().name(),
-        "inp": interface(scope.input_interface()),
-        "out": interface(scope.output_interface()),
-        "source": firewall::printed(rule.source(), rule.family()),
-        "destination": firewall::printed(rule.destination(), rule.family()),
-    })
 }

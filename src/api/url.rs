@@ -5,16 +5,25 @@
 //! /target/chain/interface/address[/mask]                               input, output
 //! /target/forward/interface/address[/mask][/interface[/address[/mask]]]
 //! /target/chain/interface                                              address list as body
-//! /list[/chain[/interface]]
+//! /list[/chain[/interface]]                                            GET, with list=, address=
+//! /list                                                                DELETE, with list= or address=
+//! /lists                                                               GET, with list=
 //! /
 //! ```
 //!
 //! Each segment is percent-decoded (RFC 3986, 2.1) after the path is split. Unknown and
-//! repeated parameters and surplus segments are errors.
+//! repeated parameters and surplus segments are errors. A change has the parameters `expire`,
+//! `wait`, `list` and `reason`, and `modify` with a GET; the PUT of an address list also
+//! `replace`, `reasons` and `special`.
 
+use crate::api::parameters::{Parameters, percent_decode};
+pub(crate) use crate::api::url_error::UrlError;
+use crate::firewall::WhichLists;
 use crate::firewall::listing::Filter;
-use crate::rule::lease::{Interval, IntervalError};
-use crate::rule::network::{self, Network, NetworkError};
+use crate::rule::lease::Interval;
+use crate::rule::list_name::ListName;
+use crate::rule::network::{self, Network};
+use crate::rule::note::Reason;
 use crate::rule::{Chain, Interface, Rule, RuleError, Scope, Target};
 use tiny_http::Method;
 
@@ -23,26 +32,98 @@ use tiny_http::Method;
 pub(crate) enum Command {
     /// Describe the API.
     Help,
-    /// List the rules that match a filter.
+    /// List the rules that a filter matches.
     List(Filter),
+    /// Tell what a list, or each, holds.
+    Lists(Option<ListName>),
     /// Insert a rule, or renew the lease of an existing one.
     Insert {
         /// The rule.
         rule: Rule,
-        /// The lifetime; `None` is the configured default.
-        expire: Option<Interval>,
+        /// How it goes in.
+        put: Put,
     },
     /// Delete a rule.
-    Delete(Rule),
+    Delete {
+        /// The rule.
+        rule: Rule,
+        /// The list that it is taken out of.
+        list: ListName,
+    },
     /// Insert or renew a rule for each address of the body.
     InsertAll {
         /// Target, chain and interfaces of the rules.
         scope: Scope,
-        /// The lifetime; `None` is the configured default.
-        expire: Option<Interval>,
+        /// How they go in.
+        put: Put,
+        /// What is asked of the body.
+        body: BodyOptions,
     },
     /// Delete the rule of each address of the body.
-    DeleteAll(Scope),
+    DeleteAll {
+        /// Target, chain and interfaces of the rules.
+        scope: Scope,
+        /// The list that they are taken out of.
+        list: ListName,
+    },
+    /// Delete all that lists hold, in one scope or in every.
+    DeleteLists {
+        /// The lists.
+        lists: WhichLists,
+        /// The scope, if it is one.
+        scope: Option<Scope>,
+    },
+    /// Delete exactly this address or network, in every scope.
+    DeleteAddress {
+        /// The address.
+        address: Network,
+        /// The lists that it is taken out of.
+        lists: WhichLists,
+    },
+}
+
+/// How an address goes in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Put {
+    /// The list.
+    pub list: ListName,
+    /// The lifetime; `None` is the configured default.
+    pub expire: Option<Interval>,
+    /// Why.
+    pub reason: Option<Reason>,
+}
+
+/// What is asked of the body of a PUT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BodyOptions {
+    /// Whether the list is to hold nothing else in that scope afterwards.
+    pub replace: bool,
+    /// Whether the comment of a line is the reason of its address.
+    pub reasons: bool,
+    /// Whether addresses go in that are not globally reachable.
+    pub special: bool,
+}
+
+impl Command {
+    /// Whether it changes nothing.
+    pub(crate) fn only_reads(&self) -> bool {
+        matches!(self, Command::Help | Command::List(_) | Command::Lists(_))
+    }
+
+    /// Whether its addresses are those of a body.
+    pub(crate) fn has_body(&self) -> bool {
+        matches!(self, Command::InsertAll { .. } | Command::DeleteAll { .. })
+    }
+
+    /// The command of a request without a body: a DELETE of no addresses of a named list is one of all.
+    pub(crate) fn without_body(self) -> Command {
+        match self {
+            Command::DeleteAll { scope, list } if list.is_named() => {
+                Command::DeleteLists { lists: WhichLists::One(list), scope: Some(scope) }
+            }
+            command => command,
+        }
+    }
 }
 
 /// Parses a method and a request target in origin or absolute form (RFC 9112, 3.2).
@@ -67,6 +148,7 @@ pub(crate) fn parse(method: &Method, target: &str, non_restful: bool) -> Result<
     match segments.next().as_deref() {
         None => help(verb, &parameters),
         Some("list") => list(verb, segments, &parameters),
+        Some("lists") => lists(verb, segments, &parameters),
         Some(text) => match Target::parse(text) {
             Some(target) => change(verb, target, segments, &parameters, non_restful),
             None => Err(UrlError::Action(text.to_owned())),
@@ -81,13 +163,37 @@ fn help(verb: Verb, parameters: &Parameters) -> Result<Command, UrlError> {
 }
 
 fn list(verb: Verb, mut segments: Segments, parameters: &Parameters) -> Result<Command, UrlError> {
-    verb.only_read()?;
-    parameters.only(&["address"])?;
-    let address = parameters.value("address").map(str::parse::<Network>).transpose()?;
+    match verb {
+        Verb::Read => {}
+        Verb::Remove => return delete_lists(segments, parameters),
+        Verb::Write | Verb::Unknown => return Err(UrlError::Method { allow: "GET, HEAD, DELETE" }),
+    }
+    parameters.only(&["address", "list"])?;
+    let (address, list) = (parameters.address()?, parameters.list_or_unnamed()?);
     let chain = segments.next().map(|text| chain(&text)).transpose()?;
     let interface = segments.next().map(|text| interface(&text)).transpose()?;
     segments.end()?;
-    Ok(Command::List(Filter { chain, interface, address, list: None }))
+    Ok(Command::List(Filter { chain, interface, address, list }))
+}
+
+fn delete_lists(segments: Segments, parameters: &Parameters) -> Result<Command, UrlError> {
+    parameters.only(&["list", "address"])?;
+    let (lists, address) = (parameters.lists()?, parameters.address()?);
+    segments.end()?;
+    match (lists, address) {
+        (None, None) => Err(UrlError::Nothing),
+        (Some(lists), None) => Ok(Command::DeleteLists { lists, scope: None }),
+        (lists, Some(address)) => {
+            Ok(Command::DeleteAddress { address, lists: lists.unwrap_or(WhichLists::All) })
+        }
+    }
+}
+
+fn lists(verb: Verb, segments: Segments, parameters: &Parameters) -> Result<Command, UrlError> {
+    verb.only_read()?;
+    parameters.only(&["list"])?;
+    segments.end()?;
+    Ok(Command::Lists(parameters.list_or_unnamed()?))
 }
 
 fn change(
@@ -98,17 +204,14 @@ fn change(
     non_restful: bool,
 ) -> Result<Command, UrlError> {
     let verb = verb.or_modify(parameters, non_restful)?;
-    parameters.only(if non_restful { &["expire", "wait", "modify"] } else { &["expire", "wait"] })?;
-    let expire = parameters.expire()?;
+    let known = CHANGE.split_last().map_or(CHANGE, |(_, known)| known);
+    parameters.only(if non_restful { CHANGE } else { known })?;
     parameters.wait()?;
+    let put = Put { list: parameters.list()?, expire: parameters.expire()?, reason: parameters.reason()? };
     let chain = chain(&segments.wanted("a chain: input, output or forward")?)?;
     let near = interface(&segments.wanted("an interface or \"any\"")?)?;
     let Some(address) = segments.next() else {
-        let scope = scope(target, chain, near);
-        return Ok(match verb {
-            Verb::Remove => Command::DeleteAll(scope),
-            Verb::Write | Verb::Read | Verb::Unknown => Command::InsertAll { scope, expire },
-        });
+        return change_all(verb, scope(target, chain, near), put, parameters);
     };
     let network = network(&address, &mut segments)?;
     let rule = match chain {
@@ -116,10 +219,35 @@ fn change(
         Chain::Forward => forward(target, near, network, &mut segments)?,
     };
     segments.end()?;
+    no_body_options(parameters)?;
     Ok(match verb {
-        Verb::Remove => Command::Delete(rule),
-        Verb::Write | Verb::Read | Verb::Unknown => Command::Insert { rule, expire },
+        Verb::Remove => Command::Delete { rule, list: put.list },
+        Verb::Write | Verb::Read | Verb::Unknown => Command::Insert { rule, put },
     })
+}
+
+/// The parameters of a change; the last one only where a GET may change rules.
+const CHANGE: &[&str] = &["expire", "wait", "list", "reason", "replace", "reasons", "special", "modify"];
+
+/// The change of all addresses of a body.
+fn change_all(verb: Verb, scope: Scope, put: Put, parameters: &Parameters) -> Result<Command, UrlError> {
+    if verb == Verb::Remove {
+        no_body_options(parameters)?;
+        return Ok(Command::DeleteAll { scope, list: put.list });
+    }
+    let body = BodyOptions {
+        replace: parameters.is_true("replace")?,
+        reasons: parameters.is_true("reasons")?,
+        special: parameters.is_true("special")?,
+    };
+    Ok(Command::InsertAll { scope, put, body })
+}
+
+/// Checks that nothing is asked of a body where none is put in.
+fn no_body_options(parameters: &Parameters) -> Result<(), UrlError> {
+    let misplaced = ["replace", "reasons", "special"].into_iter();
+    let misplaced = misplaced.filter(|name| parameters.value(name).is_some());
+    misplaced.map(UrlError::Misplaced).next().map_or(Ok(()), Err)
 }
 
 /// The scope of a rule that names one interface, which is the input interface in forward.
@@ -264,234 +392,5 @@ impl Segments {
     }
 }
 
-/// The percent-decoded parameters of a query, each at most once.
-struct Parameters(Vec<(String, String)>);
-
-impl Parameters {
-    fn of(query: Option<&str>) -> Result<Parameters, UrlError> {
-        let mut all: Vec<(String, String)> = Vec::new();
-        for pair in query.filter(|query| !query.is_empty()).iter().flat_map(|query| query.split('&')) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (percent_decode(name)?, percent_decode(value)?);
-            if all.iter().any(|(known, _)| *known == name) {
-                return Err(UrlError::Repeated(name));
-            }
-            all.push((name, value));
-        }
-        Ok(Parameters(all))
-    }
-
-    fn only(&self, known: &'static [&'static str]) -> Result<(), UrlError> {
-        let unknown = self.0.iter().find(|(name, _)| !known.contains(&name.as_str()));
-        unknown.map_or(Ok(()), |(name, _)| Err(UrlError::Parameter(name.clone(), known)))
-    }
-
-    fn value(&self, wanted: &str) -> Option<&str> {
-        self.0.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
-    }
-
-    fn expire(&self) -> Result<Option<Interval>, UrlError> {
-        self.value("expire").map(Interval::parse).transpose().map_err(UrlError::Expire)
-    }
-
-    /// Accepts `wait=true` only: a request is answered after the kernel has the change.
-    fn wait(&self) -> Result<(), UrlError> {
-        match self.value("wait") {
-            None => Ok(()),
-            Some(value) if value.eq_ignore_ascii_case("true") => Ok(()),
-            Some(value) => Err(UrlError::Value("wait", value.to_owned(), "true")),
-        }
-    }
-}
-
-/// Decodes percent-encoded octets (RFC 3986, 2.1); the result has to be UTF-8.
-fn percent_decode(text: &str) -> Result<String, UrlError> {
-    let error = || UrlError::Encoding(text.to_owned());
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'%' => {
-                let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
-                let (high, low) = (digit().ok_or_else(error)?, digit().ok_or_else(error)?);
-                decoded.push(u8::try_from(high * 16 + low).map_err(|_| error())?);
-            }
-            _ => decoded.push(byte),
-        }
-    }
-    String::from_utf8(decoded).map_err(|_| error())
-}
-
-/// Error in a method or a request target.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UrlError {
-    /// The method is not allowed for this path.
-    #[error("this path takes {allow} only")]
-    Method {
-        /// The allowed methods, as a value of `Allow` (RFC 9110, 10.2.1).
-        allow: &'static str,
-    },
-    /// A path that does not begin with a slash.
-    #[error("the path \"{}\" does not begin with /", .0.escape_debug())]
-    Path(String),
-    /// The path has an empty segment.
-    #[error("the path \"{}\" has an empty part", .0.escape_debug())]
-    EmptySegment(String),
-    /// Invalid percent-encoding, or octets that are not UTF-8.
-    #[error("\"{}\" is not percent-encoded UTF-8", .0.escape_debug())]
-    Encoding(String),
-    /// The first segment is neither a target nor `list`.
-    #[error("\"{}\" is not an action: expected drop, accept, reject or list", .0.escape_debug())]
-    Action(String),
-    /// Not a chain.
-    #[error("\"{}\" is not a chain: expected input, output or forward", .0.escape_debug())]
-    Chain(String),
-    /// Not an address or a mask.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// An interface or an address that is not valid in a rule.
-    #[error(transparent)]
-    Rule(#[from] RuleError),
-    /// A segment is missing: the path, and what is expected.
-    #[error("the path \"{path}\" ends too early: expected {1}", path = .0.escape_debug())]
-    Missing(String, &'static str),
-    /// A surplus segment.
-    #[error("\"{}\" is too much: expected the end of the path", .0.escape_debug())]
-    TooMuch(String),
-    /// An unknown parameter, and the known ones.
-    #[error("unknown parameter \"{}\": expected {}", .0.escape_debug(), listed(.1))]
-    Parameter(String, &'static [&'static str]),
-    /// A repeated parameter.
-    #[error("the parameter \"{}\" is given twice", .0.escape_debug())]
-    Repeated(String),
-    /// A parameter, its invalid value, and what is expected.
-    #[error("{0}: \"{value}\" is wrong: expected {2}", value = .1.escape_debug())]
-    Value(&'static str, String, &'static str),
-    /// An invalid `expire`.
-    #[error("expire: {0}")]
-    Expire(IntervalError),
-    /// The parameter `modify` with a method other than GET or HEAD.
-    #[error("the parameter \"modify\" goes with GET only")]
-    ModifyWithoutGet,
-}
-
-/// Parameter names for an error message.
-fn listed(names: &[&str]) -> String {
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    use crate::golden::cases;
-
-    fn read(method: Method, target: &str, non_restful: bool) -> String {
-        match parse(&method, target, non_restful) {
-            Ok(Command::Help) => "help".to_owned(),
-            Ok(Command::List(filter)) => {
-                format!(
-                    "list {:?} {:?} {:?}",
-                    filter.chain,
-                    filter.interface,
-                    filter.address.map(|a| a.to_string())
-                )
-            }
-            Ok(Command::Insert { rule, expire: None }) => format!("insert {rule}"),
-            Ok(Command::Insert { rule, expire: Some(expire) }) => format!("insert {rule} for {expire}"),
-            Ok(Command::Delete(rule)) => format!("delete {rule}"),
-            Ok(Command::InsertAll { scope, expire }) => format!("insert all at {scope:?} for {expire:?}"),
-            Ok(Command::DeleteAll(scope)) => format!("delete all at {scope:?}"),
-            Err(error) => format!("error: {error}"),
-        }
-    }
-
-    #[test]
-    fn a_put_is_an_insert() {
-        for (at, [target, expected]) in cases("url-insert.txt") {
-            assert_eq!(read(Method::Put, &target, false), expected, "{at}");
-            assert_eq!(read(Method::Post, &target, true), expected, "{at}");
-        }
-    }
-
-    #[test]
-    fn a_wrong_part_is_quoted() {
-        for (at, [target, message]) in cases("url-refused.txt") {
-            assert_eq!(read(Method::Put, &target, false), format!("error: {message}"), "{at}");
-        }
-    }
-
-    #[test]
-    fn a_get_reads_unless_it_may_change() {
-        for (at, [target, non_restful, expected]) in cases("url-get.txt") {
-            let non_restful = non_restful == "on";
-            assert_eq!(read(Method::Get, &target, non_restful), expected, "{at}");
-            assert_eq!(read(Method::Head, &target, non_restful), expected, "{at}");
-        }
-    }
-
-    #[test]
-    fn other_methods_are_named_what_is_allowed() {
-        let golden = [
-            ("/drop/input/any/1.2.3.4", false, "PUT, POST, DELETE"),
-            ("/drop/input/any/1.2.3.4", true, "GET, HEAD, PUT, POST, DELETE"),
-            ("/drop/input/any", false, "PUT, POST, DELETE"),
-            ("/list", true, "GET, HEAD"),
-            ("/", false, "GET, HEAD"),
-        ];
-        for method in [Method::Patch, Method::Options, Method::Trace, Method::Connect] {
-            for (target, non_restful, allow) in golden {
-                let error = parse(&method, target, non_restful).unwrap_err();
-                assert_eq!(error, UrlError::Method { allow }, "{method} {target}");
-            }
-        }
-        assert_eq!(read(Method::Delete, "/drop/input/any/1.2.3.4", false), "delete INPUT -s 1.2.3.4 -j DROP");
-        assert_eq!(
-            read(Method::Delete, "/drop/input/any/1.2.3.4?modify=insert", true),
-            "error: the parameter \"modify\" goes with GET only"
-        );
-    }
-
-    #[test]
-    fn a_path_without_an_address_is_for_a_list() {
-        let scope = |text: &str| {
-            format!("insert all at {:?} for None", Scope::input(Target::Drop, text.parse().ok()))
-        };
-        let golden = [
-            ("/drop/input/eth0", scope("eth0")),
-            ("/drop/input/any/", scope("any")),
-            (
-                "/drop/output/any?expire=5m",
-                format!("insert all at {:?} for Some(Interval(300))", Scope::output(Target::Drop, None)),
-            ),
-            (
-                "/accept/forward/any",
-                format!("insert all at {:?} for None", Scope::forward(Target::Accept, None, None)),
-            ),
-        ];
-        for (target, expected) in golden {
-            assert_eq!(read(Method::Put, target, false), expected, "{target}");
-        }
-        assert!(read(Method::Delete, "/drop/input/any", false).starts_with("delete all"));
-    }
-
-    #[test]
-    fn a_filter_admits_what_was_put_there() {
-        for (at, [list, put, expected]) in cases("filter.txt") {
-            let Ok(Command::List(filter)) = parse(&Method::Get, &list, false) else { panic!("{at}") };
-            let Ok(Command::Insert { rule, .. }) = parse(&Method::Put, &put, false) else { panic!("{at}") };
-            assert_eq!(filter.admits(&rule), expected == "yes", "{at}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_target_panics(target in "\\PC*", tail in "(/[a-z0-9.:%]{0,6}){0,9}(\\?[a-z=&%0-9]*)?") {
-            for text in [target.as_str(), tail.as_str(), &format!("/drop/forward{tail}")] {
-                let _ = parse(&Method::Put, text, true);
-                let _ = parse(&Method::Get, text, true);
-            }
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,264 @@
+//! What requests are answered, as JSON (RFC 8259), and the words of the log for lists and reasons.
+
+use crate::api::address_list::List;
+use crate::firewall::{self, Deleted, Held, Inserted, ListResult, ListSummary, Outcome, WhichLists};
+use crate::http::answer::{Answer, Content};
+use crate::rule::lease::Lease;
+use crate::rule::list_name::ListName;
+use crate::rule::note::Reason;
+use crate::rule::{Interface, Rule, Scope};
+use serde_json::{Map, Value, json};
+use std::fmt;
+
+/// The most addresses that the answer to a DELETE of one address in all lists tells.
+const ROWS_MAX: usize = 100;
+
+/// The answer to the PUT of one address.
+pub(super) fn inserted(inserted: &Inserted, rule: &Rule, lease: Lease) -> Answer {
+    let mut body = changed(inserted.outcome, rule, lease);
+    body.extend(inserted.overridden_by.iter().map(|accept| ("overridden_by".to_owned(), held(accept))));
+    succeeded(body.into())
+}
+
+/// The answer to the DELETE of one address.
+pub(super) fn deleted(deleted: &Deleted, rule: &Rule) -> Answer {
+    let mut body = changed(deleted.outcome, rule, Lease::Permanent);
+    body.insert("still".to_owned(), deleted.still.iter().map(held).collect());
+    succeeded(body.into())
+}
+
+/// The answer to the PUT of a list of addresses, with the number of those removed if it replaces.
+pub(super) fn all_inserted(given: &List, count: ListResult, removed: Option<usize>, lease: Lease) -> Answer {
+    let mut body = skipped(given);
+    body.insert("inserted".to_owned(), count.absent.into());
+    body.insert("refreshed".to_owned(), count.present.into());
+    body.extend(removed.map(|removed| ("removed".to_owned(), removed.into())));
+    body.insert("expires".to_owned(), end(lease));
+    succeeded(body.into())
+}
+
+/// The answer to the DELETE of a list of addresses.
+pub(super) fn all_deleted(given: &List, count: ListResult) -> Answer {
+    let mut body = skipped(given);
+    body.insert("deleted".to_owned(), count.present.into());
+    body.insert("absent".to_owned(), count.absent.into());
+    succeeded(body.into())
+}
+
+/// The answer to the DELETE of all that lists hold.
+pub(super) fn lists_deleted(count: usize) -> Answer {
+    succeeded(json!({ "deleted": count }))
+}
+
+/// The answer to the DELETE of an address in all scopes, with the first [`ROWS_MAX`].
+pub(super) fn address_deleted(deleted: &[Held]) -> Answer {
+    let rows: Value = deleted.iter().take(ROWS_MAX).map(held).collect();
+    succeeded(json!({ "deleted": deleted.len(), "rows": rows }))
+}
+
+/// The answer to a GET of the lists: an array, one row a line.
+pub(super) fn summaries(lists: &[ListSummary]) -> Answer {
+    let rows: Vec<String> =
+        lists.iter().map(|summary| Value::from(summarized(summary)).to_string()).collect();
+    let body = if rows.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", rows.join(",\n")) };
+    Answer { status: 200, body: Content::Text(body), header: None }
+}
+
+fn summarized(summary: &ListSummary) -> Map<String, Value> {
+    let ListSummary { list, scope, v4, v6, expires, updated } = summary;
+    let mut row = scope_columns(scope);
+    let (updated, by) = updated.as_ref().map(|(moment, by)| (moment.to_string(), by.as_str())).unzip();
+    row.insert("list".to_owned(), list.as_str().into());
+    row.insert("v4".to_owned(), v4.to_string().into());
+    row.insert("v6".to_owned(), v6.to_string().into());
+    row.insert("expires".to_owned(), end(*expires));
+    row.insert("updated".to_owned(), updated.into());
+    row.insert("by".to_owned(), by.into());
+    row
+}
+
+fn changed(outcome: Outcome, rule: &Rule, lease: Lease) -> Map<String, Value> {
+    let members =
+        [("result", outcome.name().into()), ("rule", described(rule).into()), ("expires", end(lease))];
+    members.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()
+}
+
+/// The skipped lines of a list of addresses.
+fn skipped(given: &List) -> Map<String, Value> {
+    let lines = given.skipped.iter().map(|skipped| {
+        json!({ "line": skipped.line, "address": skipped.address.to_string(), "reason": skipped.reason })
+    });
+    let members = [("skipped", lines.collect()), ("skipped_total", given.skipped_total.into())];
+    members.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()
+}
+
+/// An address in a list: its rule, its list and its end.
+fn held(held: &Held) -> Value {
+    let mut row = described(&held.rule);
+    row.insert("list".to_owned(), held.list.as_str().into());
+    row.insert("expires".to_owned(), end(held.lease));
+    row.into()
+}
+
+/// A rule as a JSON object with the names that iptables uses.
+fn described(rule: &Rule) -> Map<String, Value> {
+    let mut columns = scope_columns(rule.scope());
+    let printed = |network| firewall::printed(network, rule.family()).into();
+    columns.insert("source".to_owned(), printed(rule.source()));
+    columns.insert("destination".to_owned(), printed(rule.destination()));
+    columns
+}
+
+fn scope_columns(scope: &Scope) -> Map<String, Value> {
+    let interface = |interface: Option<&Interface>| interface.map_or("*".to_owned(), Interface::pattern);
+    let columns = [
+        ("chain", scope.chain().name().to_owned()),
+        ("target", scope.target().name().to_owned()),
+        ("inp", interface(scope.input_interface())),
+        ("out", interface(scope.output_interface())),
+    ];
+    columns.map(|(key, value)| (key.to_owned(), value.into())).into_iter().collect()
+}
+
+/// The end in UTC; null for ever.
+fn end(lease: Lease) -> Value {
+    lease.end().map(|end| end.to_string()).into()
+}
+
+fn succeeded(body: Value) -> Answer {
+    Answer { status: 200, body: Content::Text(format!("{body}\n")), header: None }
+}
+
+/// The list that a line of the log is about: nothing for the unnamed one.
+pub(super) struct Within(pub ListName);
+
+impl fmt::Display for Within {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_named() { write!(f, " in {}", self.0) } else { Ok(()) }
+    }
+}
+
+/// The lists that a line of the log is about.
+pub(super) fn within_lists(lists: WhichLists) -> String {
+    match lists {
+        WhichLists::One(list) if !list.is_named() => " in the unnamed list".to_owned(),
+        WhichLists::One(list) => Within(list).to_string(),
+        WhichLists::All => " in all lists".to_owned(),
+    }
+}
+
+/// The reason that a line of the log gives, if there is one.
+pub(super) struct Because(pub Option<Reason>);
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|reason| write!(f, ", because \"{}\"", reason.as_str().escape_debug()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::lease::Moment;
+    use crate::rule::rule_of;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    const RULE: &str = r#"{"chain":"INPUT","destination":"0.0.0.0/0","inp":"eth+","out":"*","source":"1.2.3.4","target":"DROP"}"#;
+    const HELD: &str = r#"{"chain":"INPUT","destination":"0.0.0.0/0","expires":null,"inp":"eth+","list":"tor","out":"*","source":"1.2.3.4","target":"DROP"}"#;
+
+    fn text(answer: Answer) -> String {
+        match answer.body {
+            Content::Text(text) => text,
+            Content::Parts(_) => panic!("a listing"),
+        }
+    }
+
+    fn tor() -> ListName {
+        "tor".parse().unwrap()
+    }
+
+    fn moment(seconds: u64) -> Moment {
+        Moment::at_or_after(UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    fn one() -> Held {
+        Held { rule: rule_of("/drop/input/eth/1.2.3.4"), lease: Lease::Permanent, list: tor() }
+    }
+
+    #[test]
+    fn a_change_of_one_address_tells_what_else_holds_it() {
+        let rule = rule_of("/drop/input/eth/1.2.3.4");
+        let put = |overridden_by| {
+            let outcome = Inserted { outcome: Outcome::Inserted, overridden_by };
+            text(inserted(&outcome, &rule, Lease::Until(moment(60))))
+        };
+        let expires = r#""expires":"1970-01-01T00:01:00Z""#;
+        assert_eq!(put(None), format!("{{{expires},\"result\":\"inserted\",\"rule\":{RULE}}}\n"));
+        assert_eq!(
+            put(Some(one())),
+            format!("{{{expires},\"overridden_by\":{HELD},\"result\":\"inserted\",\"rule\":{RULE}}}\n")
+        );
+        let delete = |still| text(deleted(&Deleted { outcome: Outcome::Deleted, still }, &rule));
+        let start = format!("{{\"expires\":null,\"result\":\"deleted\",\"rule\":{RULE},\"still\":");
+        assert_eq!(delete(Vec::new()), format!("{start}[]}}\n"));
+        assert_eq!(delete(vec![one(), one()]), format!("{start}[{HELD},{HELD}]}}\n"));
+    }
+
+    #[test]
+    fn a_change_of_many_tells_how_many() {
+        let (given, lease) = (List::default(), Lease::Permanent);
+        let count = ListResult { present: 1, absent: 2, removed: 3 };
+        assert_eq!(
+            text(all_inserted(&given, count, None, lease)),
+            "{\"expires\":null,\"inserted\":2,\"refreshed\":1,\"skipped\":[],\"skipped_total\":0}\n"
+        );
+        assert_eq!(
+            text(all_inserted(&given, count, Some(3), lease)),
+            "{\"expires\":null,\"inserted\":2,\"refreshed\":1,\"removed\":3,\"skipped\":[],\"skipped_total\":0}\n"
+        );
+        assert_eq!(
+            text(all_deleted(&given, count)),
+            "{\"absent\":2,\"deleted\":1,\"skipped\":[],\"skipped_total\":0}\n"
+        );
+        assert_eq!(text(lists_deleted(7)), "{\"deleted\":7}\n");
+        assert_eq!(text(address_deleted(&[one()])), format!("{{\"deleted\":1,\"rows\":[{HELD}]}}\n"));
+        let many: Value = serde_json::from_str(&text(address_deleted(&vec![one(); 101]))).unwrap();
+        assert_eq!((&many["deleted"], many["rows"].as_array().unwrap().len()), (&101.into(), 100));
+    }
+
+    #[test]
+    fn lists_are_told_one_a_line() {
+        let summary = ListSummary {
+            list: tor(),
+            scope: Scope::forward(crate::rule::Target::Reject, None, "eth0".parse().ok()),
+            v4: 3,
+            v6: 0,
+            expires: Lease::Until(moment(60)),
+            updated: Some((moment(0), "a\"b".to_owned())),
+        };
+        let unnamed = ListSummary {
+            list: ListName::UNNAMED,
+            expires: Lease::Permanent,
+            updated: None,
+            ..summary.clone()
+        };
+        assert_eq!(
+            text(summaries(&[summary, unnamed])),
+            "[\n{\"by\":\"a\\\"b\",\"chain\":\"FORWARD\",\"expires\":\"1970-01-01T00:01:00Z\",\"inp\":\"*\",\"list\":\"tor\",\"out\":\"eth0\",\"target\":\"REJECT\",\"updated\":\"1970-01-01T00:00:00Z\",\"v4\":\"3\",\"v6\":\"0\"},\n\
+             {\"by\":null,\"chain\":\"FORWARD\",\"expires\":null,\"inp\":\"*\",\"list\":\"\",\"out\":\"eth0\",\"target\":\"REJECT\",\"updated\":null,\"v4\":\"3\",\"v6\":\"0\"}\n]\n"
+        );
+        assert_eq!(text(summaries(&[])), "[]\n");
+    }
+
+    #[test]
+    fn the_log_names_lists_and_reasons() {
+        let reason = |text| Because(Reason::parse(text).unwrap()).to_string();
+        assert_eq!((reason(""), reason("a\\b ü")), (String::new(), ", because \"a\\\\b ü\"".to_owned()));
+        assert_eq!(
+            (Within(ListName::UNNAMED).to_string(), Within(tor()).to_string()),
+            (String::new(), " in tor".to_owned())
+        );
+        let lists = [WhichLists::All, WhichLists::One(tor()), WhichLists::One(ListName::UNNAMED)];
+        assert_eq!(lists.map(within_lists), [" in all lists", " in tor", " in the unnamed list"]);
+    }
+}

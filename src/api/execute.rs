@@ -1,0 +1,208 @@
+//! Executes the commands of requests on the firewall, one by one, and logs what came of each.
+
+use crate::api::address_list::List;
+use crate::api::answers::{self, Because, Within};
+use crate::api::error::ApiError;
+use crate::api::url::{BodyOptions, Put};
+use crate::api::{Origin, Service};
+use crate::firewall::listing::{Filter, Listing};
+use crate::firewall::{Firewall, FirewallError, Held, ListResult, Outcome, Terms, WhichLists};
+use crate::http::answer::Answer;
+use crate::rule::label::Label;
+use crate::rule::lease::{Interval, Lease};
+use crate::rule::list_name::ListName;
+use crate::rule::network::Network;
+use crate::rule::note::{Note, Reason};
+use crate::rule::{Rule, Scope};
+use std::time::SystemTime;
+
+impl Service {
+    /// Puts one address in.
+    pub(super) fn insert(&self, origin: &Origin, rule: &Rule, put: Put) -> Result<Answer, ApiError> {
+        if let Some((listed, side)) = self.whitelist.conflict(rule) {
+            return Err(ApiError::white_listed(*side, *listed));
+        }
+        let (interval, list) = (self.interval(&put), put.list);
+        let because = Because(put.reason.clone());
+        let note = put.reason.map(|reason| origin.note(reason));
+        // The time begins when it is this request's turn.
+        let (inserted, lease) = self.shared.change(|firewall| {
+            let now = SystemTime::now();
+            let label = Label { note, ..Label::new(interval.from(now), list) };
+            let inserted = firewall.insert(rule, &label, now)?;
+            firewall.note_update(list, rule.scope(), &origin.user, now);
+            Ok((inserted, label.lease))
+        })?;
+        let (who, outcome) = (&origin.who, inserted.outcome.name());
+        log::info!("{who}: {outcome}{}: {rule}, {lease}{because}", Within(list));
+        Ok(answers::inserted(&inserted, rule, lease))
+    }
+
+    /// Takes one address out.
+    pub(super) fn delete(&self, origin: &Origin, rule: &Rule, list: ListName) -> Result<Answer, ApiError> {
+        let deleted = self.shared.change(|firewall| {
+            let now = SystemTime::now();
+            let deleted = firewall.delete(rule, list, now)?;
+            if deleted.outcome == Outcome::Deleted {
+                firewall.note_update(list, rule.scope(), &origin.user, now);
+            }
+            Ok(deleted)
+        })?;
+        log::info!("{}: {}{}: {rule}", origin.who, deleted.outcome.name(), Within(list));
+        Ok(answers::deleted(&deleted, rule))
+    }
+
+    /// Puts the addresses of a body in.
+    pub(super) fn insert_all(
+        &self,
+        origin: &Origin,
+        scope: &Scope,
+        put: Put,
+        body: BodyOptions,
+        mut given: List,
+    ) -> Result<Answer, ApiError> {
+        let interval = self.interval(&put);
+        let because = Because(put.reason.clone());
+        let notes = std::mem::take(&mut given.reasons).into_iter();
+        let mut terms = Terms {
+            list: put.list,
+            lease: Lease::Permanent,
+            note: put.reason.map(|reason| origin.note(reason)),
+            notes: notes.map(|(network, reason)| (network, origin.note(reason))).collect(),
+            replace: body.replace,
+        };
+        let (count, lease) = self.shared.change(|firewall| {
+            let now = SystemTime::now();
+            terms.lease = interval.from(now);
+            let count = firewall.insert_all(scope, &given.networks, &terms, now)?;
+            firewall.note_update(terms.list, scope, &origin.user, now);
+            Ok((count, terms.lease))
+        })?;
+        let ListResult { present, absent, removed } = count;
+        let removed = Some(removed).filter(|_| body.replace);
+        log::info!(
+            "{}: list: {absent} inserted, {present} refreshed, {}{} skipped{}: {scope}, {lease}{because}",
+            origin.who,
+            removed.map(|removed| format!("{removed} removed, ")).unwrap_or_default(),
+            given.skipped_total,
+            Within(put.list)
+        );
+        Ok(answers::all_inserted(&given, count, removed, lease))
+    }
+
+    /// Takes the addresses of a body out.
+    pub(super) fn delete_all(
+        &self,
+        origin: &Origin,
+        scope: &Scope,
+        list: ListName,
+        given: &List,
+    ) -> Result<Answer, ApiError> {
+        let count = self.shared.change(|firewall| {
+            let now = SystemTime::now();
+            let count = firewall.delete_all(scope, &given.networks, list, now)?;
+            if count.present > 0 {
+                firewall.note_update(list, scope, &origin.user, now);
+            }
+            Ok(count)
+        })?;
+        let ListResult { present, absent, .. } = count;
+        log::info!(
+            "{}: list: {present} deleted, {absent} absent, {} skipped{}: {scope}",
+            origin.who,
+            given.skipped_total,
+            Within(list)
+        );
+        Ok(answers::all_deleted(given, count))
+    }
+
+    /// Takes out all that lists hold, in one scope or in every.
+    pub(super) fn delete_lists(
+        &self,
+        origin: &Origin,
+        lists: WhichLists,
+        scope: Option<&Scope>,
+    ) -> Result<Answer, ApiError> {
+        let count = self.shared.change(|firewall| {
+            let now = SystemTime::now();
+            let count = firewall.delete_lists(lists, scope, now)?;
+            if let (WhichLists::One(list), Some(scope), 1..) = (lists, scope, count) {
+                firewall.note_update(list, scope, &origin.user, now);
+            }
+            Ok(count)
+        })?;
+        let place = scope.map(|scope| format!(": {scope}")).unwrap_or_default();
+        log::info!("{}: {count} deleted, all{}{place}", origin.who, answers::within_lists(lists));
+        Ok(answers::lists_deleted(count))
+    }
+
+    /// Takes exactly this address or network out, in every scope.
+    pub(super) fn delete_address(
+        &self,
+        origin: &Origin,
+        address: &Network,
+        lists: WhichLists,
+    ) -> Result<Answer, ApiError> {
+        let deleted = self.shared.change(|firewall| {
+            let now = SystemTime::now();
+            let deleted = match lists {
+                WhichLists::All => firewall.delete_address(address, now)?,
+                WhichLists::One(list) => delete_address_of(firewall, address, list, now)?,
+            };
+            for Held { rule, list, .. } in &deleted {
+                firewall.note_update(*list, rule.scope(), &origin.user, now);
+            }
+            Ok(deleted)
+        })?;
+        let (who, count) = (&origin.who, deleted.len());
+        log::info!("{who}: {count} deleted, all of {address}{}", answers::within_lists(lists));
+        Ok(answers::address_deleted(&deleted))
+    }
+
+    /// What a filter finds, which is yet to be read.
+    pub(super) fn list(&self, filter: &Filter) -> Result<Listing, ApiError> {
+        self.slots.check(filter)?;
+        Ok(self.shared.read(|firewall| firewall.list(filter, SystemTime::now()))?)
+    }
+
+    /// What a list, or each, holds in each scope.
+    pub(super) fn lists(&self, wanted: Option<ListName>) -> Result<Answer, ApiError> {
+        let mut lists = self.shared.read(|firewall| firewall.lists(SystemTime::now()))?;
+        lists.retain(|summary| wanted.is_none_or(|wanted| wanted == summary.list));
+        Ok(answers::summaries(&lists))
+    }
+
+    fn interval(&self, put: &Put) -> Interval {
+        put.expire.unwrap_or(self.config.default_expire)
+    }
+}
+
+/// Takes exactly this address out of one list, in every scope.
+fn delete_address_of(
+    firewall: &mut Firewall,
+    address: &Network,
+    list: ListName,
+    now: SystemTime,
+) -> Result<Vec<Held>, FirewallError> {
+    let filter = Filter { address: Some(*address), list: Some(list), ..Filter::default() };
+    let (mut rows, mut found) = (firewall.list(&filter, now)?, Vec::new());
+    while let Some(row) = rows.next_row()? {
+        if row.rule.networks().any(|network| network == address) {
+            found.push(Held { rule: row.rule, lease: row.label.lease, list });
+        }
+    }
+    let mut deleted = Vec::new();
+    for held in found {
+        if firewall.delete(&held.rule, list, now)?.outcome == Outcome::Deleted {
+            deleted.push(held);
+        }
+    }
+    Ok(deleted)
+}
+
+impl Origin {
+    /// A reason in the words of this client.
+    fn note(&self, reason: Reason) -> Box<Note> {
+        Box::new(Note::new(&self.user, reason))
+    }
+}
