@@ -10,10 +10,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Options without a value.
-const FLAGS: [&str; 5] =
-    ["outward.server", "local.server", "local.server.authentication", "non.restful", "ipset"];
+const FLAGS: [&str; 4] = ["outward.server", "local.server", "local.server.authentication", "non.restful"];
+/// Options that take a value, or are on without one.
+const SWITCHES: [&str; 1] = ["ipset"];
 /// Options with a value.
-const VALUES: [&str; 16] = [
+const VALUES: [&str; 17] = [
     "outward.server.port",
     "outward.server.ip",
     "outward.server.certfile",
@@ -30,6 +31,7 @@ const VALUES: [&str; 16] = [
     "ipset.path",
     "ipset.maxelem",
     "rules.max",
+    "lists.max",
 ];
 
 /// Maximum length of a user name and of a password, in bytes.
@@ -56,14 +58,16 @@ pub(crate) struct Config {
     pub iptables: Setting<PathBuf>,
     /// The ip6tables command; by default its name derives from that of iptables.
     pub ip6tables: Setting<PathBuf>,
-    /// Whether addresses are kept in sets (`ipset`).
-    pub use_sets: Setting<bool>,
+    /// Where addresses are kept in sets (`ipset`).
+    pub use_sets: Setting<SetUse>,
     /// The ipset command.
     pub ipset: Setting<PathBuf>,
     /// Maximum number of entries of a set.
     pub maxelem: u32,
     /// Maximum number of rules per address family, entries of sets excluded.
     pub rules_max: u32,
+    /// Maximum number of named lists.
+    pub lists_max: u32,
     /// Maximum number of connections.
     pub connections_max: u32,
     /// Maximum number of connections from one address.
@@ -88,6 +92,17 @@ pub(crate) struct Local {
     pub address: SocketAddr,
     /// Whether it requires authentication.
     pub authentication: bool,
+}
+
+/// Where addresses are kept in sets (`ipset`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SetUse {
+    /// Nowhere: each is a rule.
+    Off,
+    /// Everywhere.
+    On,
+    /// Where there are many, if the kernel has sets.
+    Auto,
 }
 
 /// A user name and a password, of 1 to [`CREDENTIAL_MAX`] bytes each when configured.
@@ -162,7 +177,11 @@ fn read_options(text: &str) -> Located<Vec<Entry>> {
             }
             _ => {
                 let (name, value) = split_option(line);
-                let known = FLAGS.iter().chain(&VALUES).find(|known| known.eq_ignore_ascii_case(name));
+                let known = FLAGS
+                    .iter()
+                    .chain(&SWITCHES)
+                    .chain(&VALUES)
+                    .find(|known| known.eq_ignore_ascii_case(name));
                 let Some(name) = known else { return fail(ConfigError::Unknown(name.to_owned())) };
                 if let Some(first) = entries.iter().find(|entry| entry.name == *name) {
                     return fail(ConfigError::Repeated(name, first.line));
@@ -226,6 +245,7 @@ fn check(file: &Path, entries: &[Entry]) -> Located<Config> {
         ipset: options.path("ipset.path", "ipset")?,
         maxelem: options.number("ipset.maxelem", 1 << 20)?,
         rules_max: options.number("rules.max", 5_000)?,
+        lists_max: options.number("lists.max", 64)?,
         connections_max: options.number("connections.max", 256)?,
         connections_max_source: options.number("connections.max.source", 32)?,
     })
@@ -234,11 +254,12 @@ fn check(file: &Path, entries: &[Entry]) -> Located<Config> {
 struct Options<'a>(&'a [Entry]);
 
 impl<'a> Options<'a> {
-    /// Checks that flags have no value and other options have one.
+    /// Checks that flags have no value and other options have one, but for those that need none.
     fn check_forms(&self) -> Located<()> {
         for entry in self.0 {
             match (FLAGS.contains(&entry.name), &entry.value) {
                 (true, Some(_)) => return Err((Some(entry.line), ConfigError::NotAFlag(entry.name))),
+                (false, None) if SWITCHES.contains(&entry.name) => {}
                 (false, None) => return Err((Some(entry.line), ConfigError::NoValue(entry.name))),
                 _ => {}
             }
@@ -305,16 +326,23 @@ impl<'a> Options<'a> {
             .value)
     }
 
-    /// The option `ipset`. It requires a `default.expire` within the longest timeout of a set
-    /// entry (ipset(8), `timeout`).
-    fn sets(&self) -> Located<Setting<bool>> {
-        let line = self.entry("ipset").map(|entry| entry.line);
+    /// The option `ipset`; its bare name is `on`. Sets require a `default.expire` within the longest
+    /// timeout of a set entry (ipset(8), `timeout`).
+    fn sets(&self) -> Located<Setting<SetUse>> {
+        let name = "ipset";
+        let absent = if self.flag(name) { SetUse::On } else { SetUse::Off };
+        let value = self.parse(name, absent, |text| match text {
+            "auto" => Ok(SetUse::Auto),
+            "on" => Ok(SetUse::On),
+            "off" => Ok(SetUse::Off),
+            _ => Err(ConfigError::Value(name, text.to_owned(), "auto, on or off")),
+        })?;
         let expire = self.expire()?;
-        if line.is_some() && expire.seconds() > SET_LONGEST {
+        if value.value != SetUse::Off && expire.seconds() > SET_LONGEST {
             let line = self.entry("default.expire").map(|entry| entry.line);
             return Err((line, ConfigError::TooLongForSets(expire)));
         }
-        Ok(Setting { option: "ipset", line, value: line.is_some() })
+        Ok(Setting { line: self.entry(name).map(|entry| entry.line), ..value })
     }
 
     fn number(&self, name: &'static str, default: u32) -> Located<u32> {
@@ -414,110 +442,4 @@ pub(crate) struct LocatedError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    use crate::golden::cases;
-
-    const BASE: &str = "[config]\noutward.server\nauth.username = me\nauth.password = secret\n";
-
-    fn parse(text: &str) -> Result<Config, String> {
-        Config::parse(Path::new("rfw.conf"), text).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn options_have_the_defaults_of_the_original() {
-        let config = parse(BASE).unwrap();
-        let outward = config.outward.unwrap();
-        assert_eq!(outward.address, "0.0.0.0:7393".parse().unwrap());
-        assert_eq!(outward.certfile.value, Path::new("/etc/rfw/ssl/server.crt"));
-        assert_eq!(outward.keyfile.value, Path::new("/etc/rfw/ssl/server.key"));
-        assert_eq!(config.local, None);
-        assert!(!config.non_restful);
-        assert_eq!(config.default_expire.seconds(), 86_400);
-        assert_eq!(config.whitelist_file.value, Path::new("/etc/rfw/white.list"));
-        assert_eq!(config.iptables.value, Path::new("iptables"));
-        assert_eq!(config.ip6tables.value, Path::new("ip6tables"));
-        assert!(!config.use_sets.value);
-        assert_eq!((config.ipset.value.as_path(), config.maxelem), (Path::new("ipset"), 1_048_576));
-        let local = parse("[config]\nlocal.server\n").unwrap().local.unwrap();
-        assert_eq!((local.address, local.authentication), ("127.0.0.1:7390".parse().unwrap(), false));
-    }
-
-    #[test]
-    fn a_file_of_the_original_works_as_it_is() {
-        let text = "#####\n# rfw\n\n[config]\noutward.server\noutward.server.port = 7393\noutward.server.ip = 0.0.0.0\n\
-            outward.server.certfile = /etc/rfw/ssl/server.crt\noutward.server.keyfile = /etc/rfw/ssl/server.key\n\
-            local.server\nlocal.server.port = 7390\nnon.restful\n# local.server.authentication\n\
-            auth.username = mietek\nauth.password: pass=wd ; a comment\ndefault.expire = 24h\n\
-            whitelist.file = /etc/rfw/white.list\niptables.path = iptables\n";
-        let config = parse(text).unwrap();
-        assert!(config.non_restful);
-        assert_eq!(
-            config.local,
-            Some(Local { address: "127.0.0.1:7390".parse().unwrap(), authentication: false })
-        );
-        let credentials = config.credentials.unwrap();
-        assert_eq!((credentials.username.as_str(), credentials.password.as_str()), ("mietek", "pass=wd"));
-        assert!(!format!("{credentials:?}").contains("pass=wd"));
-    }
-
-    #[test]
-    fn ip6tables_is_the_companion_of_iptables() {
-        let golden = [
-            ("iptables.path = iptables-legacy", "ip6tables-legacy"),
-            ("iptables.path = /usr/sbin/iptables-nft", "/usr/sbin/ip6tables-nft"),
-            ("ip6tables.path = /opt/six", "/opt/six"),
-        ];
-        for (line, expected) in golden {
-            assert_eq!(
-                parse(&format!("{BASE}{line}")).unwrap().ip6tables.value,
-                Path::new(expected),
-                "{line}"
-            );
-        }
-    }
-
-    #[test]
-    fn wrong_lines_are_named() {
-        for (at, [line, message]) in cases("config-refused.txt") {
-            let error = parse(&format!("{BASE}{line}\n")).unwrap_err();
-            assert_eq!(error, format!("rfw.conf:{message}"), "{at}");
-        }
-        let golden = [
-            ("outward.server\n", "1: \"outward.server\": expected one section, [config], before all options"),
-            ("[config]\n", " neither outward.server nor local.server is on"),
-            ("", " neither outward.server nor local.server is on"),
-            (
-                "[config]\noutward.server\nauth.username = a\n",
-                " auth.password: not set: expected a value, since clients have to log in",
-            ),
-            (
-                "[config]\nlocal.server\nlocal.server.authentication\nauth.username =\n",
-                "4: auth.username: not set: expected a value, since clients have to log in",
-            ),
-            (
-                "[config]\noutward.server\nauth.username = a:b\nauth.password = c\n",
-                "3: auth.username: \"a:b\": expected a name without a colon",
-            ),
-        ];
-        for (text, message) in golden {
-            assert_eq!(parse(text).unwrap_err(), format!("rfw.conf:{message}"), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_local_server_without_authentication_needs_no_credentials() {
-        let config = parse("[config]\nlocal.server\nauth.username = \nauth.password =\n").unwrap();
-        assert_eq!(config.credentials, None);
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_panics(text in "\\PC*", tail in "[a-z. =:;\n0-9]*") {
-            let _ = parse(&text);
-            let _ = parse(&format!("{BASE}{tail}"));
-        }
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@
 
 use crate::api::Service;
 use crate::config::cli::Arguments;
-use crate::config::file::{Config, LocatedError, Outward, Setting};
+use crate::config::file::{Config, LocatedError, Outward, SetUse, Setting};
 use crate::config::trusted_file::{self, FileError};
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener, ServerError};
@@ -206,11 +206,12 @@ fn open_firewall(file: &Path, config: &Config, stop: &StopSignal) -> Result<Fire
             file.display()
         );
     }
-    let use_sets = config.use_sets.value;
+    let sets_are_needed = config.use_sets.value == SetUse::On;
+    let use_sets = config.use_sets.value != SetUse::Off;
     let rules_max = usize::try_from(config.rules_max).unwrap_or(usize::MAX);
     // Sets are needed without the option too, to take along what was kept in them before.
     match Sets::open(config.maxelem) {
-        Err(error) if use_sets => Err(config.use_sets.error(file, error).into()),
+        Err(error) if sets_are_needed => Err(config.use_sets.error(file, error).into()),
         sets => Ok(Firewall::new(v4, v6, sets.ok(), use_sets, rules_max)),
     }
 }
