@@ -364,20 +364,28 @@ fn answers_have_the_shape_that_the_manual_shows() {
     let blocks = section(&manual, "ANSWERS").split("\n.Bd -literal\n").skip(1);
     let text: String = blocks.map(|block| block.split(".Ed").next().unwrap()).collect();
     let shown: Vec<Value> = Deserializer::from_str(&text).into_iter::<Value>().map(Result::unwrap).collect();
-    let [change, list_put, list_deleted, rows, error] = shown.as_slice() else { panic!("{shown:?}") };
+    let [put, deleted, list_put, list_deleted, all_deleted, address_deleted, rows, lists, error] =
+        shown.as_slice()
+    else {
+        panic!("{shown:?}")
+    };
 
     let host = Host::new();
     let rfw = host.rfw("iptables").start();
     let answer = rfw.ok("PUT", "/drop/input/any/66.66.66.66?expire=1h");
-    assert_eq!(shape(&answer), shape(change));
+    assert_eq!(shape(&answer), shape(put));
     assert_eq!(shape(&rfw.ok("GET", "/list")), shape(rows));
+    assert_eq!(shape(&rfw.ok("GET", "/lists")), shape(lists));
+    assert_eq!(shape(&rfw.ok("DELETE", "/list?address=66.66.66.66")), shape(address_deleted));
+    assert_eq!(shape(&rfw.ok("DELETE", "/list?list=*")), shape(all_deleted));
+    assert_eq!(shape(&rfw.ok("DELETE", "/drop/input/any/66.66.66.66")), shape(deleted));
     host.write("feed", 0o644, "66.66.66.66\n0.0.0.0/8\n");
     let url = "https://127.0.0.1:7393/drop/input/any";
-    let put = rfw.curl(&["-u", "me:secret", "-T", "feed", url]).json();
-    assert_eq!(shape(&put), shape(list_put));
+    let answer = rfw.curl(&["-u", "me:secret", "-T", "feed", url]).json();
+    assert_eq!(shape(&answer), shape(list_put));
     host.write("feed", 0o644, "66.66.66.66\n");
-    let deleted = rfw.curl(&["-u", "me:secret", "-X", "DELETE", "--data-binary", "@feed", url]).json();
-    assert_eq!(shape(&deleted), shape(list_deleted));
+    let answer = rfw.curl(&["-u", "me:secret", "-X", "DELETE", "--data-binary", "@feed", url]).json();
+    assert_eq!(shape(&answer), shape(list_deleted));
     let refused = rfw.request("PUT", "/drop/input/any/10.0.0.0/8");
     assert_eq!(refused.json(), *error);
 }

@@ -74,7 +74,9 @@ fn every_option_in_the_manual_is_known_as_a_flag_or_with_a_value() {
         let (line, why) = match is_flag {
             true => (format!("{name} = yes"), "takes no value"),
             // Its bare name is a value of it.
-            false if name == "ipset" => (format!("{name} = yes"), "\"yes\": expected auto, on or off"),
+            false if name == "ipset" => {
+                (format!("{name} = yes\nlocal.server"), "\"yes\": expected auto, on or off")
+            }
             false => (name.clone(), "has no value"),
         };
         host.rfw("iptables");
