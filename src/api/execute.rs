@@ -6,7 +6,7 @@ use crate::api::error::ApiError;
 use crate::api::url::{BodyOptions, Put};
 use crate::api::{Origin, Service};
 use crate::firewall::listing::{Filter, Listing};
-use crate::firewall::{Firewall, FirewallError, Held, ListResult, Outcome, Terms, WhichLists};
+use crate::firewall::{Held, ListResult, Outcome, Terms, WhichLists};
 use crate::http::answer::Answer;
 use crate::rule::label::Label;
 use crate::rule::lease::{Interval, Lease};
@@ -145,10 +145,7 @@ impl Service {
     ) -> Result<Answer, ApiError> {
         let deleted = self.shared.change(|firewall| {
             let now = SystemTime::now();
-            let deleted = match lists {
-                WhichLists::All => firewall.delete_address(address, now)?,
-                WhichLists::One(list) => delete_address_of(firewall, address, list, now)?,
-            };
+            let deleted = firewall.delete_address(address, lists, now)?;
             for Held { rule, list, .. } in &deleted {
                 firewall.note_update(*list, rule.scope(), &origin.user, now);
             }
@@ -175,29 +172,6 @@ impl Service {
     fn interval(&self, put: &Put) -> Interval {
         put.expire.unwrap_or(self.config.default_expire)
     }
-}
-
-/// Takes exactly this address out of one list, in every scope.
-fn delete_address_of(
-    firewall: &mut Firewall,
-    address: &Network,
-    list: ListName,
-    now: SystemTime,
-) -> Result<Vec<Held>, FirewallError> {
-    let filter = Filter { address: Some(*address), list: Some(list), ..Filter::default() };
-    let (mut rows, mut found) = (firewall.list(&filter, now)?, Vec::new());
-    while let Some(row) = rows.next_row()? {
-        if row.rule.networks().any(|network| network == address) {
-            found.push(Held { rule: row.rule, lease: row.label.lease, list });
-        }
-    }
-    let mut deleted = Vec::new();
-    for held in found {
-        if firewall.delete(&held.rule, list, now)?.outcome == Outcome::Deleted {
-            deleted.push(held);
-        }
-    }
-    Ok(deleted)
 }
 
 impl Origin {

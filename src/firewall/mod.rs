@@ -231,14 +231,14 @@ impl Firewall {
         Ok(0)
     }
 
-    /// Takes exactly this address or network away, out of all lists and in all scopes. Gives what
-    /// was deleted.
+    /// Takes exactly this address or network out of lists, in all scopes. Gives what was deleted.
     ///
     /// # Errors
     /// As for [`Firewall::delete_lists`].
     pub(crate) fn delete_address(
         &mut self,
         _address: &Network,
+        _which: WhichLists,
         _now: SystemTime,
     ) -> Result<Vec<Held>, FirewallError> {
         Ok(Vec::new())
