@@ -1,7 +1,7 @@
 //! The networks of one family in a list, and the rules that stand for them.
 
 use super::ListResult;
-use crate::firewall::table::RuleCache;
+use crate::firewall::rule_cache::RuleCache;
 use crate::kernel::iptables::Transaction;
 use crate::kernel::set_key::{SetKey, Side};
 use crate::rule::lease::Lease;

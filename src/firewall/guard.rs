@@ -3,7 +3,8 @@
 
 use super::entries::ConflictingEntry;
 use super::{Firewall, FirewallError};
-use crate::firewall::table::{Plan, RuleCache};
+use crate::firewall::rule_cache::RuleCache;
+use crate::firewall::table::Plan;
 use crate::kernel::guard::Guard;
 use crate::kernel::iptables::Transaction;
 use crate::kernel::set_key::SetKey;

@@ -11,13 +11,15 @@ mod family_list;
 mod guard;
 pub(crate) mod listing;
 mod migrate;
+mod rule_cache;
 pub(crate) mod sets;
 pub(crate) mod table;
 pub(crate) mod verbs;
 
 use crate::firewall::family_list::FamilyList;
 use crate::firewall::listing::{Filter, Listing};
-use crate::firewall::table::{Plan, RuleCache, Table};
+use crate::firewall::rule_cache::RuleCache;
+use crate::firewall::table::{Plan, Table};
 use crate::kernel::ipset::IpsetError;
 use crate::kernel::iptables::Transaction;
 use crate::kernel::program::ProgramError;
