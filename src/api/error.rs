@@ -79,7 +79,7 @@ impl ApiError {
             | ApiError::WhiteListed(_)
             | ApiError::Overlaps(..) => 400,
             ApiError::Firewall(error) => match error {
-                FirewallError::TooLong(_) => 400,
+                FirewallError::TooLong(_) | FirewallError::TooManyLists(_) => 400,
                 FirewallError::NoFamily(_) => 501,
                 error if error.is_temporary() => 503,
                 FirewallError::Full(_) | FirewallError::TooManyRules(_) => 507,

@@ -4,6 +4,7 @@
 //! syntax is that of Python's ConfigParser, so that a file of the original rfw is valid. This
 //! module does no I/O: it does not open the files that options name.
 
+use crate::rule::SetUse;
 use crate::rule::lease::{Interval, IntervalError, SET_LONGEST};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -92,17 +93,6 @@ pub(crate) struct Local {
     pub address: SocketAddr,
     /// Whether it requires authentication.
     pub authentication: bool,
-}
-
-/// Where addresses are kept in sets (`ipset`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SetUse {
-    /// Nowhere: each is a rule.
-    Off,
-    /// Everywhere.
-    On,
-    /// Where there are many, if the kernel has sets.
-    Auto,
 }
 
 /// A user name and a password, of 1 to [`CREDENTIAL_MAX`] bytes each when configured.

@@ -4,7 +4,7 @@
 
 use crate::api::Service;
 use crate::config::cli::Arguments;
-use crate::config::file::{Config, LocatedError, Outward, SetUse, Setting};
+use crate::config::file::{Config, LocatedError, Outward, Setting};
 use crate::config::trusted_file::{self, FileError};
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener, ServerError};
@@ -15,9 +15,10 @@ use crate::daemon::white_list;
 use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::sets::Sets;
 use crate::firewall::table::Table;
-use crate::firewall::{Firewall, FirewallError};
+use crate::firewall::{Firewall, FirewallError, Settings};
 use crate::http::tls::{self, Identity, TlsError};
 use crate::kernel::program::ProgramError;
+use crate::rule::SetUse;
 use crate::rule::network::Family;
 use crate::rule::whitelist::WhiteList;
 use crate::stop_signal::StopSignal;
@@ -207,12 +208,20 @@ fn open_firewall(file: &Path, config: &Config, stop: &StopSignal) -> Result<Fire
         );
     }
     let sets_are_needed = config.use_sets.value == SetUse::On;
-    let use_sets = config.use_sets.value != SetUse::Off;
-    let rules_max = usize::try_from(config.rules_max).unwrap_or(usize::MAX);
+    let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let settings = Settings {
+        set_use: config.use_sets.value,
+        rules_max: count(config.rules_max),
+        lists_max: count(config.lists_max),
+    };
     // Sets are needed without the option too, to take along what was kept in them before.
     match Sets::open(config.maxelem) {
         Err(error) if sets_are_needed => Err(config.use_sets.error(file, error).into()),
-        sets => Ok(Firewall::new(v4, v6, sets.ok(), use_sets, rules_max)),
+        Err(error) if settings.set_use == SetUse::Auto => {
+            log::warn!("the kernel has no sets, so that each address is a rule, up to rules.max: {error}");
+            Ok(Firewall::new(v4, v6, None, settings))
+        }
+        sets => Ok(Firewall::new(v4, v6, sets.ok(), settings)),
     }
 }
 

@@ -7,12 +7,12 @@ use crate::firewall::table::Plan;
 use crate::kernel::ipset::IpsetError;
 use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::{SetKey, Side};
-use crate::rule::Rule;
 use crate::rule::label::Label;
 use crate::rule::lease::{Lease, SET_LONGEST};
 use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use crate::rule::whitelist::WhiteList;
+use crate::rule::{Rule, SetUse};
 use std::collections::HashSet;
 use std::time::{Instant, SystemTime};
 
@@ -24,9 +24,30 @@ impl Firewall {
     /// if the kernel does not support sets of pairs.
     pub(super) fn is_for_sets(&mut self, set: &SetKey) -> Result<bool, FirewallError> {
         match &mut self.sets {
-            Some(sets) if self.use_sets => Ok(set.side() != Side::Both || sets.has_pairs()?),
+            Some(sets) if self.settings.set_use == SetUse::On => {
+                Ok(set.side() != Side::Both || sets.supports(set)?)
+            }
+            Some(_) if self.settings.set_use == SetUse::Auto => {
+                Ok(self.known.contains(set) || self.table(set.family())?.cache().has_set(set))
+            }
             _ => Ok(false),
         }
+    }
+
+    /// Whether some addresses may be entries of sets.
+    pub(super) fn may_have_sets(&self) -> bool {
+        self.sets.is_some() && self.settings.set_use != SetUse::Off
+    }
+
+    /// Checks that a body may become entries of the set of its list.
+    pub(super) fn check_entries(
+        &mut self,
+        list: &FamilyList,
+        terms: &Terms,
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
+        check_lease(terms.lease, now)?;
+        self.check_room(list, terms)
     }
 
     pub(super) fn insert_entry(
@@ -59,7 +80,7 @@ impl Firewall {
 
     /// Makes the set of a list where the scope needs one, beside a union that is there. What is
     /// known of the scope is whole then.
-    fn open_list(
+    pub(super) fn open_list(
         &mut self,
         union: &SetKey,
         list: ListName,
@@ -109,11 +130,12 @@ impl Firewall {
         rule: &Rule,
         outcome: Outcome,
     ) -> Result<Outcome, FirewallError> {
-        if self.table(rule.family())?.cache().leases(rule).is_empty() {
+        let list = ListName::UNNAMED;
+        if self.table(rule.family())?.cache().labels(rule, list).is_empty() {
             return Ok(outcome);
         }
         self.change(rule.family(), Plan::FromCache, |cache, transaction| {
-            cache.leases(rule).iter().for_each(|lease| transaction.delete(rule, *lease));
+            cache.labels(rule, list).iter().for_each(|label| transaction.delete(rule, label));
         })?;
         Ok(Outcome::Refreshed)
     }
@@ -181,7 +203,7 @@ impl Firewall {
     }
 
     /// Checks that a body fits into the set of its list, and into the union.
-    pub(super) fn check_room(&mut self, list: &FamilyList, terms: &Terms) -> Result<(), FirewallError> {
+    fn check_room(&mut self, list: &FamilyList, terms: &Terms) -> Result<(), FirewallError> {
         let sets = self.sets()?;
         let mut all = vec![list.set.clone(), sets.set_of(&list.set, terms.list)];
         all.dedup();
@@ -229,12 +251,12 @@ impl Firewall {
             self.complete(&list.set, now)?;
         }
         let as_rules = self.change(list.set.family(), Plan::FromCache, |cache, _| {
-            let present = list.present(cache);
+            let present = list.present(cache, terms.list);
             present.iter().flat_map(|(rule, _)| rule.networks().copied()).collect::<HashSet<Network>>()
         })?;
         let count = self.change_entries(list, ListOp::Put(terms), &as_rules, now + start.elapsed())?;
         if !as_rules.is_empty() {
-            self.delete_rules(list)?;
+            self.delete_rules(list, terms.list)?;
         }
         Ok(count)
     }

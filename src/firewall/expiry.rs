@@ -9,7 +9,9 @@
 use crate::firewall::{Firewall, FirewallError};
 use crate::kernel::program::ProgramError;
 use crate::log_limit::LogLimit;
+use crate::rule::Rule;
 use crate::rule::lease::Moment;
+use crate::rule::list_name::ListName;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
@@ -201,7 +203,7 @@ impl SharedFirewall {
                 }
                 Ok(removed) if removed.is_empty() => return self.arm_retry(),
                 Ok(removed) => {
-                    removed.iter().for_each(|rule| log::info!("expired: {rule}"));
+                    removed.iter().for_each(|(rule, list)| log_expired(rule, *list));
                     batch = next_batch(batch, start.elapsed()).min(largest);
                 }
                 Err(FirewallError::Program(ProgramError::Locked(_))) => {
@@ -299,6 +301,13 @@ impl SharedFirewall {
                 }
             }
         }
+    }
+}
+
+fn log_expired(rule: &Rule, list: ListName) {
+    match list.is_named() {
+        true => log::info!("expired: {rule} in {list}"),
+        false => log::info!("expired: {rule}"),
     }
 }
 

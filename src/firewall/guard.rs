@@ -9,14 +9,14 @@ use crate::kernel::guard::Guard;
 use crate::kernel::iptables::Transaction;
 use crate::kernel::set_key::SetKey;
 use crate::rule::Rule;
-use crate::rule::lease::Lease;
+use crate::rule::label::Label;
 use crate::rule::network::Family;
 use crate::rule::whitelist::WhiteList;
 use std::time::SystemTime;
 
-/// Rules of one family that a white list forbids, each with its lease and its number in
+/// Rules of one family that a white list forbids, each with its label and its number in
 /// its chain, in ascending order.
-type Conflicts = (Family, Vec<(Rule, Lease, usize)>);
+type Conflicts = (Family, Vec<(Rule, Label, usize)>);
 
 impl Firewall {
     /// Puts a white list into force: its networks alone may reach the port, rules and
@@ -55,8 +55,9 @@ impl Firewall {
             self.compare_mirrors(now);
         }
         // Others may have put entries in the place of as many: those are in no mirror.
-        for set in self.linked_sets() {
-            self.sets()?.look_again(&set);
+        for union in self.linked_sets() {
+            let sets = self.sets()?;
+            sets.sets_of(&union).iter().for_each(|set| sets.look_again(set));
         }
         let rules = conflicts.into_iter().flat_map(|(_, rules)| rules).map(|(rule, _, _)| rule);
         Ok(rules.chain(entries.into_iter().map(|entry| entry.rule)).collect())
@@ -64,9 +65,11 @@ impl Firewall {
 
     /// Has the debug log tell whether the mirrors are as the kernel has the sets.
     fn compare_mirrors(&mut self, now: SystemTime) {
-        for set in self.linked_sets() {
-            if let Some(Err(error)) = self.sets.as_mut().map(|sets| sets.compare_all(&set, now)) {
-                log::debug!("the mirror can't be compared: {error}");
+        for union in self.linked_sets() {
+            for set in self.sets.as_ref().map_or(Vec::new(), |sets| sets.sets_of(&union)) {
+                if let Some(Err(error)) = self.sets.as_mut().map(|sets| sets.compare_all(&set, now)) {
+                    log::debug!("the mirror can't be compared: {error}");
+                }
             }
         }
     }
@@ -118,8 +121,8 @@ impl Firewall {
     ) -> Result<(), FirewallError> {
         for (family, rules) in conflicts {
             self.change(*family, Plan::FromKernel, |cache, transaction| {
-                let there = rules.iter().filter(|(rule, lease, _)| cache.leases(rule).contains(lease));
-                there.for_each(|(rule, lease, _)| transaction.delete(rule, *lease));
+                let there = rules.iter().filter(|(rule, label, _)| cache.has(rule, label));
+                there.for_each(|(rule, label, _)| transaction.delete(rule, label));
             })?;
         }
         self.remove_entries(entries, now)
@@ -129,8 +132,9 @@ impl Firewall {
     fn put_back(&mut self, conflicts: &[Conflicts]) {
         for (family, rules) in conflicts {
             let put_back = self.change(*family, Plan::FromKernel, |cache, transaction| {
-                let missing = rules.iter().filter(|(rule, _, _)| cache.leases(rule).is_empty());
-                missing.for_each(|(rule, lease, number)| transaction.insert(rule, *lease, *number));
+                let missing =
+                    rules.iter().filter(|(rule, label, _)| cache.labels(rule, label.list).is_empty());
+                missing.for_each(|(rule, label, number)| transaction.insert(rule, label, *number));
             });
             if let Err(error) = put_back {
                 log::error!("rules of {family} that a refused white list forbids can't be put back: {error}");
@@ -179,8 +183,15 @@ impl Firewall {
     /// Puts the registry of sets back, and finds mirrors that others have made wrong.
     fn check_sets(&mut self, now: SystemTime) -> Result<(), FirewallError> {
         let registry = self.sets()?.check_registry();
-        for set in self.linked_sets() {
-            self.sets()?.verify(&set, now)?;
+        for union in self.linked_sets() {
+            for set in self.sets()?.sets_of(&union) {
+                self.sets()?.verify(&set, now)?;
+            }
+        }
+        self.release_empty_sets()?;
+        let renewed = self.sets()?.renew(now)?;
+        if renewed > 0 {
+            log::debug!("{renewed} entries that end later than the kernel can count are renewed");
         }
         registry
     }

@@ -41,15 +41,15 @@ impl Filter {
         chain && interface
     }
 
-    /// Whether what is in that list is admitted.
-    pub(crate) fn admits_list(&self, list: ListName) -> bool {
-        self.list.is_none_or(|wanted| wanted == list)
-    }
-
     /// Whether a rule is admitted.
     pub(crate) fn admits(&self, rule: &Rule) -> bool {
         let holds = |address| rule.networks().any(|network| network.covers(address));
         self.admits_scope(rule.scope()) && self.address.as_ref().is_none_or(holds)
+    }
+
+    /// Whether what is in that list is admitted.
+    pub(crate) fn admits_list(&self, list: ListName) -> bool {
+        self.list.is_none_or(|wanted| wanted == list)
     }
 }
 
@@ -121,11 +121,10 @@ impl Listing {
             let number = self.numbers.entry(line.chain).or_default();
             *number += 1;
             match line.owner {
-                Owner::Rfw(rule, lease)
-                    if self.filter.admits(&rule) && self.filter.admits_list(ListName::UNNAMED) =>
+                Owner::Rfw(rule, label)
+                    if self.filter.admits(&rule) && self.filter.admits_list(label.list) =>
                 {
                     let (number, counters) = (*number, line.counters);
-                    let label = Label::new(lease, ListName::UNNAMED);
                     return Ok(Step::Next(Row { number, counters, rule, label, set: None }));
                 }
                 Owner::Set(set) if self.filter.admits_scope(set.scope()) && !self.skipped.contains(&set) => {

@@ -9,10 +9,9 @@ use crate::kernel::ipset::{IpsetError, SetInfo};
 use crate::kernel::iptables::Transaction;
 use crate::kernel::set_key::{self, SetKey, Side};
 use crate::rule::label::Label;
-use crate::rule::lease::Lease;
 use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
-use crate::rule::{Rule, Target};
+use crate::rule::{Rule, SetUse, Target};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
@@ -30,31 +29,50 @@ impl Firewall {
         let infos = self.sets.as_mut().map_or_else(|| Ok(Vec::new()), Sets::infos)?;
         if self.sets.is_some() {
             let registered = self.sets()?.registered()?;
-            let own = self.own_sets(&infos, &registered);
-            self.check_entries(&own, now)?;
-            let (lists, unions): (Vec<_>, Vec<_>) = own.into_iter().partition(|set| set.list().is_some());
-            unions.iter().try_for_each(|set| self.link_if_used(set))?;
-            lists.iter().try_for_each(|set| self.take_on_list(set, now))?;
+            self.take_on_all(&infos, &registered, now)?;
         }
         for family in self.families() {
             self.table(family)?.refresh()?;
-            match self.use_sets {
-                true => self.move_rules_to_sets(family, now)?,
-                false => self.move_sets_to_rules(family, now)?,
+            match self.settings.set_use {
+                _ if self.sets.is_none() => {}
+                SetUse::On => self.move_rules(family, |_| true, now)?,
+                SetUse::Auto => self.move_many_to_sets(family, now)?,
+                SetUse::Off => self.move_sets_to_rules(family, now)?,
             }
         }
         self.destroy_unused_sets(&infos, false, &[])?;
         self.known = self.linked_sets().into_iter().collect();
-        self.linked_sets().iter().try_for_each(|set| self.take_on(set, &infos, now))
+        Ok(())
     }
 
-    /// Takes the set of a list on, with its union, unless it is empty.
-    fn take_on_list(&mut self, set: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
-        let Some(info) = self.sets()?.own_info(set)?.filter(|info| info.elements > 0) else { return Ok(()) };
-        self.link(&set.union())?;
-        self.sets()?.know_list(set);
-        self.resize(set, &info, now)?;
-        self.sets()?.mirror(set);
+    /// Finds the sets that are rfw's, gives those with entries their rules, and takes them on.
+    fn take_on_all(
+        &mut self,
+        infos: &[SetInfo],
+        registered: &Registered,
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
+        let own = self.own_sets(infos, registered);
+        let (lists, unions): (Vec<SetKey>, Vec<SetKey>) =
+            own.into_iter().partition(|set| set.list().is_some());
+        for set in lists {
+            if self.sets()?.own_size(&set)?.is_some_and(|size| size > 0) {
+                self.sets()?.know_list(&set);
+            }
+        }
+        self.check_rules_of_entries(&unions, now)?;
+        unions.iter().try_for_each(|set| self.link_if_used(set))?;
+        for union in self.sets()?.unions() {
+            self.link(&union)?;
+        }
+        if self.settings.set_use == SetUse::Off {
+            return Ok(());
+        }
+        for union in self.linked_sets() {
+            for set in self.sets()?.sets_of(&union) {
+                self.take_on(&set, infos, now)?;
+            }
+        }
         Ok(())
     }
 
@@ -95,27 +113,34 @@ impl Firewall {
     }
 
     /// Checks that converting all set entries to rules does not exceed `rules.max`.
-    fn check_entries(&mut self, own: &[SetKey], now: SystemTime) -> Result<(), FirewallError> {
-        if self.use_sets {
+    fn check_rules_of_entries(&mut self, unions: &[SetKey], now: SystemTime) -> Result<(), FirewallError> {
+        if self.settings.set_use != SetUse::Off {
             return Ok(());
         }
-        let sets: BTreeSet<SetKey> = self.linked_sets().into_iter().chain(own.iter().cloned()).collect();
+        let unions: BTreeSet<SetKey> = self.linked_sets().into_iter().chain(unions.iter().cloned()).collect();
         for family in self.families() {
-            let mut entries = 0;
-            for set in sets.iter().filter(|set| set.family() == family) {
-                entries += self.sets()?.own_size(set)?.unwrap_or_default();
+            let mut sets = Vec::new();
+            for union in unions.iter().filter(|union| union.family() == family) {
+                sets.extend(self.sets()?.list_sets(union));
+            }
+            let mut entries = 0_usize;
+            for set in &sets {
+                entries = entries.saturating_add(self.sets()?.own_size(set)?.unwrap_or_default());
             }
             let rules = self.table(family)?.cache().len();
-            if entries == 0 || rules.saturating_add(entries) <= self.rules_max {
+            if entries == 0 || rules.saturating_add(entries) <= self.settings.rules_max {
                 continue;
             }
             // A start that was cut short may have made rules of some of them.
-            let mut all: HashSet<Rule> = self.table(family)?.cache().rules().cloned().collect();
-            for set in sets.iter().filter(|set| set.family() == family) {
-                all.extend(self.sets()?.rules(set, now, |_| true)?.into_iter().map(|(rule, _)| rule));
+            let labelled = self.table(family)?.cache().labelled();
+            let mut all: HashSet<(Rule, ListName)> =
+                labelled.map(|(rule, label)| (rule.clone(), label.list)).collect();
+            for set in &sets {
+                let rules = self.sets()?.rules(set, now, |_| true)?;
+                all.extend(rules.into_iter().map(|(rule, label)| (rule, label.list)));
             }
-            if all.len() > self.rules_max {
-                return Err(FirewallError::TooManyEntries(family, all.len(), self.rules_max));
+            if all.len() > self.settings.rules_max {
+                return Err(FirewallError::TooManyEntries(family, all.len(), self.settings.rules_max));
             }
         }
         Ok(())
@@ -140,45 +165,48 @@ impl Firewall {
             false => {
                 let size = info.elements;
                 log::warn!("{} has {size} entries, more than ipset.maxelem: it keeps its room", set.name());
-                Ok(())
+                if info.comments { Ok(()) } else { sets.resize(set, info.maxelem, now) }
             }
         }
     }
 
-    /// Converts rules to set entries with their remaining time. If an ACCEPT rule comes after a
-    /// block among the rules that stay, ACCEPT rules are moved to the head of the chain.
-    fn move_rules_to_sets(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
+    /// Converts the rules that are wanted to entries of their lists, with their remaining time. If an
+    /// ACCEPT rule comes after a block among the rules that stay, ACCEPT rules are moved to the head
+    /// of the chain. A rule goes once its entry is there: no packet passes meanwhile.
+    pub(super) fn move_rules(
+        &mut self,
+        family: Family,
+        wanted: impl Fn(&Rule) -> bool,
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
         let mut entries: HashMap<SetKey, Vec<(Rule, Label)>> = HashMap::new();
-        let mut moved: Vec<Rule> = Vec::new();
-        let rules: Vec<(Rule, Lease)> = {
-            let found = self.table(family)?.cache().find(|_, lease| !lease.is_due(now));
-            found.into_iter().map(|(rule, lease)| (rule.clone(), lease)).collect()
+        let rules: Vec<(Rule, Label)> = {
+            let found =
+                self.table(family)?.cache().find(|rule, label| wanted(rule) && !label.lease.is_due(now));
+            found.into_iter().map(|(rule, label)| (rule.clone(), label.clone())).collect()
         };
-        for (rule, lease) in rules {
+        for (rule, label) in rules {
             let set = SetKey::of(&rule);
-            match check_lease(lease, now) {
-                Ok(_) if self.is_for_sets(&set)? => {
-                    entries
-                        .entry(set)
-                        .or_default()
-                        .push((rule.clone(), Label::new(lease, ListName::UNNAMED)));
-                    moved.push(rule);
-                }
-                Ok(_) => {}
-                Err(_) => log::warn!("stays a rule, since a set can't hold it that long: {rule}, {lease}"),
+            match check_lease(label.lease, now) {
+                Ok(()) if self.sets()?.supports(&set)? => entries.entry(set).or_default().push((rule, label)),
+                Ok(()) => {}
+                Err(_) => log::warn!("stays a rule, since a set can't hold it that long: {rule}, {label}"),
             }
         }
-        let moved: HashSet<Rule> = moved.into_iter().collect();
         entries.iter().try_for_each(|(set, entries)| self.check_room_for(set, entries))?;
-        for (set, entries) in &entries {
-            self.link(set)?;
-            self.sets()?.load(set, entries, now)?;
+        for (set, entries) in &mut entries {
+            // Of two that are the same in a list, the later end counts.
+            entries.sort_by_key(|(_, label)| label.lease);
+            self.load(set, entries, now)?;
         }
+        let moved: HashSet<(&Rule, &Label)> =
+            entries.values().flatten().map(|(rule, label)| (rule, label)).collect();
+        let tidies = self.settings.set_use == SetUse::On;
         self.change(family, Plan::FromKernel, |cache, transaction| {
             let (old, staying): (Vec<_>, Vec<_>) =
-                cache.find(|_, _| true).into_iter().partition(|(rule, _)| moved.contains(rule));
-            old.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
-            if has_exception_after_block(&staying) {
+                cache.find(|_, _| true).into_iter().partition(|labelled| moved.contains(labelled));
+            old.iter().for_each(|(rule, label)| transaction.delete(rule, label));
+            if tidies && has_exception_after_block(&staying) {
                 move_exceptions_to_head(&staying, transaction);
             }
         })?;
@@ -186,6 +214,22 @@ impl Firewall {
             log::info!("rules of {family} that are entries of sets now: {}", moved.len());
         }
         Ok(())
+    }
+
+    /// Puts entries into the lists of a scope that are rules yet.
+    fn load(
+        &mut self,
+        union: &SetKey,
+        entries: &[(Rule, Label)],
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
+        self.link(union)?;
+        let lists: BTreeSet<ListName> = entries.iter().map(|(_, label)| label.list).collect();
+        // A named list first: from then on the unnamed one has a set of its own too.
+        for list in lists.into_iter().rev() {
+            self.open_list(union, list, entries.len(), now)?;
+        }
+        self.sets()?.load(union, entries, now)
     }
 
     /// Checks that a set has room for rules that are to become its entries, before anything is
@@ -207,46 +251,56 @@ impl Firewall {
         }
     }
 
-    /// Converts set entries to rules with their remaining time.
+    /// Converts set entries to rules with their remaining time, one for each list.
     fn move_sets_to_rules(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
         // `SetKey` sorts ACCEPT first. Each rule is inserted at the head of its chain, so in
         // reverse order the ACCEPT rules come last and end up first.
-        let sets: Vec<SetKey> =
+        let unions: Vec<SetKey> =
             self.linked_sets().into_iter().filter(|set| set.family() == family).rev().collect();
-        let (mut moved, mut emptied) = (Vec::<(Rule, Lease)>::new(), Vec::new());
-        for set in &sets {
-            // A set that others have swapped in is theirs, whatever its name is.
-            let Some(size) = self.sets()?.own_size(set)? else { continue };
-            let rules = self.sets()?.rules(set, now, |_| true)?;
-            if rules.len() >= size {
-                emptied.push(set);
+        let (mut moved, mut kept) = (Vec::<(Rule, Label)>::new(), HashSet::new());
+        for union in &unions {
+            for set in self.sets()?.list_sets(union) {
+                // A set that others have swapped in is theirs, whatever its name is.
+                let Some(size) = self.sets()?.own_size(&set)? else { continue };
+                let rules = self.sets()?.rules(&set, now, |_| true)?;
+                if rules.len() < size {
+                    kept.insert(set);
+                }
+                moved.extend(rules);
             }
-            moved.extend(rules.into_iter().map(|(rule, label)| (rule, label.lease)));
         }
         self.change(family, Plan::FromKernel, |cache, transaction| {
             // An interrupted migration may have converted some of them already.
-            let new = moved.iter().filter(|(rule, _)| cache.leases(rule).is_empty());
-            new.for_each(|(rule, lease)| transaction.insert(rule, *lease, 1));
+            let new = moved.iter().filter(|(rule, label)| cache.labels(rule, label.list).is_empty());
+            new.for_each(|(rule, label)| transaction.insert(rule, label, 1));
             if !moved.is_empty() {
                 move_exceptions_to_head(&cache.find(|_, _| true), transaction);
             }
-            let moved_sets = cache.rules_of_sets().filter(|set| sets.contains(set));
+            let moved_sets = cache.rules_of_sets().filter(|set| unions.contains(set));
             moved_sets.for_each(|set| transaction.delete_set(set));
         })?;
-        for set in &sets {
-            let name = set.name();
-            if !emptied.contains(&set) {
-                log::warn!("the set {name} stays, since rfw has not made all that is in it");
-            } else if let Err(error) = self.sets()?.destroy(&name) {
-                // What is a rule now is not to come back from there.
-                let FirewallError::Set(_, IpsetError::Busy) = error else { return Err(error) };
-                log::warn!("the set {name} stays and is empty, since a rule that is not of rfw uses it");
-                self.sets()?.flush(&name)?;
+        for union in &unions {
+            for set in self.sets()?.sets_of(union).iter().rev() {
+                self.destroy_moved(set, kept.contains(set))?;
             }
         }
         if !moved.is_empty() {
             log::info!("entries of sets that are rules of {family} now: {}", moved.len());
             self.warn_if_many_rules();
+        }
+        Ok(())
+    }
+
+    /// Destroys a set whose entries are rules now.
+    fn destroy_moved(&mut self, set: &SetKey, has_others: bool) -> Result<(), FirewallError> {
+        let name = set.name();
+        if has_others {
+            log::warn!("the set {name} stays, since rfw has not made all that is in it");
+        } else if let Err(error) = self.sets()?.destroy(&name) {
+            // What is a rule now is not to come back from there.
+            let FirewallError::Set(_, IpsetError::Busy) = error else { return Err(error) };
+            log::warn!("the set {name} stays and is empty, since a rule that is not of rfw uses it");
+            self.sets()?.flush(&name)?;
         }
         Ok(())
     }
@@ -325,8 +379,11 @@ impl Firewall {
         }
         // It may be gone by now: its entries have become rules.
         if is_named && !is_own && self.sets()?.is_there(name)? {
-            let next =
-                if self.use_sets { ", but the next request for its interfaces takes it over" } else { "" };
+            let next = if self.may_have_sets() {
+                ", but the next request for its interfaces takes it over"
+            } else {
+                ""
+            };
             log::warn!(
                 "the set {name} with {size} entries has no rule of rfw and is not in its registry: it is left \
                  alone{next}; ipset destroy takes it away"
@@ -352,7 +409,7 @@ impl Firewall {
 }
 
 /// Whether an ACCEPT rule comes after a REJECT or DROP rule of the same chain.
-fn has_exception_after_block(rules: &[(&Rule, Lease)]) -> bool {
+fn has_exception_after_block(rules: &[(&Rule, &Label)]) -> bool {
     let mut blocked = HashSet::new();
     rules.iter().any(|(rule, _)| match rule.scope().target() {
         Target::Accept => blocked.contains(&rule.scope().chain()),
@@ -364,11 +421,11 @@ fn has_exception_after_block(rules: &[(&Rule, Lease)]) -> bool {
 }
 
 /// Plans to move the ACCEPT rules to the head of their chains, with their order kept.
-fn move_exceptions_to_head(rules: &[(&Rule, Lease)], transaction: &mut Transaction) {
+fn move_exceptions_to_head(rules: &[(&Rule, &Label)], transaction: &mut Transaction) {
     let exceptions = rules.iter().filter(|(rule, _)| rule.scope().target() == Target::Accept);
-    exceptions.clone().for_each(|(rule, lease)| transaction.delete(rule, *lease));
+    exceptions.clone().for_each(|(rule, label)| transaction.delete(rule, label));
     let mut put = HashSet::new();
-    for (rule, lease) in exceptions.rev().filter(|exception| put.insert(*exception)) {
-        transaction.insert(rule, *lease, 1);
+    for (rule, label) in exceptions.rev().filter(|exception| put.insert(*exception)) {
+        transaction.insert(rule, label, 1);
     }
 }

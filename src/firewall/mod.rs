@@ -5,23 +5,26 @@
 //! `ipset`, an entry of a set that one rule looks packets up in; a client sees no
 //! difference. Foreign rules and sets are never changed.
 
+mod auto;
 mod entries;
 pub(crate) mod expiry;
 mod family_list;
 mod guard;
 pub(crate) mod listing;
+mod lists;
 mod migrate;
 mod rule_cache;
+mod rules;
 pub(crate) mod sets;
 pub(crate) mod table;
 pub(crate) mod verbs;
 
-use crate::firewall::family_list::FamilyList;
 use crate::firewall::listing::{Filter, Listing};
+use crate::firewall::lists::Updates;
 use crate::firewall::rule_cache::RuleCache;
 use crate::firewall::table::{Plan, Table};
 use crate::kernel::ipset::IpsetError;
-use crate::kernel::iptables::Transaction;
+use crate::kernel::iptables::{Change, Transaction};
 use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::SetKey;
 use crate::rule::label::Label;
@@ -29,10 +32,11 @@ use crate::rule::lease::{Lease, Moment, SET_LONGEST};
 use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
-use crate::rule::{Rule, Scope};
+use crate::rule::{Rule, Scope, SetUse};
 pub(crate) use sets::Step;
 use sets::{EntryResult, ListOp, Sets};
 use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::iter;
 use std::time::{Instant, SystemTime};
 pub(crate) use verbs::{
     Deleted, Held, Inserted, ListResult, ListSummary, Outcome, STILL_MAX, Terms, WhichLists,
@@ -41,42 +45,42 @@ pub(crate) use verbs::{
 /// Number of rules above which the log recommends the option `ipset`.
 const MANY_RULES: usize = 500;
 
-/// The most rules that are flushed at a time where all at once are too long.
-const FLUSHED_MAX: usize = 1024;
+/// The options of the configuration that are about what is kept where, and how much.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// Where addresses are entries of sets (`ipset`).
+    pub set_use: SetUse,
+    /// The most rules of each family, without those of sets (`rules.max`).
+    pub rules_max: usize,
+    /// The most named lists (`lists.max`).
+    pub lists_max: usize,
+}
 
 /// The filter tables of IPv4 and, if the host has it, IPv6, and the sets.
 pub(crate) struct Firewall {
     tables: Vec<Table>,
     sets: Option<Sets>,
-    use_sets: bool,
+    settings: Settings,
     /// The sets that have had a rule since rfw started.
     known: BTreeSet<SetKey>,
-    /// The most rules of each family, without those of sets (`rules.max`).
-    rules_max: usize,
     warned_many: bool,
     /// The port that is guarded, if there is one, and the white list in force.
     guarded: Option<(Option<u16>, WhiteList)>,
+    updates: Updates,
 }
 
 impl Firewall {
-    /// A firewall on the tables of both families and, if the host has them, on its sets.
-    /// With `use_sets` addresses are kept as set entries; `rules_max` bounds the rules of
-    /// each family. Nothing is changed yet.
-    pub(crate) fn new(
-        v4: Table,
-        v6: Option<Table>,
-        sets: Option<Sets>,
-        use_sets: bool,
-        rules_max: usize,
-    ) -> Firewall {
+    /// A firewall on the tables of both families and, if the host has them, on its sets. Nothing is
+    /// changed yet.
+    pub(crate) fn new(v4: Table, v6: Option<Table>, sets: Option<Sets>, settings: Settings) -> Firewall {
         Firewall {
             tables: [Some(v4), v6].into_iter().flatten().collect(),
-            use_sets: use_sets && sets.is_some(),
             sets,
+            settings,
             known: BTreeSet::new(),
-            rules_max,
             warned_many: false,
             guarded: None,
+            updates: Updates::new(),
         }
     }
 
@@ -91,46 +95,27 @@ impl Firewall {
         label: &Label,
         now: SystemTime,
     ) -> Result<Inserted, FirewallError> {
+        self.check_lists(label.list)?;
         let outcome = self.insert_one(rule, label, now)?;
-        Ok(Inserted { outcome, overridden_by: None })
+        Ok(Inserted { outcome, overridden_by: self.overriding(rule, now) })
     }
 
     fn insert_one(&mut self, rule: &Rule, label: &Label, now: SystemTime) -> Result<Outcome, FirewallError> {
-        let lease = label.lease;
         let set = SetKey::of(rule);
+        self.make_sets(&set, iter::once(rule), label.list, now)?;
         if self.is_for_sets(&set)? {
             return self.insert_entry(rule, &set, label, now);
         }
-        let plan_from = if lease == Lease::Permanent { Plan::FromKernel } else { Plan::FromCache };
-        let outcome = match self.insert_rule(rule, lease, plan_from) {
+        let plan_from = if label.lease == Lease::Permanent { Plan::FromKernel } else { Plan::FromCache };
+        let outcome = match self.insert_rule(rule, label, plan_from) {
             // Others may have deleted rules that the cache still counts.
             Err(FirewallError::TooManyRules(_)) if plan_from == Plan::FromCache => {
-                self.insert_rule(rule, lease, Plan::FromKernel)
+                self.insert_rule(rule, label, Plan::FromKernel)
             }
             outcome => outcome,
         }?;
         self.warn_if_many_rules();
         Ok(outcome)
-    }
-
-    fn insert_rule(&mut self, rule: &Rule, lease: Lease, plan_from: Plan) -> Result<Outcome, FirewallError> {
-        let (by_precedence, rules_max) = (self.use_sets, self.rules_max);
-        if by_precedence {
-            self.table(rule.family())?.invalidate();
-        }
-        self.change(rule.family(), plan_from, |cache, transaction| {
-            let leases = cache.leases(rule);
-            if leases == [Lease::Permanent] && lease == Lease::Permanent {
-                return Ok(Outcome::Unchanged);
-            }
-            if leases.is_empty() && cache.len() >= rules_max {
-                return Err(FirewallError::TooManyRules(rules_max));
-            }
-            let number = if by_precedence { cache.number_for_rule(rule) } else { 1 };
-            leases.iter().for_each(|lease| transaction.delete(rule, *lease));
-            transaction.insert(rule, lease, number);
-            Ok(if leases.is_empty() { Outcome::Inserted } else { Outcome::Refreshed })
-        })?
     }
 
     /// Takes an address out of a list.
@@ -144,18 +129,18 @@ impl Firewall {
         now: SystemTime,
     ) -> Result<Deleted, FirewallError> {
         let outcome = self.delete_one(rule, list, now)?;
-        Ok(Deleted { outcome, still: Vec::new() })
+        Ok(Deleted { outcome, still: self.still(rule, now) })
     }
 
     /// Deletes a rule, and the equivalent set entry.
     fn delete_one(&mut self, rule: &Rule, list: ListName, now: SystemTime) -> Result<Outcome, FirewallError> {
         let as_rule = self.change(rule.family(), Plan::FromKernel, |cache, transaction| {
-            let leases = cache.leases(rule);
-            leases.iter().for_each(|lease| transaction.delete(rule, *lease));
-            if leases.is_empty() { Outcome::Absent } else { Outcome::Deleted }
+            let labels = cache.labels(rule, list);
+            labels.iter().for_each(|label| transaction.delete(rule, label));
+            if labels.is_empty() { Outcome::Absent } else { Outcome::Deleted }
         })?;
         let set = SetKey::of(rule);
-        if !self.use_sets || !self.has_own_set(&set)? {
+        if !self.may_have_sets() || !self.has_own_set(&set)? {
             return Ok(as_rule);
         }
         match self.delete_entry(&set, rule, list, now)? {
@@ -177,19 +162,22 @@ impl Firewall {
         terms: &Terms,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
-        let lease = terms.lease;
-        let (lists, start) = (self.by_family(scope, list)?, Instant::now());
-        if self.use_sets {
-            entries::check_lease(lease, now)?;
-            lists.iter().try_for_each(|list| self.check_room(list, terms))?;
-        } else {
-            lists.iter().try_for_each(|list| self.check_rules(list))?;
+        self.check_lists(terms.list)?;
+        let (lists, start) = (self.by_family(scope, list, terms.replace)?, Instant::now());
+        for list in &lists {
+            self.make_sets(&list.set, list.rules().collect::<Vec<_>>().iter(), terms.list, now)?;
+        }
+        for list in &lists {
+            match self.is_for_sets(&list.set)? {
+                true => self.check_entries(list, terms, now)?,
+                false => self.check_rules(list, terms)?,
+            }
         }
         let mut total = ListResult::default();
         for list in &lists {
-            total.add(match self.use_sets {
+            total.add(match self.is_for_sets(&list.set)? {
                 true => self.insert_entries(list, terms, now, start)?,
-                false => self.insert_rules(list, lease)?,
+                false => self.insert_rules(list, terms)?,
             });
         }
         self.warn_if_many_rules();
@@ -208,9 +196,9 @@ impl Firewall {
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
         let mut total = ListResult::default();
-        for list in &self.by_family(scope, list)? {
-            let as_rules = self.delete_rules(list)?;
-            let in_set = self.use_sets && self.has_own_set(&list.set)?;
+        for list in &self.by_family(scope, list, false)? {
+            let as_rules = self.delete_rules(list, name)?;
+            let in_set = self.may_have_sets() && self.has_own_set(&list.set)?;
             total.add(match in_set {
                 true => self.change_entries(list, ListOp::Delete(name), &as_rules, now)?,
                 false => list.count(as_rules.len()),
@@ -218,44 +206,6 @@ impl Firewall {
         }
         Ok(total)
     }
-
-    /// Takes all that lists hold away, in one scope (of a forward scope its source side) or in all.
-    /// Gives the number of addresses.
-    ///
-    /// # Errors
-    /// A table or set can't be read or changed; what was done until then stays done.
-    pub(crate) fn delete_lists(
-        &mut self,
-        _which: WhichLists,
-        _scope: Option<&Scope>,
-        _now: SystemTime,
-    ) -> Result<usize, FirewallError> {
-        Ok(0)
-    }
-
-    /// Takes exactly this address or network out of lists, in all scopes. Gives what was deleted.
-    ///
-    /// # Errors
-    /// As for [`Firewall::delete_lists`].
-    pub(crate) fn delete_address(
-        &mut self,
-        _address: &Network,
-        _which: WhichLists,
-        _now: SystemTime,
-    ) -> Result<Vec<Held>, FirewallError> {
-        Ok(Vec::new())
-    }
-
-    /// What each list holds, scope by scope.
-    ///
-    /// # Errors
-    /// A table or set can't be read.
-    pub(crate) fn lists(&mut self, _now: SystemTime) -> Result<Vec<ListSummary>, FirewallError> {
-        Ok(Vec::new())
-    }
-
-    /// Takes down who has changed a list, and when.
-    pub(crate) fn note_update(&mut self, _list: ListName, _scope: &Scope, _by: &str, _now: SystemTime) {}
 
     /// The rules and set entries of rfw that the filter admits, in the order of the tables,
     /// to be read row by row.
@@ -271,10 +221,11 @@ impl Firewall {
         for table in &self.tables {
             let (cache, family) = (table.cache(), table.family());
             let may_hold = |set: &SetKey| filter.admits_scope(set.scope()) && !skipped.contains(set);
+            let mut rules = cache.labelled();
             // Where nothing can be found, no table has to be printed.
-            if filter.address.is_none()
+            if filter.address.is_none() && filter.list.is_none()
                 || cache.sets().any(may_hold)
-                || cache.rules().any(|rule| filter.admits(rule))
+                || rules.any(|(rule, label)| filter.admits(rule) && filter.admits_list(label.list))
             {
                 tables.push_back(table.commands().read(family)?);
             }
@@ -300,7 +251,8 @@ impl Firewall {
     }
 
     /// Deletes rules that are due at `now`, without the first `skip`, at most `most` of each
-    /// family in one transaction. Returns the deleted rules; none if no other rule is due.
+    /// family in one transaction. Returns the deleted rules with their lists; none if no other rule is
+    /// due.
     /// Set entries are expired by the kernel.
     ///
     /// # Errors
@@ -310,16 +262,16 @@ impl Firewall {
         now: SystemTime,
         skip: usize,
         most: usize,
-    ) -> Result<Vec<Rule>, FirewallError> {
+    ) -> Result<Vec<(Rule, ListName)>, FirewallError> {
         let (mut removed, mut failed) = (Vec::new(), None);
         for family in self.families() {
             let swept = self.change(family, Plan::InBackground, |cache, transaction| {
-                let due = cache.find(|_, lease| lease.is_due(now)).into_iter().skip(skip).take(most);
-                due.map(|(rule, lease)| {
-                    transaction.delete(rule, lease);
-                    rule.clone()
+                let due = cache.find(|_, label| label.lease.is_due(now)).into_iter().skip(skip).take(most);
+                due.map(|(rule, label)| {
+                    transaction.delete(rule, label);
+                    (rule.clone(), label.list)
                 })
-                .collect::<Vec<Rule>>()
+                .collect::<Vec<(Rule, ListName)>>()
             });
             // A failure of one family does not prevent expiry in the other.
             match swept {
@@ -370,30 +322,19 @@ impl Firewall {
         Ok((rules, self.destroy_unused_sets(&infos, true, &linked)?))
     }
 
-    /// Deletes all rules of a family in one transaction or, where that is too long, in as
-    /// few as may be; the guard comes last.
+    /// Deletes all rules of a family; the guard comes last.
     fn flush_rules(&mut self, family: Family) -> Result<usize, FirewallError> {
-        let (mut count, mut most) = (0, usize::MAX);
-        loop {
-            let deleted = self.change(family, Plan::FromKernel, |cache, transaction| {
+        let parts = self.delete_in_parts(
+            family,
+            |cache, transaction| {
                 let rules = cache.find(|_, _| true);
-                rules.iter().for_each(|(rule, lease)| transaction.delete(rule, *lease));
+                rules.iter().for_each(|(rule, label)| transaction.delete(rule, label));
                 cache.rules_of_sets().for_each(|set| transaction.delete_set(set));
                 cache.guards().iter().for_each(|guard| transaction.delete_guard(*guard));
-                transaction.truncate(most);
-                transaction.changes().len()
-            });
-            match deleted {
-                Ok(deleted) if deleted < most => return Ok(count + deleted),
-                Ok(deleted) => count += deleted,
-                Err(FirewallError::Program(ProgramError::TooLong(_))) if most > 1 => {
-                    most = (most / 2).min(FLUSHED_MAX);
-                }
-                Err(error) => return Err(error),
-            }
-            // Of two that are the same, the cache has let go both.
-            self.table(family)?.invalidate();
-        }
+            },
+            <[Change]>::len,
+        )?;
+        Ok(parts.into_iter().sum())
     }
 
     fn families(&self) -> Vec<Family> {
@@ -429,70 +370,13 @@ impl Firewall {
     /// Logs once a recommendation of the option `ipset` above [`MANY_RULES`] rules.
     fn warn_if_many_rules(&mut self) {
         let rules: usize = self.tables.iter().map(|table| table.cache().len()).sum();
-        if !self.use_sets && !self.warned_many && rules > MANY_RULES {
+        if !self.may_have_sets() && !self.warned_many && rules > MANY_RULES {
             self.warned_many = true;
             log::warn!(
                 "{rules} rules: each packet is compared with one after the other; \
                  with the option ipset in rfw.conf they cost as little as a single rule"
             );
         }
-    }
-}
-
-/// Addresses in rules.
-impl Firewall {
-    fn insert_rules(&mut self, list: &FamilyList, lease: Lease) -> Result<ListResult, FirewallError> {
-        self.change(list.set.family(), Plan::FromCache, |cache, transaction| {
-            let present = list.delete_present(cache, transaction).len();
-            list.rules().for_each(|rule| transaction.insert(&rule, lease, 1));
-            list.count(present)
-        })
-    }
-
-    /// Checks that a list does not exceed `rules.max` with the existing rules.
-    fn check_rules(&mut self, list: &FamilyList) -> Result<(), FirewallError> {
-        let rules_max = self.rules_max;
-        if list.networks.len() > rules_max {
-            return Err(FirewallError::TooManyRules(rules_max));
-        }
-        let mut fits = Ok(());
-        // Others may have deleted rules that the cache still counts.
-        for plan_from in [Plan::FromCache, Plan::FromKernel] {
-            fits = self.change(list.set.family(), plan_from, |cache, _| {
-                let present: HashSet<&Rule> = list.present(cache).into_iter().map(|(rule, _)| rule).collect();
-                let more = list.networks.len().saturating_sub(present.len());
-                match more > 0 && cache.len().saturating_add(more) > rules_max {
-                    true => Err(FirewallError::TooManyRules(rules_max)),
-                    false => Ok(()),
-                }
-            })?;
-            if fits.is_ok() {
-                break;
-            }
-        }
-        fits
-    }
-
-    /// Deletes the rules of a list. Returns the networks whose rule existed.
-    fn delete_rules(&mut self, list: &FamilyList) -> Result<HashSet<Network>, FirewallError> {
-        self.change(list.set.family(), Plan::FromKernel, |cache, transaction| {
-            list.delete_present(cache, transaction)
-        })
-    }
-
-    fn by_family(&self, scope: &Scope, list: &[Network]) -> Result<Vec<FamilyList>, FirewallError> {
-        let mut lists = Vec::new();
-        for family in [Family::V4, Family::V6] {
-            let networks: Vec<Network> = list.iter().copied().filter(|n| n.family() == family).collect();
-            if networks.is_empty() {
-                continue;
-            }
-            if !self.families().contains(&family) {
-                return Err(FirewallError::NoFamily(family));
-            }
-            lists.push(FamilyList::new(scope, family, networks));
-        }
-        Ok(lists)
     }
 }
 
@@ -539,6 +423,9 @@ pub(crate) enum FirewallError {
          turn the option on again, or raise rules.max"
     )]
     TooManyEntries(Family, usize, usize),
+    /// There are so many named lists already.
+    #[error("there are {0} named lists, and there may be no more (lists.max in rfw.conf)")]
+    TooManyLists(usize),
     /// A set of that name exists, but rfw has not created it.
     #[error(
         "there is a set {0} that rfw has not made: destroy it, after its rule and its place in the registry \

@@ -4,33 +4,53 @@
 use crate::kernel::guard::Guard;
 use crate::kernel::iptables::{Change, Line, Owner, Transaction};
 use crate::kernel::set_key::SetKey;
+use crate::rule::label::Label;
 use crate::rule::lease::Lease;
+use crate::rule::list_name::ListName;
 use crate::rule::{Chain, Rule, Scope, Target};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::iter;
 
-/// The cache: the rules of rfw in one table.
+/// The rules of rfw in one table.
 #[derive(Default)]
 pub(crate) struct RuleCache {
-    rules: HashMap<Rule, Vec<CachedRule>>,
+    /// What accepts, apart from what blocks: a block asks for the accepts that come before it.
+    accepts: Copies,
+    blocks: Copies,
+    /// The number of distinct rules and lists.
+    count: usize,
     /// The guard rules, in the order of the table.
     guards: VecDeque<Guard>,
     /// The sets that have a rule, with the number of these rules: other programs may have
     /// duplicated one.
     sets: BTreeMap<SetKey, usize>,
-    /// The rule number and position of the last ACCEPT rule of rfw in each chain.
-    last_accept: BTreeMap<Chain, (usize, i64)>,
+    /// The rule number and position of the last rule of rfw with that target in each chain.
+    last: BTreeMap<(Chain, Target), (usize, i64)>,
+    /// The chains of which `last` is not right any more, since a rule has been deleted.
+    shifted: BTreeSet<Chain>,
     /// The position of the last inserted rule: positions count up from 1 for rules that were
     /// read, and down from -1 for rules inserted since.
     lowest: i64,
 }
 
-/// One instance of a rule; other programs may have duplicated it.
-struct CachedRule {
-    lease: Lease,
+/// Each rule with its instances.
+type Copies = HashMap<Rule, Vec<CachedRule>>;
+
+/// One instance of a rule: one for each list that holds its address, and other programs may have
+/// duplicated it.
+#[derive(Debug)]
+pub(crate) struct CachedRule {
+    label: Label,
     position: i64,
     /// Its number in its chain at the last reading, or 1 if it has been put in since.
     number: usize,
+}
+
+impl CachedRule {
+    /// Its end, its list and its reason.
+    pub(crate) fn label(&self) -> &Label {
+        &self.label
+    }
 }
 
 /// A reading of a table, rule by rule.
@@ -50,12 +70,12 @@ impl CacheReader {
         self.position += 1;
         let (number, position, cache) = (*number, self.position, &mut self.cache);
         match line.owner {
-            Owner::Rfw(rule, lease) => {
-                cache.note_accept(rule.scope(), number, position);
-                cache.rules.entry(rule).or_default().push(CachedRule { lease, position, number });
+            Owner::Rfw(rule, label) => {
+                cache.note_last(rule.scope(), number, position);
+                cache.put(rule, CachedRule { label, position, number });
             }
             Owner::Set(set) => {
-                cache.note_accept(set.scope(), number, position);
+                cache.note_last(set.scope(), number, position);
                 *cache.sets.entry(set).or_default() += 1;
             }
             Owner::Guard(guard) => cache.guards.push_back(guard),
@@ -70,80 +90,176 @@ impl CacheReader {
 }
 
 impl RuleCache {
-    fn note_accept(&mut self, scope: &Scope, number: usize, position: i64) {
-        if scope.target() == Target::Accept {
-            self.last_accept.insert(scope.chain(), (number, position));
-        }
+    fn note_last(&mut self, scope: &Scope, number: usize, position: i64) {
+        self.last.insert((scope.chain(), scope.target()), (number, position));
     }
 
-    /// Applies a committed transaction. Rule numbers are not updated: they are valid only
-    /// right after the table has been read.
+    fn put(&mut self, rule: Rule, copy: CachedRule) {
+        let copies = self.kind_mut(rule.scope().target()).entry(rule).or_default();
+        let is_new = copies.iter().all(|other| other.label.list != copy.label.list);
+        copies.push(copy);
+        self.count += usize::from(is_new);
+    }
+
+    fn remove(&mut self, rule: &Rule, label: &Label) {
+        let rules = self.kind_mut(rule.scope().target());
+        let Some(copies) = rules.get_mut(rule) else { return };
+        let before = copies.len();
+        copies.retain(|copy| copy.label != *label);
+        let is_gone = copies.iter().all(|copy| copy.label.list != label.list);
+        let is_removed = is_gone && copies.len() < before;
+        if copies.is_empty() {
+            rules.remove(rule);
+        }
+        self.count -= usize::from(is_removed);
+    }
+
+    /// Applies a committed transaction. The numbers of instances are not updated: they are those of
+    /// the last reading.
     pub(super) fn apply(&mut self, transaction: &Transaction) {
         for change in transaction.changes() {
             match change {
-                Change::Insert(rule, lease, _) => {
+                Change::Insert(rule, label, number) => {
                     self.lowest -= 1;
-                    let copy = CachedRule { lease: *lease, position: self.lowest, number: 1 };
-                    self.rules.entry(rule.clone()).or_default().push(copy);
+                    self.shift(rule.scope().chain(), *number);
+                    self.note_inserted(rule.scope(), *number);
+                    let copy = CachedRule { label: label.clone(), position: self.lowest, number: 1 };
+                    self.put(rule.clone(), copy);
                 }
-                Change::Delete(rule, lease) => {
-                    if let Some(copies) = self.rules.get_mut(rule) {
-                        copies.retain(|copy| copy.lease != *lease);
-                        if copies.is_empty() {
-                            self.rules.remove(rule);
-                        }
-                    }
+                Change::Delete(rule, label) => {
+                    self.shifted.insert(rule.scope().chain());
+                    self.remove(rule, label);
                 }
-                Change::InsertSet(set, _) => *self.sets.entry(set.clone()).or_default() += 1,
+                Change::InsertSet(set, number) => {
+                    self.shift(set.scope().chain(), *number);
+                    self.note_inserted(set.scope(), *number);
+                    *self.sets.entry(set.clone()).or_default() += 1;
+                }
                 Change::DeleteSet(set) => {
+                    self.shifted.insert(set.scope().chain());
                     if let Some(copies) = self.sets.get_mut(set) {
                         *copies = copies.saturating_sub(1);
                     }
                     self.sets.retain(|_, copies| *copies > 0);
                 }
-                Change::InsertGuard(guard) => self.guards.push_front(*guard),
-                Change::DeleteGuard(guard) => self.guards.retain(|cache| cache != guard),
+                Change::InsertGuard(guard) => {
+                    self.shift(chain_of(guard), 1);
+                    self.guards.push_front(*guard);
+                }
+                Change::DeleteGuard(guard) => {
+                    self.shifted.insert(chain_of(guard));
+                    self.guards.retain(|cache| cache != guard);
+                }
                 Change::CheckSet(_) => {}
             }
         }
     }
 
-    /// The leases of a rule, one for each instance; empty if there is no such rule.
-    pub(crate) fn leases(&self, rule: &Rule) -> Vec<Lease> {
-        self.rules.get(rule).into_iter().flatten().map(|copy| copy.lease).collect()
+    /// Counts a rule that has been inserted into a chain at that number.
+    fn shift(&mut self, chain: Chain, at: usize) {
+        let behind = self.last.iter_mut().filter(|((of, _), (number, _))| *of == chain && *number >= at);
+        behind.for_each(|(_, (number, _))| *number += 1);
+    }
+
+    fn note_inserted(&mut self, scope: &Scope, number: usize) {
+        let last = self.last.entry((scope.chain(), scope.target())).or_insert((number, self.lowest));
+        if last.0 < number {
+            *last = (number, self.lowest);
+        }
+    }
+
+    fn kind(&self, target: Target) -> &Copies {
+        match target {
+            Target::Accept => &self.accepts,
+            Target::Reject | Target::Drop => &self.blocks,
+        }
+    }
+
+    fn kind_mut(&mut self, target: Target) -> &mut Copies {
+        match target {
+            Target::Accept => &mut self.accepts,
+            Target::Reject | Target::Drop => &mut self.blocks,
+        }
+    }
+
+    /// The instances of a rule, of all lists.
+    fn copies(&self, rule: &Rule) -> &[CachedRule] {
+        self.kind(rule.scope().target()).get(rule).map_or(&[], Vec::as_slice)
+    }
+
+    /// The labels of a rule in a list, one for each instance; empty if the list has no such rule.
+    pub(crate) fn labels(&self, rule: &Rule, list: ListName) -> Vec<&Label> {
+        let labels = self.copies(rule).iter().map(CachedRule::label);
+        labels.filter(|label| label.list == list).collect()
+    }
+
+    /// Whether there is an instance of a rule with that label.
+    pub(crate) fn has(&self, rule: &Rule, label: &Label) -> bool {
+        self.copies(rule).iter().any(|copy| copy.label == *label)
     }
 
     /// All rules.
     pub(crate) fn rules(&self) -> impl Iterator<Item = &Rule> {
-        self.rules.keys()
+        self.accepts.keys().chain(self.blocks.keys())
+    }
+
+    /// All instances of all rules, with their labels.
+    pub(crate) fn labelled(&self) -> impl Iterator<Item = (&Rule, &Label)> {
+        labelled(&self.accepts).chain(labelled(&self.blocks))
+    }
+
+    /// Those that accept.
+    pub(crate) fn accepts(&self) -> impl Iterator<Item = (&Rule, &Label)> {
+        labelled(&self.accepts)
+    }
+
+    /// Those that drop or reject.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = (&Rule, &Label)> {
+        labelled(&self.blocks)
     }
 
     /// All leases of all rules.
     pub(crate) fn all_leases(&self) -> impl Iterator<Item = Lease> {
-        self.rules.values().flatten().map(|copy| copy.lease)
+        self.labelled().map(|(_, label)| label.lease)
     }
 
-    /// The number of distinct rules; those of sets and guard rules are not counted.
+    /// The number of distinct rules and lists: a rule counts once for each list that has it. Those of
+    /// sets and guard rules are not counted.
     pub(crate) fn len(&self) -> usize {
-        self.rules.len()
+        self.count
     }
 
     /// The rules that `wanted` selects, in the order of the table: iptables searches for a
     /// rule to delete from the head of the chain, so that order keeps many deletions linear.
-    pub(crate) fn find(&self, wanted: impl Fn(&Rule, Lease) -> bool) -> Vec<(&Rule, Lease)> {
-        let all = self.rules.iter().flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule, copy)));
-        let mut found: Vec<_> = all.filter(|(rule, copy)| wanted(rule, copy.lease)).collect();
-        found.sort_unstable_by_key(|(_, copy)| copy.position);
-        found.into_iter().map(|(rule, copy)| (rule, copy.lease)).collect()
+    pub(crate) fn find(&self, wanted: impl Fn(&Rule, &Label) -> bool) -> Vec<(&Rule, &Label)> {
+        let found = self.find_copies(wanted);
+        found.into_iter().map(|(rule, copy)| (rule, copy.label())).collect()
+    }
+
+    /// The same with the instances.
+    pub(super) fn find_copies(&self, wanted: impl Fn(&Rule, &Label) -> bool) -> Vec<(&Rule, &CachedRule)> {
+        let all = self.accepts.iter().chain(&self.blocks);
+        let all = all.flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule, copy)));
+        in_order(all.filter(|(rule, copy)| wanted(rule, &copy.label)))
+    }
+
+    /// The instances of these rules in a list, in the order of the table. Other rules are not looked at.
+    pub(super) fn copies_of(
+        &self,
+        rules: impl Iterator<Item = Rule>,
+        list: ListName,
+    ) -> Vec<(&Rule, &CachedRule)> {
+        let there = rules.filter_map(|rule| self.kind(rule.scope().target()).get_key_value(&rule));
+        let copies = there.flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule, copy)));
+        in_order(copies.filter(|(_, copy)| copy.label.list == list))
     }
 
     /// The rules that are wanted with their numbers in their chains, in ascending order.
-    pub(crate) fn find_numbered(&self, wanted: impl Fn(&Rule) -> bool) -> Vec<(Rule, Lease, usize)> {
-        let all = self.rules.iter().filter(|(rule, _)| wanted(rule));
-        let mut found: Vec<(Rule, Lease, usize)> = all
-            .flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule.clone(), copy.lease, copy.number)))
-            .collect();
-        found.sort_unstable_by_key(|(_, _, number)| *number);
+    pub(crate) fn find_numbered(&self, wanted: impl Fn(&Rule) -> bool) -> Vec<(Rule, Label, usize)> {
+        let found = self.find_copies(|rule, _| wanted(rule)).into_iter();
+        let mut found: Vec<(Rule, Label, usize)> =
+            found.map(|(rule, copy)| (rule.clone(), copy.label.clone(), copy.number)).collect();
+        found.sort_by_key(|(_, _, number)| *number);
         found
     }
 
@@ -176,25 +292,43 @@ impl RuleCache {
         self.sets.iter().flat_map(|(set, copies)| iter::repeat_n(set, *copies))
     }
 
-    /// The rule number at which the rule of a set is inserted, so that ACCEPT takes
-    /// precedence: ACCEPT at the head of the chain, others after the last ACCEPT of rfw.
+    /// The rule number at which a rule or the rule of a set is inserted, so that accept comes before
+    /// reject, and reject before drop: ACCEPT at the head of the chain, REJECT after the last ACCEPT
+    /// of rfw, DROP after the last of both. Valid while [`RuleCache::knows_numbers`].
     pub(crate) fn number_for(&self, scope: &Scope) -> usize {
-        self.number_after_exceptions(scope, &[])
+        self.number_without(scope, &[])
     }
 
-    /// The same for a rule, after all instances of it have been deleted.
-    pub(crate) fn number_for_rule(&self, rule: &Rule) -> usize {
-        let copies = self.rules.get(rule).map(Vec::as_slice);
-        self.number_after_exceptions(rule.scope(), copies.unwrap_or_default())
+    /// Whether nothing has been deleted from a chain since the last reading.
+    pub(crate) fn knows_numbers(&self, chain: Chain) -> bool {
+        !self.shifted.contains(&chain)
     }
 
-    fn number_after_exceptions(&self, scope: &Scope, deleted: &[CachedRule]) -> usize {
-        match (scope.target(), self.last_accept.get(&scope.chain())) {
-            (Target::Accept, _) | (_, None) => 1,
-            (Target::Reject | Target::Drop, Some((number, position))) => {
-                let before = deleted.iter().filter(|copy| copy.position < *position).count();
-                number.saturating_sub(before) + 1
-            }
-        }
+    /// The same after these instances of rules of that scope have been deleted. Valid right after a
+    /// reading.
+    pub(super) fn number_without(&self, scope: &Scope, deleted: &[(&Rule, &CachedRule)]) -> usize {
+        let first: &[Target] = match scope.target() {
+            Target::Accept => &[],
+            Target::Reject => &[Target::Accept],
+            Target::Drop => &[Target::Accept, Target::Reject],
+        };
+        let last = first.iter().filter_map(|target| self.last.get(&(scope.chain(), *target))).max();
+        let Some((number, position)) = last else { return 1 };
+        let before = deleted.iter().filter(|(_, copy)| copy.position < *position).count();
+        number.saturating_sub(before) + 1
     }
+}
+
+fn chain_of(guard: &Guard) -> Chain {
+    if guard.is_output() { Chain::Output } else { Chain::Input }
+}
+
+fn labelled(copies: &Copies) -> impl Iterator<Item = (&Rule, &Label)> {
+    copies.iter().flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule, copy.label())))
+}
+
+fn in_order<'a>(found: impl Iterator<Item = (&'a Rule, &'a CachedRule)>) -> Vec<(&'a Rule, &'a CachedRule)> {
+    let mut found: Vec<(&Rule, &CachedRule)> = found.collect();
+    found.sort_by_key(|(_, copy)| copy.position);
+    found
 }

@@ -13,6 +13,7 @@ use crate::kernel::iptables::{Line, Transaction};
 use crate::kernel::program::{Lines, Program, ProgramError};
 use crate::kernel::save_reader::{End, SaveReader};
 use crate::kernel::set_key::SetKey;
+use crate::rule::Chain;
 use crate::rule::network::Family;
 use crate::stop_signal::StopSignal;
 use std::path::Path;
@@ -252,6 +253,14 @@ impl Table {
     /// Makes the next [`Table::refresh`] read the table.
     pub(crate) fn invalidate(&mut self) {
         self.read = false;
+    }
+
+    /// Makes the next change read the table, unless the numbers of rules in that chain are known to be
+    /// as they were.
+    pub(crate) fn require_numbers(&mut self, chain: Chain) {
+        if !self.commands.nft || !self.cache.knows_numbers(chain) {
+            self.invalidate();
+        }
     }
 
     /// Whether the rule of a set exists in the kernel, not only in the cache.

@@ -9,7 +9,6 @@ use crate::kernel::Counters;
 use crate::kernel::guard::Guard;
 use crate::kernel::set_key::{SetKey, Side};
 use crate::rule::label::Label;
-use crate::rule::lease::Lease;
 use crate::rule::network::{Family, Network};
 use crate::rule::{Chain, Interface, Rule, Scope, Target};
 use std::fmt::Write;
@@ -32,7 +31,7 @@ pub(crate) struct Line {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// A rule that a request has inserted.
-    Rfw(Rule, Lease),
+    Rfw(Rule, Label),
     /// A rule that looks packets up in a set of rfw.
     Set(SetKey),
     /// A guard rule of rfw's port.
@@ -129,8 +128,8 @@ impl Options<'_> {
             _ if self.reject_with != reject_with => None,
             None => {
                 let rule = Rule::new(scope, self.source, self.destination).ok()?;
-                let lease = Label::from_comment(self.comment?)?.lease;
-                (rule.family() == family).then_some(Owner::Rfw(rule, lease))
+                let label = Label::from_comment(self.comment?)?;
+                (rule.family() == family).then_some(Owner::Rfw(rule, label))
             }
             Some((name, side)) => {
                 let set = SetKey::new(family, scope, side);
@@ -162,9 +161,9 @@ pub(crate) struct Transaction(Vec<Change>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
     /// Inserts a rule into its chain at that rule number, from 1.
-    Insert(Rule, Lease, usize),
+    Insert(Rule, Label, usize),
     /// Deletes a rule.
-    Delete(Rule, Lease),
+    Delete(Rule, Label),
     /// Inserts the rule of a set into its chain at that rule number, from 1.
     InsertSet(SetKey, usize),
     /// Deletes the rule of a set.
@@ -179,8 +178,8 @@ pub(crate) enum Change {
 
 impl Transaction {
     /// Inserts a rule into its chain at that rule number; 1 is the head of the chain.
-    pub(crate) fn insert(&mut self, rule: &Rule, lease: Lease, number: usize) {
-        self.0.push(Change::Insert(rule.clone(), lease, number));
+    pub(crate) fn insert(&mut self, rule: &Rule, label: &Label, number: usize) {
+        self.0.push(Change::Insert(rule.clone(), label.clone(), number));
     }
 
     /// Inserts the rule of a set into its chain at that rule number.
@@ -199,8 +198,8 @@ impl Transaction {
     }
 
     /// Deletes a rule.
-    pub(crate) fn delete(&mut self, rule: &Rule, lease: Lease) {
-        self.0.push(Change::Delete(rule.clone(), lease));
+    pub(crate) fn delete(&mut self, rule: &Rule, label: &Label) {
+        self.0.push(Change::Delete(rule.clone(), label.clone()));
     }
 
     /// Deletes a guard rule.
@@ -230,10 +229,10 @@ impl Transaction {
         for change in &self.0 {
             // Writing to a `String` is infallible.
             let _ = match change {
-                Change::Insert(rule, lease, number) => {
-                    writeln!(script, "-I {}", numbered(&specification(rule, *lease), *number))
+                Change::Insert(rule, label, number) => {
+                    writeln!(script, "-I {}", numbered(&specification(rule, label), *number))
                 }
-                Change::Delete(rule, lease) => writeln!(script, "-D {}", specification(rule, *lease)),
+                Change::Delete(rule, label) => writeln!(script, "-D {}", specification(rule, label)),
                 Change::InsertSet(set, number) => {
                     writeln!(script, "-I {}", numbered(&set_specification(set), *number))
                 }
@@ -247,12 +246,17 @@ impl Transaction {
     }
 }
 
-/// The specification of a rule with its lease. iptables-save prints the same, but a
-/// single address with its mask, and REJECT with `--reject-with`.
-fn specification(rule: &Rule, lease: Lease) -> String {
+/// The specification of a rule with its label. iptables-save prints the same, but a
+/// single address with its mask, REJECT with `--reject-with`, and `'` as `\'`.
+fn specification(rule: &Rule, label: &Label) -> String {
     let networks = [("-s", rule.source()), ("-d", rule.destination())];
     let networks = networks.into_iter().filter_map(|(flag, network)| Some(format!(" {flag} {}", network?)));
-    in_scope(rule.scope(), &networks.collect::<String>(), &lease.to_string())
+    in_scope(rule.scope(), &networks.collect::<String>(), &escaped(&label.to_string()))
+}
+
+/// A text as iptables-restore(8) reads it within double quotes, which no comment of rfw contains.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\")
 }
 
 /// The specification of the rule that looks packets up in a set.
@@ -283,6 +287,9 @@ fn numbered(specification: &str, number: usize) -> String {
 mod tests {
     use super::*;
     use crate::golden::cases;
+    use crate::rule::lease::Interval;
+    use crate::rule::list_name::ListName;
+    use crate::rule::note::{Note, Reason};
     use proptest::prelude::*;
 
     fn read(line: &str, family: Family) -> String {
@@ -291,7 +298,7 @@ mod tests {
             Some(Line { chain, counters, owner }) => {
                 let Counters { packets, bytes } = counters;
                 match owner {
-                    Owner::Rfw(rule, lease) => format!("{packets}:{bytes} {rule}, {lease}"),
+                    Owner::Rfw(rule, label) => format!("{packets}:{bytes} {rule}, {label}"),
                     Owner::Set(set) => format!("{packets}:{bytes} set {}", set.name()),
                     Owner::Guard(text) => format!("guard {text}"),
                     Owner::Other => format!("other in {chain}"),
@@ -316,9 +323,11 @@ mod tests {
         let set = SetKey::of(&rule);
         let mut transaction = Transaction::default();
         assert!(transaction.changes().is_empty());
-        transaction.delete(&rule, Lease::Permanent);
-        transaction.insert(&rule, Label::from_comment("rfw until 2026-11-22T10:05:00Z").unwrap().lease, 1);
-        transaction.insert(&rule, Lease::Permanent, 3);
+        let label = |comment: &str| Label::from_comment(comment).unwrap();
+        let permanent = label("rfw permanent");
+        transaction.delete(&rule, &permanent);
+        transaction.insert(&rule, &label("rfw until 2026-11-22T10:05:00Z"), 1);
+        transaction.insert(&rule, &label("rfw permanent list tor by me: it's \\"), 3);
         transaction.insert_set(&set, 2);
         transaction.check_set(&set);
         transaction.delete_set(&set);
@@ -327,13 +336,13 @@ mod tests {
         transaction.delete_guard(guards[0]);
         let mut first = transaction.clone();
         first.truncate(1);
-        assert_eq!(first.changes(), [Change::Delete(rule, Lease::Permanent)]);
+        assert_eq!(first.changes(), [Change::Delete(rule, permanent)]);
         assert_eq!(
             transaction.script(),
             "*filter\n\
              -D INPUT -s 11.22.33.44 -m comment --comment \"rfw permanent\" -j DROP\n\
              -I INPUT -s 11.22.33.44 -m comment --comment \"rfw until 2026-11-22T10:05:00Z\" -j DROP\n\
-             -I INPUT 3 -s 11.22.33.44 -m comment --comment \"rfw permanent\" -j DROP\n\
+             -I INPUT 3 -s 11.22.33.44 -m comment --comment \"rfw permanent list tor by me: it's \\\\\" -j DROP\n\
              -I INPUT 2 -m set --match-set rfw4-ids src -m comment --comment \"rfw set\" -j DROP\n\
              -C INPUT -m set --match-set rfw4-ids src -m comment --comment \"rfw set\" -j DROP\n\
              -D INPUT -m set --match-set rfw4-ids src -m comment --comment \"rfw set\" -j DROP\n\
@@ -389,14 +398,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_rule_printed_and_read_again_is_itself(rule in rules(), seconds in 0u64..4_000_000_000) {
-            let lease = crate::rule::lease::Interval::parse(&format!("{}", seconds % 1_000_000)).unwrap()
-                .from(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds));
-            let mut line = format!("-A {}", specification(&rule, lease));
+        fn a_rule_printed_and_read_again_is_itself(
+            rule in rules(),
+            seconds in 0u64..4_000_000_000,
+            list in proptest::option::of("[a-z0-9][a-z0-9._-]{0,15}"),
+            given in proptest::option::of(("\\PC{0,90}", "[\\\\' a-z]{0,40}\\PC*")),
+        ) {
+            let note = |(by, reason): (String, String)| Some(Box::new(Note::new(&by, Reason::cut(&reason)?)));
+            let label = Label {
+                lease: Interval::parse(&format!("{}", seconds % 1_000_000)).unwrap()
+                    .from(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)),
+                list: list.map_or(ListName::UNNAMED, |name| name.parse().unwrap()),
+                note: given.and_then(note),
+            };
+            let mut line = format!("-A {}", specification(&rule, &label));
             if rule.scope().target() == Target::Reject {
                 line = format!("{line} --reject-with {}", reject_with(rule.family()));
             }
-            prop_assert_eq!(parse(&line, rule.family()).map(|line| line.owner), Some(Owner::Rfw(rule, lease)));
+            prop_assert_eq!(parse(&line, rule.family()).map(|line| line.owner), Some(Owner::Rfw(rule.clone(), label.clone())));
+            // As iptables-save prints it.
+            let line = line.replace('\'', "\\'");
+            prop_assert_eq!(parse(&line, rule.family()).map(|line| line.owner), Some(Owner::Rfw(rule, label)));
         }
 
         #[test]

@@ -85,8 +85,16 @@ impl Interface {
     /// The name as iptables(8) takes it for `-i` and `-o`: `eth0`, or `eth+` for a
     /// prefix. A name of the full length has no `+`, since no longer name exists.
     pub(crate) fn pattern(&self) -> String {
-        let prefix = !self.0.ends_with(|c: char| c.is_ascii_digit()) && self.0.len() < INTERFACE_MAX;
-        format!("{}{}", self.0, if prefix { "+" } else { "" })
+        format!("{}{}", self.0, if self.is_prefix() { "+" } else { "" })
+    }
+
+    /// Whether it matches every interface that `other` matches.
+    pub(crate) fn takes_in(&self, other: &Interface) -> bool {
+        self == other || self.is_prefix() && other.0.starts_with(&self.0)
+    }
+
+    fn is_prefix(&self) -> bool {
+        !self.0.ends_with(|c: char| c.is_ascii_digit()) && self.0.len() < INTERFACE_MAX
     }
 
     /// Parses what [`Interface::pattern`] returns; any other pattern is `None`.
@@ -173,6 +181,14 @@ impl Scope {
     /// The interface on which the packet is sent; `None` is any.
     pub(crate) fn output_interface(&self) -> Option<&Interface> {
         self.output.as_ref()
+    }
+
+    /// Whether it is of the same chain and takes in every packet of `other`, as to interfaces.
+    pub(crate) fn takes_in(&self, other: &Scope) -> bool {
+        let side = |own: &Option<Interface>, other: &Option<Interface>| {
+            own.as_ref().is_none_or(|own| other.as_ref().is_some_and(|other| own.takes_in(other)))
+        };
+        self.chain == other.chain && side(&self.input, &other.input) && side(&self.output, &other.output)
     }
 
     /// The rule of this scope for one network: as the source in INPUT and FORWARD, as the
@@ -294,6 +310,17 @@ fn check_width(network: &Network) -> Result<(), RuleError> {
         true => Err(RuleError::Mask(*network)),
         false => Ok(()),
     }
+}
+
+/// Where addresses are kept in sets (`ipset`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SetUse {
+    /// Nowhere: each is a rule.
+    Off,
+    /// Everywhere.
+    On,
+    /// Where there are many, if the kernel has sets.
+    Auto,
 }
 
 /// Why the parts are not a valid rule.

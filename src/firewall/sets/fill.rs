@@ -5,6 +5,7 @@
 
 use super::mirror::{Known, Mirror};
 use super::reader::dump;
+use super::renewal::is_late;
 use super::{Sets, deadline, element, label, name_of, of, owned, rule};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::{Dump, IpsetError};
@@ -242,7 +243,11 @@ impl Sets {
         let mut found = Vec::new();
         for entry in piece {
             let entry = entry.map_err(|error| of(set, error))?;
-            let lease = label(set, &entry, now).lease;
+            let label = label(set, &entry, now);
+            let lease = label.lease;
+            if is_late(&label, entry.timeout.unwrap_or_default(), now) {
+                self.long.insert(set.clone());
+            }
             owned(&entry.element).iter().for_each(|element| mirror.read(element, lease));
             found.extend(rule(set, &entry).filter(|rule| forbidden(rule)));
         }

@@ -75,6 +75,7 @@ impl Sets {
         self.check_own(&set, networks.len())?;
         self.check_own(union, networks.len())?;
         let comments = op.terms().map(|terms| Comments::of(terms, now)).unwrap_or_default();
+        op.terms().iter().for_each(|terms| self.note_end(&set, terms.lease, now));
         let mut change = Change { set: &set, union, networks, op, gone: Vec::new(), comments };
         let present = self.count_and_change(&mut change, as_rules, now);
         if present.is_err() {

@@ -188,6 +188,7 @@ impl Sets {
         let loaded = self.transact(union, batch);
         for (rule, label) in entries {
             let set = self.set_of(union, label.list);
+            self.note_end(&set, label.lease, now);
             match (loaded.is_ok(), self.mirrors.of(&set)) {
                 (true, Some(mirror)) => mirror.put(&super::element(rule), label.lease, now),
                 (true, None) => {}
@@ -204,6 +205,71 @@ impl Sets {
     /// What holds an address or the whole of a network in a scope, as far as the mirrors are filled.
     pub(crate) fn holding(&self, union: &SetKey, network: &Network, now: SystemTime) -> Vec<(Rule, Label)> {
         self.list_sets(union).iter().flat_map(|set| self.held(set, network, now)).collect()
+    }
+
+    /// The entries of exactly that address or network in the lists of a scope, with their ends as far
+    /// as they are known.
+    pub(crate) fn exactly(&self, union: &SetKey, network: &Network, now: SystemTime) -> Vec<(Rule, Label)> {
+        let mut found = Vec::new();
+        for set in self.list_sets(union) {
+            let list = set.list().unwrap_or_default();
+            if set.side() == Side::Both {
+                let held = self.held(&set, network, now).into_iter();
+                found.extend(held.filter(|(rule, _)| rule.networks().any(|side| side == network)));
+            } else if let Some(rule) = rule_of(&set, &Element::Net(*network)) {
+                let end =
+                    self.mirrors.whole(&set).and_then(|mirror| mirror.end(&Element::Net(*network), now));
+                found.push((rule, Label::new(end.unwrap_or(Lease::Permanent), list)));
+            }
+        }
+        found
+    }
+
+    /// How many entries each list of a scope has that has some, and the latest of their ends.
+    pub(crate) fn sizes(&self, union: &SetKey, now: SystemTime) -> Vec<(ListName, usize, Lease)> {
+        let mut sizes = Vec::new();
+        for set in self.list_sets(union) {
+            let (mut number, mut latest) = (0_usize, None);
+            if let Some(mirror) = self.mirrors.whole(&set) {
+                mirror.each(now, |_, lease| {
+                    number = number.saturating_add(usize::from(!lease.is_due(now)));
+                    latest = latest.max(Some(lease));
+                });
+            }
+            let latest = latest.filter(|_| number > 0);
+            sizes.extend(latest.map(|latest| (set.list().unwrap_or_default(), number, latest)));
+        }
+        sizes
+    }
+
+    /// Destroys the set of a list that is empty, unless somebody is at it.
+    ///
+    /// # Errors
+    /// The kernel refuses it for another reason.
+    pub(crate) fn drop_list(&mut self, union: &SetKey, list: ListName) -> Result<bool, FirewallError> {
+        let set = self.set_of(union, list);
+        if !self.has_list(&set) || self.own_size(&set)? != Some(0) {
+            return Ok(false);
+        }
+        match self.destroy(&set.name()) {
+            Err(FirewallError::Set(_, IpsetError::Busy)) => Ok(false),
+            destroyed => destroyed,
+        }
+    }
+
+    /// Destroys the sets of lists that are empty. Gives the number of lists that have none any more.
+    ///
+    /// # Errors
+    /// As for [`Sets::drop_list`].
+    pub(crate) fn drop_empty_lists(&mut self) -> Result<usize, FirewallError> {
+        let before = self.list_names().len();
+        let all: Vec<_> = self.lists.iter().map(|(union, lists)| (union.clone(), lists.clone())).collect();
+        for (union, lists) in all {
+            for list in lists.into_iter().filter(|list| list.is_named()) {
+                self.drop_list(&union, list)?;
+            }
+        }
+        Ok(before.saturating_sub(self.list_names().len()))
     }
 
     /// Whether the set of a list may hold an address: it does, or is not known well enough.

@@ -14,6 +14,7 @@ mod plan;
 mod reader;
 mod rebuild;
 mod registry;
+mod renewal;
 mod single;
 mod union;
 
@@ -25,7 +26,7 @@ use crate::kernel::set_key::{SetKey, Side};
 use crate::rule::Rule;
 use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
-use crate::rule::network::{Family, Network};
+use crate::rule::network::Network;
 use fill::Mirrors;
 pub(crate) use list::ListOp;
 use reader::{Listings, dump};
@@ -74,6 +75,9 @@ pub(crate) struct Sets {
     lists: BTreeMap<SetKey, BTreeSet<ListName>>,
     /// Unions that may not hold what their lists hold.
     unsettled: BTreeSet<SetKey>,
+    /// Sets with entries that end later than the kernel can count, and when those were renewed.
+    long: BTreeSet<SetKey>,
+    renewed: Option<Instant>,
 }
 
 impl Sets {
@@ -94,6 +98,8 @@ impl Sets {
             foreign: BTreeSet::new(),
             lists: BTreeMap::new(),
             unsettled: BTreeSet::new(),
+            long: BTreeSet::new(),
+            renewed: None,
         })
     }
 
@@ -193,12 +199,12 @@ impl Sets {
         Ok(self.own_info(set)?.as_ref().map(size))
     }
 
-    /// Whether the kernel has `hash:net,net`, which not every kernel is built with.
+    /// Whether the kernel has the type of a set: not every kernel is built with `hash:net,net`.
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub(crate) fn has_pairs(&mut self) -> Result<bool, FirewallError> {
-        match self.ipset.revision(SetType::NetNet(Family::V4), deadline()) {
+    pub(crate) fn supports(&mut self, set: &SetKey) -> Result<bool, FirewallError> {
+        match self.ipset.revision(set_type(set), deadline()) {
             Ok(_) => Ok(true),
             Err(IpsetError::NoType) => Ok(false),
             Err(error) => Err(error.into()),

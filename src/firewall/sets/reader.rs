@@ -126,7 +126,7 @@ impl ScopeRules {
         if let Some(counting) = &mut self.counting {
             match counting.next_rule(now)? {
                 Step::Next((rule, _, counters)) if counters != Counters::default() => {
-                    self.counters.iter_mut().for_each(|all| drop(all.insert(addresses(&rule), counters)));
+                    self.counters.get_or_insert_default().insert(addresses(&rule), counters);
                 }
                 Step::Next(_) => {}
                 Step::Piece => return Ok(Step::Piece),

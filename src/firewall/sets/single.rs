@@ -38,6 +38,7 @@ impl Sets {
         label: &Label,
         now: SystemTime,
     ) -> Result<EntryResult, FirewallError> {
+        self.note_end(&self.set_of(union, label.list), label.lease, now);
         match self.set_of(union, label.list) {
             set if set == *union => self.put_alone(union, rule, label, now),
             set => self.put_in_both(&set, union, rule, label, now),

@@ -1,0 +1,168 @@
+//! `ipset = auto`: addresses begin as rules, which `iptables -L` shows. Where they become many, those of
+//! a scope become entries of a set, which stays until it is empty.
+
+use super::{Firewall, FirewallError};
+use crate::firewall::table::Plan;
+use crate::kernel::ipset::IpsetError;
+use crate::kernel::set_key::SetKey;
+use crate::rule::list_name::ListName;
+use crate::rule::network::Family;
+use crate::rule::{Rule, SetUse};
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+/// The most addresses of a scope that are rules.
+const SCOPE_MAX: usize = 100;
+
+/// The most addresses of a family that are rules.
+const FAMILY_MAX: usize = 200;
+
+impl Firewall {
+    /// Makes a set of a scope, or of others, if there would be too many rules with those that are
+    /// about to be put into a list.
+    ///
+    /// # Errors
+    /// A table or set can't be read or changed.
+    pub(super) fn make_sets<'r>(
+        &mut self,
+        set: &SetKey,
+        new: impl Iterator<Item = &'r Rule>,
+        list: ListName,
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
+        if self.settings.set_use != SetUse::Auto || self.sets.is_none() || self.is_for_sets(set)? {
+            return Ok(());
+        }
+        let cache = self.table(set.family())?.cache();
+        let more = new.filter(|rule| cache.labels(rule, list).is_empty()).count();
+        if cache.len().saturating_add(more) <= SCOPE_MAX {
+            return Ok(());
+        }
+        loop {
+            let mut sizes = self.sizes_of_scopes(set.family())?;
+            *sizes.entry(set.clone()).or_default() += more;
+            let Some(largest) = largest_of_too_many(&sizes) else { return Ok(()) };
+            self.move_to_set(&largest, now)?;
+            if largest == *set {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Makes sets of scopes that have too many rules, as after a change of the option.
+    ///
+    /// # Errors
+    /// As for [`Firewall::make_sets`].
+    pub(super) fn move_many_to_sets(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
+        // Rules of a scope that has a set are left over of a start that was cut short.
+        for set in self.sizes_of_rules(family)?.into_keys() {
+            if self.is_for_sets(&set)? {
+                self.move_to_set(&set, now)?;
+            }
+        }
+        while let Some(largest) = largest_of_too_many(&self.sizes_of_scopes(family)?) {
+            self.move_to_set(&largest, now)?;
+        }
+        Ok(())
+    }
+
+    /// The number of rules of each scope that could be a set.
+    fn sizes_of_scopes(&mut self, family: Family) -> Result<BTreeMap<SetKey, usize>, FirewallError> {
+        let mut sizes = self.sizes_of_rules(family)?;
+        let mut fixed = Vec::new();
+        for set in sizes.keys() {
+            if self.sets.as_mut().map_or(Ok(false), |sets| sets.supports(set))? {
+                continue;
+            }
+            fixed.push(set.clone());
+        }
+        sizes.retain(|set, _| !fixed.contains(set));
+        Ok(sizes)
+    }
+
+    fn sizes_of_rules(&mut self, family: Family) -> Result<BTreeMap<SetKey, usize>, FirewallError> {
+        let mut sizes: BTreeMap<SetKey, usize> = BTreeMap::new();
+        for (rule, _) in self.table(family)?.cache().labelled() {
+            *sizes.entry(SetKey::of(rule)).or_default() += 1;
+        }
+        Ok(sizes)
+    }
+
+    /// Makes entries of the rules of one scope.
+    fn move_to_set(&mut self, set: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
+        self.move_rules(set.family(), |rule| SetKey::of(rule) == *set, now)?;
+        // It may have had no rule yet.
+        self.link(set)
+    }
+
+    /// Takes sets away that are empty: with few addresses, those of the scope are rules again.
+    ///
+    /// # Errors
+    /// As for [`Firewall::make_sets`].
+    pub(super) fn release_empty_sets(&mut self) -> Result<(), FirewallError> {
+        if self.settings.set_use != SetUse::Auto {
+            return Ok(());
+        }
+        for union in self.linked_sets() {
+            let sets = self.sets()?;
+            let mut empty = true;
+            for set in sets.sets_of(&union) {
+                empty = empty && sets.own_size(&set)? == Some(0);
+            }
+            if empty {
+                self.release_set(&union)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn release_set(&mut self, union: &SetKey) -> Result<(), FirewallError> {
+        self.change(union.family(), Plan::FromKernel, |cache, transaction| {
+            cache.rules_of_sets().filter(|set| *set == union).for_each(|set| transaction.delete_set(set));
+        })?;
+        self.known.remove(union);
+        let sets = self.sets()?;
+        // The union last: while it is there, what is in a list is blocked.
+        for set in sets.sets_of(union).iter().rev() {
+            match sets.destroy(&set.name()) {
+                Err(FirewallError::Set(_, IpsetError::Busy)) => {
+                    log::debug!("{}: it is empty and stays, since others use it", set.name());
+                }
+                destroyed => drop(destroyed?),
+            }
+        }
+        log::info!("{}: empty, and taken away", union.name());
+        Ok(())
+    }
+}
+
+/// The scope that is to become a set next, if there are too many rules: that with the most.
+fn largest_of_too_many(sizes: &BTreeMap<SetKey, usize>) -> Option<SetKey> {
+    let total: usize = sizes.values().sum();
+    let (set, size) = sizes.iter().max_by_key(|(_, size)| **size)?;
+    (*size > SCOPE_MAX || total > FAMILY_MAX).then(|| set.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::rule_of;
+
+    #[test]
+    fn the_largest_scope_becomes_a_set_where_there_are_too_many_rules() {
+        let golden: [(&[(&str, usize)], Option<&str>); 7] = [
+            (&[], None),
+            (&[("any", 100)], None),
+            (&[("any", 101)], Some("any")),
+            (&[("any", 100), ("eth0", 100)], None),
+            (&[("any", 70), ("eth0", 71), ("eth1", 60)], Some("eth0")),
+            (&[("any", 90), ("eth0", 10), ("eth1", 101)], Some("eth1")),
+            (&[("any", 90), ("eth0", 90)], None),
+        ];
+        for (scopes, expected) in golden {
+            let key = |interface: &str| SetKey::of(&rule_of(&format!("/drop/input/{interface}/1.2.3.4")));
+            let sizes = scopes.iter().map(|(interface, size)| (key(interface), *size)).collect();
+            assert_eq!(largest_of_too_many(&sizes), expected.map(key), "{scopes:?}");
+        }
+    }
+}

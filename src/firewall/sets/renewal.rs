@@ -1,0 +1,98 @@
+//! Entries that end later than the kernel can count: each has its true end in its comment, and gets the
+//! longest timeout again each day.
+
+use super::lists::{comment_of, is_gone};
+use super::single::new_entry;
+use super::{Sets, label, name_of, owned};
+use crate::firewall::FirewallError;
+use crate::kernel::ipset::Element;
+use crate::kernel::set_key::SetKey;
+use crate::kernel::timeout::Timeout;
+use crate::rule::label::Label;
+use crate::rule::lease::Lease;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Time between two renewals: the kernel counts 24 days.
+const INTERVAL: Duration = Duration::from_secs(86_400);
+
+impl Sets {
+    /// Takes down that a set has an entry which the kernel can't count the time of, if so.
+    pub(super) fn note_end(&mut self, set: &SetKey, lease: Lease, now: SystemTime) {
+        if Timeout::is_beyond(lease, now) && !self.long.contains(set) {
+            self.long.insert(set.clone());
+        }
+    }
+
+    /// Renews such entries once a day, the first time soon after a start. Gives their number.
+    ///
+    /// # Errors
+    /// A set can't be read or changed; it is tried again.
+    pub(crate) fn renew(&mut self, now: SystemTime) -> Result<usize, FirewallError> {
+        if self.renewed.is_some_and(|renewed| renewed.elapsed() < INTERVAL) {
+            return Ok(0);
+        }
+        let mut count = 0_usize;
+        for set in self.long.clone() {
+            let renewed = self.renew_entries(&set, now);
+            match renewed {
+                Ok(0) => drop(self.long.remove(&set)),
+                Err(error) if is_gone(&error) => drop(self.long.remove(&set)),
+                renewed => count = count.saturating_add(renewed?),
+            }
+        }
+        self.renewed = Some(Instant::now());
+        Ok(count)
+    }
+
+    fn renew_entries(&mut self, set: &SetKey, now: SystemTime) -> Result<usize, FirewallError> {
+        let union = set.union();
+        let entries = self.late_entries(set, now)?;
+        let commented: Vec<_> = entries.iter().map(|(_, label)| comment_of(label, now)).collect();
+        let mut batch = self.ipset.batch();
+        batch.add_many(
+            &name_of(set)?,
+            entries
+                .iter()
+                .zip(&commented)
+                .map(|((element, label), comment)| new_entry(*element, label.lease, comment.as_deref(), now)),
+        );
+        if *set != union {
+            let latest = |element: &Element<'_>, lease: Lease| {
+                self.latest_of_others(set, element, now).map_or(lease, |other| other.max(lease))
+            };
+            batch.add_many(
+                &name_of(&union)?,
+                entries
+                    .iter()
+                    .map(|(element, label)| new_entry(*element, latest(element, label.lease), None, now)),
+            );
+        }
+        if let Err(error) = self.transact(set, batch) {
+            self.doubt_both(set, &union);
+            return Err(error);
+        }
+        Ok(entries.len())
+    }
+
+    /// The entries of a set whose end is later than their timeout tells.
+    fn late_entries(
+        &self,
+        set: &SetKey,
+        now: SystemTime,
+    ) -> Result<Vec<(Element<'static>, Label)>, FirewallError> {
+        let mut late = Vec::new();
+        self.each_entry(&name_of(set)?, |entry| {
+            let label = label(set, entry, now);
+            if is_late(&label, entry.timeout.unwrap_or_default(), now) {
+                late.extend(owned(&entry.element).map(|element| (element, label)));
+            }
+            true
+        })?;
+        Ok(late)
+    }
+}
+
+/// Whether the end of an entry is later than its timeout tells.
+pub(super) fn is_late(label: &Label, timeout: Timeout, now: SystemTime) -> bool {
+    label.lease > timeout.latest_end(now)
+}
