@@ -79,7 +79,7 @@ fn a_list_has_the_keys_of_the_original_and_the_values_of_the_kernel() {
         let saved = host.run(&format!("{iptables}-save"), &["-c", "-t", "filter"]).ok();
         assert!(saved.contains("[3:252] -A INPUT -s 10.0.0.2/32 -i wire0 "), "{saved}");
 
-        let mut keys = "chain num pkts bytes target prot opt inp out source destination extra expires"
+        let mut keys = "chain num pkts bytes target prot opt inp out source destination extra expires list"
             .split(' ')
             .collect::<Vec<_>>();
         keys.sort_unstable();

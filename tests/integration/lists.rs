@@ -27,7 +27,7 @@ fn set_of(words: &str) -> BTreeSet<String> {
 
 /// A list of hosts, one for each number.
 fn hosts(numbers: std::ops::Range<usize>) -> String {
-    numbers.map(|number| format!("10.1.{}.{}\n", number / 250, number % 250)).collect()
+    numbers.map(|number| format!("11.1.{}.{}\n", number / 250, number % 250)).collect()
 }
 
 /// How long it is until an answer says that it expires.
@@ -106,7 +106,7 @@ fn a_line_that_is_no_address_refuses_the_whole_list_and_nothing_changes() {
         let host = Host::new();
         let rfw = start(&host, iptables, option);
         for path in
-            ["/drop/input/any/10.1.0.5?expire=0", "/drop/input/any/9.9.9.9", "/drop/input/any/2001:db8::1"]
+            ["/drop/input/any/11.1.0.5?expire=0", "/drop/input/any/9.9.9.9", "/drop/input/any/2001:db8::1"]
         {
             rfw.ok("PUT", path);
         }
@@ -278,11 +278,11 @@ fn a_list_leaves_rules_of_others_and_other_places_alone() {
     in_all_ways(|iptables, option| {
         let host = Host::new();
         let rfw = start(&host, iptables, option);
-        for path in ["/accept/input/any/10.1.0.1", "/drop/input/eth0/10.1.0.1", "/drop/forward/any/10.1.0.1"]
+        for path in ["/accept/input/any/11.1.0.1", "/drop/input/eth0/11.1.0.1", "/drop/forward/any/11.1.0.1"]
         {
             rfw.ok("PUT", path);
         }
-        host.admin(iptables, "-I INPUT -s 10.1.0.1 -j DROP");
+        host.admin(iptables, "-I INPUT -s 11.1.0.1 -j DROP");
         host.admin(&of_ipv6(iptables), "-A INPUT -p udp -j DROP");
         let before = host.tables(iptables).concat();
         let kept = host.kept(iptables);
@@ -292,5 +292,78 @@ fn a_list_leaves_rules_of_others_and_other_places_alone() {
         assert!(before.iter().all(|line| others.contains(line)), "{before:#?}\n{others:#?}");
         rfw.send_ok("DELETE", "/drop/input/any", &hosts(0..20));
         assert_eq!(host.kept(iptables), kept);
+    });
+}
+
+#[test]
+fn networks_that_are_not_globally_reachable_are_skipped_where_they_would_be_blocked() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        let list = "1.2.3.4\n10.1.2.3\n192.168.0.0/16\nfe80::1\n172.0.0.0/9\n2600::1\n127.0.0.1\n";
+        let put = |path: &str| rfw.send_as_is("PUT", path, list).json();
+        let answer = put("/drop/input/any");
+        assert_eq!(networks(&host, iptables), set_of("1.2.3.4/32 2600::1/128"));
+        assert_eq!((&answer["inserted"], &answer["skipped_total"]), (&json!(2), &json!(5)));
+        let told =
+            |at: usize| (answer["skipped"][at]["line"].clone(), answer["skipped"][at]["reason"].clone());
+        let network = "which is not globally reachable (RFC 6890): special=true takes it";
+        assert_eq!(told(0), (json!(2), json!(format!("10.1.2.3 is in 10.0.0.0/8, {network}"))));
+        assert_eq!(
+            told(3),
+            (json!(5), json!(format!("172.0.0.0/9 has addresses of 172.16.0.0/12, {network}")))
+        );
+        assert_eq!(told(4), (json!(7), json!("127.0.0.1 is white-listed")));
+        // As asked: a single one, an accept, and what the client insists on.
+        assert_eq!(rfw.ok("PUT", "/drop/input/any/10.1.2.3")["result"], "inserted");
+        assert_eq!(put("/reject/output/any?special=true")["inserted"], 6);
+        assert_eq!(put("/accept/output/eth0")["inserted"], 6);
+        let deleted = rfw.send_as_is("DELETE", "/drop/input/any", list).json();
+        assert_eq!((&deleted["deleted"], &deleted["skipped_total"]), (&json!(3), &json!(0)));
+    });
+}
+
+#[test]
+fn a_replacement_of_which_nothing_is_left_is_refused() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+        let before = host.everything(iptables);
+        for list in ["", "# nothing\n", "10.0.0.1\n127.0.0.1\n", "1.2.3.5\n<html>\n"] {
+            let reply = rfw.send_as_is("PUT", "/drop/input/any?replace=true", list);
+            assert_eq!(reply.status, 400, "{list:?}: {reply:#?}");
+            assert_eq!(host.everything(iptables), before, "{list:?}");
+        }
+    });
+}
+
+/// A body without an address is no request for all addresses.
+#[test]
+fn an_empty_body_deletes_no_list() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = start(&host, iptables, option);
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+        let before = host.everything(iptables);
+        let whole = |path: &str, headers: &str, body: &str| {
+            let mut talk = host.connect(7390);
+            talk.say(&[&head("DELETE", path, headers), body.as_bytes()].concat());
+            talk.reply().status
+        };
+        let chunked = "Transfer-Encoding: chunked\r\n";
+        for path in ["/drop/input/any", "/drop/input/any?list=tor"] {
+            assert_eq!(whole(path, chunked, "0\r\n\r\n"), 400, "{path}");
+            assert_eq!(whole(path, chunked, "9\r\n\n# none\n\r\n0\r\n\r\n"), 400, "{path}");
+            assert_eq!(whole(path, "Content-Length: 9\r\n", "# nothing"), 400, "{path}");
+        }
+        for headers in ["", "Content-Length: 0\r\n"] {
+            assert_eq!(whole("/drop/input/any", headers, ""), 400);
+            assert_eq!(whole("/drop/input/any?list=tor", headers, ""), 200);
+            assert_eq!(whole("/list?list=tor", headers, ""), 200);
+        }
+        assert_eq!(whole("/list?list=tor", "Content-Length: 8\r\n", "1.2.3.4\n"), 400);
+        assert_eq!(whole("/list", "", ""), 400);
+        assert_eq!(host.everything(iptables), before);
     });
 }

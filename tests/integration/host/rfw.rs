@@ -185,9 +185,23 @@ impl Rfw<'_> {
         reply.json()["error"].as_str().expect("an error").to_owned()
     }
 
-    /// Sends a list of addresses: PUT as `curl -T` does, others with `--data-binary`.
+    /// Sends a list of addresses, among which those of private networks and of documentation count
+    /// like others.
     #[track_caller]
     pub fn send(&self, method: &str, path: &str, list: &str) -> Reply {
+        let is_put = ["PUT", "POST"].contains(&method);
+        let is_of_list = path.split('?').next().unwrap_or_default().trim_matches('/').split('/').count() == 3;
+        let special = match path.contains('?') {
+            _ if !is_put || !is_of_list => "",
+            true => "&special=true",
+            false => "?special=true",
+        };
+        self.send_as_is(method, &format!("{path}{special}"), list)
+    }
+
+    /// Sends a list of addresses: PUT as `curl -T` does, others with `--data-binary`.
+    #[track_caller]
+    pub fn send_as_is(&self, method: &str, path: &str, list: &str) -> Reply {
         self.host.write("list", 0o644, list);
         let how = if method == "PUT" { ["-T", "list"] } else { ["--data-binary", "@list"] };
         let url = format!("https://127.0.0.1:7393{path}");

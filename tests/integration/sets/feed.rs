@@ -98,7 +98,7 @@ fn kill_9_in_the_middle_of_a_list_leaves_all_of_it_or_nothing() {
                 "me:secret",
                 "-T",
                 "list",
-                "https://127.0.0.1:7393/drop/input/any",
+                "https://127.0.0.1:7393/drop/input/any?special=true",
             ];
             let mut client =
                 host.command("curl").args(curl).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
