@@ -135,6 +135,7 @@ fn what_fail2ban_bans_is_in_the_kernel_until_it_unbans_it() {
         until(SOON, "the address is banned", || ban(&host, address).is_some());
         let comment = ban(&host, address).unwrap();
         let end = comment.strip_prefix("rfw until ").expect("a ban that ends");
+        let end = end.strip_suffix(" list f2b-app").expect("the list of the jail");
         let end: u64 = run("date", &["-u", "-d", end, "+%s"]).ok().trim().parse().unwrap();
         assert!((before + 600..=now() + 601).contains(&end), "{comment}, banned after {before}");
     }
@@ -143,16 +144,17 @@ fn what_fail2ban_bans_is_in_the_kernel_until_it_unbans_it() {
         until(SOON, "the address is free", || ban(&host, address).is_none());
     }
 
-    // Somebody else has banned the one and freed the other before fail2ban does.
+    // What somebody else has banned stays so, whatever fail2ban does in the list of its jail.
     rfw.ok("PUT", "/drop/input/any/192.0.2.8?expire=0");
     fail2ban.tell(&["set", "app", "banip", "192.0.2.8", "192.0.2.9"]);
-    until(SOON, "both are banned for a time", || {
-        let timed = |address| ban(&host, address).is_some_and(|comment| comment.starts_with("rfw until "));
-        timed("192.0.2.8") && timed("192.0.2.9")
+    until(SOON, "both are banned", || {
+        let inserted = |address| rfw.log().contains(&format!("inserted in f2b-app: INPUT -s {address} "));
+        inserted("192.0.2.8") && inserted("192.0.2.9")
     });
-    rfw.ok("DELETE", "/drop/input/any/192.0.2.9");
+    rfw.ok("DELETE", "/drop/input/any/192.0.2.9?list=f2b-app");
     fail2ban.stop();
-    assert_eq!(host.rules("iptables", "INPUT"), Vec::<String>::new(), "fail2ban frees what it banned");
+    assert_eq!(host.rules("iptables", "INPUT").len(), 1, "fail2ban frees what it banned");
+    assert_eq!(ban(&host, "192.0.2.8").as_deref(), Some("rfw permanent"));
     assert!(!fail2ban.log().contains("ERROR"), "{}", fail2ban.log());
 }
 
@@ -161,7 +163,7 @@ fn bans_without_an_end_have_none_and_failures_are_told() {
     let host = Host::new();
     let _rfw = started(&host);
     let away = "https://127.0.0.1:7399";
-    let each = jail("each", "10m", URL)
+    let each = jail("Each-Jail-Of-Many", "10m", URL)
         + &format!("action = rfw[actname=away, urls=\"{away}\", curlrc=f2b/rfw.curl]\n")
         + &format!("         rfw[actname=here, urls=\"{URL}\", curlrc=f2b/rfw.curl]\n");
     let jails = jail("app", "-1", URL) + &jail("fleet", "10m", &format!("{away} {URL}")) + &each;
@@ -169,7 +171,7 @@ fn bans_without_an_end_have_none_and_failures_are_told() {
     fail2ban.tell(&["set", "app", "banip", "192.0.2.7", "2001:db8::7"]);
     for address in ["192.0.2.7", "2001:db8::7"] {
         until(SOON, "the address is banned", || ban(&host, address).is_some());
-        assert_eq!(ban(&host, address).unwrap(), "rfw permanent");
+        assert_eq!(ban(&host, address).unwrap(), "rfw permanent list f2b-app");
     }
 
     fail2ban.tell(&["set", "app", "banip", "127.0.0.1"]);
@@ -183,9 +185,11 @@ fn bans_without_an_end_have_none_and_failures_are_told() {
     until(SOON, "fail2ban's log has the words of curl", || fail2ban.log().contains(line));
 
     // With an action for each, fail2ban also knows where to free it.
-    fail2ban.tell(&["set", "each", "banip", "192.0.2.9"]);
+    fail2ban.tell(&["set", "Each-Jail-Of-Many", "banip", "192.0.2.9"]);
     until(SOON, "the address is banned", || ban(&host, "192.0.2.9").is_some());
-    fail2ban.tell(&["set", "each", "unbanip", "192.0.2.9"]);
+    let comment = ban(&host, "192.0.2.9").unwrap();
+    assert!(comment.ends_with(" list f2b-each-jail-of"), "{comment}");
+    fail2ban.tell(&["set", "Each-Jail-Of-Many", "unbanip", "192.0.2.9"]);
     until(SOON, "the address is free", || ban(&host, "192.0.2.9").is_none());
     assert!(!fail2ban.log().contains("secret"), "{}", fail2ban.log());
 }
