@@ -200,11 +200,15 @@ fn a_web_page_can_have_nothing_changed() {
         ("PUT", "/drop/input/any/1.2.3.4", "Origin: https://example.org"),
         ("POST", "/drop/input/any/1.2.3.4", "Origin: null"),
         ("GET", "/drop/input/any/1.2.3.4?modify=insert", "Sec-Fetch-Site: cross-site"),
+        ("GET", "/drop/input/any?list=tor&modify=delete", "Sec-Fetch-Site: cross-site"),
+        ("DELETE", "/list?list=*", "Origin: https://example.org"),
+        ("DELETE", "/list?address=1.2.3.4", "Origin: https://example.org"),
     ];
     for (method, path, header) in golden {
         let url = format!("http://127.0.0.1:7390{path}");
         let reply = rfw.curl(&["-X", method, "-H", header, &url]);
         assert_eq!(reply.status, 400, "{reply:#?}");
+        assert!(reply.body.contains("a web page may not change rules"), "{reply:#?}");
         assert_eq!(host.rules("iptables", "INPUT"), Vec::<String>::new(), "{method} {header}");
     }
     let typed = rfw.curl(&[
