@@ -35,7 +35,7 @@ const EXAMPLES: [&str; 10] = [
     "PUT /reject/input/eth/2001:db8::/48",
     "PUT /accept/forward/ppp/1.2.3.0/24/eth0/5.5.5.5",
     "PUT /drop/input/any/11.22.33.44?list=scans&reason=port%20scan",
-    "PUT /drop/input/any?list=tor&replace=true&expire=2h",
+    "DELETE /drop/input/any?list=tor",
     "DELETE /list?list=tor",
     "DELETE /list?address=11.22.33.44",
     "GET /list/input/eth0?list=tor",
