@@ -2,6 +2,7 @@
 //! address, and what each list holds.
 
 use super::family_list::{FamilyList, is_in_scope};
+use super::rule_cache::RuleCache;
 use super::sets::{EntryResult, Sets};
 use super::{Firewall, FirewallError, Held, ListSummary, STILL_MAX, WhichLists};
 use crate::kernel::iptables::Change;
@@ -176,15 +177,7 @@ impl Firewall {
     /// The rules that hold the addresses of a rule, in any scope, and accept or block as it does.
     fn rules_around(&self, rule: &Rule, now: SystemTime) -> Vec<Held> {
         let tables = self.tables.iter().filter(|table| table.family() == rule.family());
-        let all = tables.flat_map(|table| {
-            let accepts = rule.scope().target() == Target::Accept;
-            let (accepts, blocks) = match accepts {
-                true => (Some(table.cache().accepts()), None),
-                false => (None, Some(table.cache().blocks())),
-            };
-            accepts.into_iter().flatten().chain(blocks.into_iter().flatten())
-        });
-        held(all.filter(|(other, label)| !label.lease.is_due(now) && holds(other, rule)))
+        tables.flat_map(|table| around(table.cache(), rule, now)).collect()
     }
 
     /// The accept that comes before a block and holds all of its packets: that with the latest end.
@@ -203,10 +196,7 @@ impl Firewall {
     /// The rules that accept all packets of a block before it.
     fn accepting_rules(&self, rule: &Rule, now: SystemTime) -> Vec<Held> {
         let tables = self.tables.iter().filter(|table| table.family() == rule.family());
-        let accepts = tables.flat_map(|table| table.cache().accepts());
-        held(accepts.filter(|(accept, label)| {
-            !label.lease.is_due(now) && accept.scope().takes_in(rule.scope()) && takes_in(accept, rule)
-        }))
+        tables.flat_map(|table| accepting(table.cache(), rule, now)).collect()
     }
 
     /// What each list holds, scope by scope.
@@ -284,6 +274,22 @@ impl Firewall {
     }
 }
 
+/// What of a table holds the addresses of a rule, and accepts or blocks as it does.
+fn around(cache: &RuleCache, rule: &Rule, now: SystemTime) -> Vec<Held> {
+    let is_held = |(other, label): &(&Rule, &Label)| !label.lease.is_due(now) && holds(other, rule);
+    match rule.scope().target() {
+        Target::Accept => held(cache.accepts().filter(is_held)),
+        Target::Reject | Target::Drop => held(cache.blocks().filter(is_held)),
+    }
+}
+
+/// What of a table accepts all packets of a rule.
+fn accepting(cache: &RuleCache, rule: &Rule, now: SystemTime) -> Vec<Held> {
+    held(cache.accepts().filter(|(accept, label)| {
+        !label.lease.is_due(now) && accept.scope().takes_in(rule.scope()) && takes_in(accept, rule)
+    }))
+}
+
 /// Forgets the updates of lists that hold nothing any more and, where that is not enough, the older
 /// half of the others.
 fn forget_updates(updates: &mut Updates, there: &HashSet<(ListName, Scope)>) {
@@ -348,3 +354,6 @@ fn takes_in(other: &Rule, rule: &Rule) -> bool {
     };
     side(other.source(), rule.source()) && side(other.destination(), rule.destination())
 }
+
+#[cfg(test)]
+mod tests;
