@@ -28,6 +28,7 @@ mod install;
 mod limits;
 mod listing;
 mod lists;
+mod named_lists;
 mod readings;
 mod rfwgen;
 mod rules;
