@@ -253,15 +253,11 @@ impl Firewall {
     /// [`FirewallError::TooManyLists`].
     pub(super) fn check_lists(&mut self, list: ListName) -> Result<(), FirewallError> {
         let in_sets = self.sets.as_ref().map(Sets::list_names).unwrap_or_default();
-        let in_rules = |list: ListName| {
-            let mut labels = self.tables.iter().flat_map(|table| table.cache().labelled());
-            labels.any(|(_, label)| label.list == list)
-        };
-        if !list.is_named() || in_sets.contains(&list) || in_rules(list) {
+        let in_rules = self.tables.iter().flat_map(|table| table.cache().lists());
+        let mut names: HashSet<ListName> = in_rules.chain(in_sets).collect();
+        if !list.is_named() || names.contains(&list) {
             return Ok(());
         }
-        let labels = self.tables.iter().flat_map(|table| table.cache().labelled());
-        let mut names: HashSet<ListName> = labels.map(|(_, label)| label.list).chain(in_sets).collect();
         names.remove(&ListName::UNNAMED);
         if names.len() < self.settings.lists_max {
             return Ok(());

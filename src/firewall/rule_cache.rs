@@ -19,6 +19,8 @@ pub(crate) struct RuleCache {
     blocks: Copies,
     /// The number of distinct rules and lists.
     count: usize,
+    /// The number of distinct rules of each list.
+    lists: BTreeMap<ListName, usize>,
     /// The guard rules, in the order of the table.
     guards: VecDeque<Guard>,
     /// The sets that have a rule, with the number of these rules: other programs may have
@@ -95,10 +97,14 @@ impl RuleCache {
     }
 
     fn put(&mut self, rule: Rule, copy: CachedRule) {
+        let list = copy.label.list;
         let copies = self.kind_mut(rule.scope().target()).entry(rule).or_default();
-        let is_new = copies.iter().all(|other| other.label.list != copy.label.list);
+        let is_new = copies.iter().all(|other| other.label.list != list);
         copies.push(copy);
-        self.count += usize::from(is_new);
+        if is_new {
+            self.count += 1;
+            *self.lists.entry(list).or_default() += 1;
+        }
     }
 
     fn remove(&mut self, rule: &Rule, label: &Label) {
@@ -111,7 +117,19 @@ impl RuleCache {
         if copies.is_empty() {
             rules.remove(rule);
         }
-        self.count -= usize::from(is_removed);
+        if is_removed {
+            self.count = self.count.saturating_sub(1);
+            self.forget_one(label.list);
+        }
+    }
+
+    fn forget_one(&mut self, list: ListName) {
+        if let Some(count) = self.lists.get_mut(&list) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.lists.remove(&list);
+            }
+        }
     }
 
     /// Applies a committed transaction. The numbers of instances are not updated: they are those of
@@ -227,6 +245,11 @@ impl RuleCache {
     /// sets and guard rules are not counted.
     pub(crate) fn len(&self) -> usize {
         self.count
+    }
+
+    /// The lists that have rules.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = ListName> {
+        self.lists.keys().copied()
     }
 
     /// The rules that `wanted` selects, in the order of the table: iptables searches for a

@@ -94,7 +94,8 @@ fn what_holds_an_address_all_the_same_is_found() {
     for (path, expected) in golden {
         let mut found = texts(around(&cache, &rule_of(path), early()));
         let mut expected: Vec<String> = expected.iter().map(|&text| text.to_owned()).collect();
-        (found.sort(), expected.sort());
+        found.sort();
+        expected.sort();
         assert_eq!(found, expected, "{path}");
     }
 }

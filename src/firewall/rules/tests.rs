@@ -308,6 +308,7 @@ proptest! {
             }
             let read = model.read();
             prop_assert_eq!(cache.len(), read.len());
+            prop_assert!(cache.lists().eq(read.lists()));
             let all = |cache: &RuleCache| {
                 let mut all: Vec<String> =
                     cache.labelled().map(|(rule, label)| format!("{rule} {label}")).collect();
