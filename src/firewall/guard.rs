@@ -2,17 +2,31 @@
 //! forbids, and what is put back when others have removed it.
 
 use super::entries::ConflictingEntry;
+use super::sets::GuardSet;
 use super::{Firewall, FirewallError};
 use crate::firewall::rule_cache::RuleCache;
-use crate::firewall::table::Plan;
-use crate::kernel::guard::Guard;
+use crate::firewall::table::{Plan, Table};
+use crate::kernel::guard::{self, Guard};
 use crate::kernel::iptables::Transaction;
 use crate::kernel::set_key::SetKey;
 use crate::rule::Rule;
 use crate::rule::label::Label;
-use crate::rule::network::Family;
+use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
+use std::collections::{HashSet, VecDeque};
 use std::time::SystemTime;
+
+/// The most networks of a family that have guard rules of their own. More are kept in a set, where
+/// the kernel has some: every packet of the host is compared with each rule.
+const NETWORKS_MAX: usize = 16;
+
+/// The guard rules of a family that are wanted.
+struct Wanted {
+    /// In the order of insertion.
+    rules: Vec<Guard>,
+    /// Whether the set that they look packets up in has been changed for them.
+    set_changed: bool,
+}
 
 /// Rules of one family that a white list forbids, each with its label and its number in
 /// its chain, in ascending order.
@@ -37,6 +51,7 @@ impl Firewall {
             log::warn!("sets can't be looked after: {error}");
         }
         let entries = self.conflicting_entries(list, now)?;
+        let used_sets = self.used_guard_sets();
         for family in self.families() {
             if let Err(error) = self.put_guards(family, port, list) {
                 self.roll_back_guards();
@@ -51,6 +66,9 @@ impl Firewall {
             return Err(error);
         }
         self.guarded = Some((port, list.clone()));
+        if let Err(error) = self.drop_guard_sets(&used_sets) {
+            log::warn!("a set that the guard does not need any more can't be taken away: {error}");
+        }
         if log::log_enabled!(log::Level::Debug) {
             self.compare_mirrors(now);
         }
@@ -91,9 +109,11 @@ impl Firewall {
         port: Option<u16>,
         list: &WhiteList,
     ) -> Result<(), FirewallError> {
-        let wanted = guards(port, list, family);
+        // At a start the guard comes to the head of its chains again.
+        let anew = self.guarded.is_none();
+        let wanted = self.wanted_guards(family, port, list)?.rules;
         self.change(family, Plan::FromKernel, |cache, transaction| {
-            replace_guards(cache, transaction, &wanted);
+            plan_guards(cache.guards(), transaction, &wanted, anew);
         })?;
         let table = self.table(family)?;
         if table.cache().rules().any(|rule| list.conflict(rule).is_some()) {
@@ -147,18 +167,85 @@ impl Firewall {
     fn roll_back_guards(&mut self) {
         let Some((port, list)) = self.guarded.clone() else { return };
         for family in self.families() {
-            let before = guards(port, &list, family);
-            let table = self.tables.iter_mut().find(|table| table.family() == family);
-            table.into_iter().for_each(|table| table.invalidate());
-            let taken_back = self.change(family, Plan::FromKernel, |cache, transaction| {
-                if !cache.is_guarded(&before) {
-                    replace_guards(cache, transaction, &before);
-                }
-            });
-            if let Err(error) = taken_back {
+            if let Err(error) = self.put_guards_back(family, port, &list) {
                 log::error!("the old white list can't be put back for {family} yet: {error}");
             }
         }
+        if let Err(error) = self.drop_guard_sets(&[]) {
+            log::error!("a set of the refused white list can't be taken away: {error}");
+        }
+    }
+
+    fn put_guards_back(
+        &mut self,
+        family: Family,
+        port: Option<u16>,
+        list: &WhiteList,
+    ) -> Result<(), FirewallError> {
+        let before = self.wanted_guards(family, port, list)?.rules;
+        self.table(family)?.invalidate();
+        self.change(family, Plan::FromKernel, |cache, transaction| {
+            plan_guards(cache.guards(), transaction, &before, false);
+        })
+    }
+
+    /// The guard rules of a family for a white list. What they look up in a set is put into that, so
+    /// that it is there before they are.
+    fn wanted_guards(
+        &mut self,
+        family: Family,
+        port: Option<u16>,
+        list: &WhiteList,
+    ) -> Result<Wanted, FirewallError> {
+        let Some(port) = port else { return Ok(Wanted { rules: Vec::new(), set_changed: false }) };
+        let networks = list.merged(family);
+        if networks.len() > NETWORKS_MAX {
+            let filled = match &mut self.sets {
+                Some(sets) => sets.fill_guard(family, &networks)?,
+                None => GuardSet::Unavailable,
+            };
+            match filled {
+                GuardSet::Unchanged | GuardSet::Changed => {
+                    let set_changed = filled == GuardSet::Changed;
+                    return Ok(Wanted { rules: Guard::with_set(port, family), set_changed });
+                }
+                GuardSet::Unavailable => self.warn_of_long_guard(family, &networks, "the kernel has no sets"),
+                GuardSet::Foreign => {
+                    let why = format!("there is a set {} that rfw has not made", guard::set_name(family));
+                    self.warn_of_long_guard(family, &networks, &why);
+                }
+            }
+        }
+        Ok(Wanted { rules: Guard::all(port, networks.iter()), set_changed: false })
+    }
+
+    fn warn_of_long_guard(&mut self, family: Family, networks: &[Network], why: &str) {
+        if !self.warned_guard {
+            self.warned_guard = true;
+            let count = networks.len();
+            log::warn!(
+                "the white list has {count} networks of {family}, each of which is a rule that every packet \
+                 is compared with, since {why}"
+            );
+        }
+    }
+
+    /// The families whose guard looks packets up in a set, as last read.
+    pub(super) fn used_guard_sets(&self) -> Vec<Family> {
+        let uses_set = |cache: &RuleCache| cache.guards().iter().any(Guard::has_set);
+        self.tables.iter().filter(|table| uses_set(table.cache())).map(Table::family).collect()
+    }
+
+    /// Takes the sets of the guard away that it does not use any more; those that are in
+    /// `used_before` are rfw's, whatever the registry says.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(super) fn drop_guard_sets(&mut self, used_before: &[Family]) -> Result<(), FirewallError> {
+        let used = self.used_guard_sets();
+        let Some(sets) = &mut self.sets else { return Ok(()) };
+        let unused = [Family::V4, Family::V6].into_iter().filter(|family| !used.contains(family));
+        unused.into_iter().try_for_each(|family| sets.drop_guard(family, used_before.contains(&family)))
     }
 
     /// Reads the tables anew where others may have changed them, and puts back what
@@ -196,35 +283,159 @@ impl Firewall {
         registry
     }
 
-    fn check_table(&mut self, family: Family) -> Result<(), FirewallError> {
+    /// Puts the guard of a family back where others have changed its rules or its set.
+    fn check_guard(
+        &mut self,
+        family: Family,
+        port: Option<u16>,
+        list: &WhiteList,
+    ) -> Result<(), FirewallError> {
+        // The set comes first: where the table can't be read, its rules are likely to be there.
+        let wanted = self.wanted_guards(family, port, list)?;
         self.table(family)?.refresh()?;
-        if let Some((port, list)) = self.guarded.clone() {
-            let wanted = guards(port, &list, family);
-            if !self.table(family)?.cache().is_guarded(&wanted) {
-                let port = port.unwrap_or_default();
-                log::warn!("the rules that guard port {port} on {family} are not as they were: put back");
-                self.change(family, Plan::FromKernel, |cache, transaction| {
-                    replace_guards(cache, transaction, &wanted);
-                })?;
+        let port = port.unwrap_or_default();
+        let is_guarded = is_guarded(self.table(family)?.cache().guards(), &wanted.rules);
+        if wanted.set_changed && is_guarded {
+            log::warn!("the set that guards port {port} on {family} is not as it was: put back");
+        }
+        if !is_guarded {
+            log::warn!("the rules that guard port {port} on {family} are not as they were: put back");
+            self.change(family, Plan::FromKernel, |cache, transaction| {
+                plan_guards(cache.guards(), transaction, &wanted.rules, false);
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check_table(&mut self, family: Family) -> Result<(), FirewallError> {
+        match self.guarded.take() {
+            Some((port, list)) => {
+                let checked = self.check_guard(family, port, &list);
+                self.guarded = Some((port, list));
+                checked?;
             }
+            None => self.table(family)?.refresh()?,
         }
         let known: Vec<SetKey> = self.known.iter().filter(|set| set.family() == family).cloned().collect();
         known.iter().try_for_each(|set| self.link_if_used(set))
     }
 }
 
-/// The rules of one family that guard a port.
-fn guards(port: Option<u16>, list: &WhiteList, family: Family) -> Vec<Guard> {
-    let networks = list.networks().filter(|network| network.family() == family);
-    port.map_or_else(Vec::new, |port| Guard::all(port, networks))
+/// Plans the guard rules that are wanted, which are in the order of insertion, in place of those
+/// there are. What may stay is left alone, unless all are to be made anew. Rules are deleted chain
+/// by chain, in the order of a reading.
+fn plan_guards(there: &VecDeque<Guard>, transaction: &mut Transaction, wanted: &[Guard], anew: bool) {
+    let kept = if anew { HashSet::new() } else { kept(there, wanted) };
+    for output in [false, true] {
+        let old = there.iter().filter(|guard| guard.is_output() == output && !kept.contains(*guard));
+        old.for_each(|guard| transaction.delete_guard(*guard));
+    }
+    let new: Vec<Guard> = wanted.iter().filter(|guard| !kept.contains(*guard)).copied().collect();
+    transaction.insert_guards(&new);
 }
 
-/// Plans the rules that guard a port in place of those there are, chain by chain: in the
-/// order of a reading.
-fn replace_guards(cache: &RuleCache, transaction: &mut Transaction, wanted: &[Guard]) {
+/// Whether nothing has to be changed for the guard rules that are wanted.
+fn is_guarded(there: &VecDeque<Guard>, wanted: &[Guard]) -> bool {
+    let mut transaction = Transaction::default();
+    plan_guards(there, &mut transaction, wanted, false);
+    transaction.changes().is_empty()
+}
+
+/// The guard rules that may stay: in a chain that has those that accept, each once and in any
+/// order, and then the one that drops, all that are wanted.
+fn kept(there: &VecDeque<Guard>, wanted: &[Guard]) -> HashSet<Guard> {
+    let (wanted, mut kept): (HashSet<Guard>, _) = (wanted.iter().copied().collect(), HashSet::new());
     for output in [false, true] {
-        let guards = cache.guards().iter().filter(|guard| guard.is_output() == output);
-        guards.for_each(|guard| transaction.delete_guard(*guard));
+        let chain: Vec<Guard> = there.iter().filter(|guard| guard.is_output() == output).copied().collect();
+        let Some((last, accepts)) = chain.split_last() else { continue };
+        let distinct: HashSet<&Guard> = accepts.iter().collect();
+        let ends_well = last.is_drop() && wanted.contains(last);
+        if ends_well && !accepts.iter().any(Guard::is_drop) && distinct.len() == accepts.len() {
+            kept.extend(chain.into_iter().filter(|guard| wanted.contains(guard)));
+        }
     }
-    transaction.insert_guards(wanted);
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::iptables::Change;
+
+    fn accepts(networks: &str) -> Vec<Guard> {
+        let networks: Vec<Network> = networks.split_whitespace().map(|word| word.parse().unwrap()).collect();
+        Guard::all(7393, networks.iter())
+    }
+
+    /// The guard rules as the table has them after they were inserted one after the other.
+    fn table(inserted: &[Guard]) -> VecDeque<Guard> {
+        let chain = |output| inserted.iter().rev().filter(move |guard| guard.is_output() == output).copied();
+        chain(false).chain(chain(true)).collect()
+    }
+
+    /// The table after what is planned for it, and the number of changes.
+    fn planned(there: &VecDeque<Guard>, wanted: &[Guard], anew: bool) -> (VecDeque<Guard>, usize) {
+        let mut transaction = Transaction::default();
+        plan_guards(there, &mut transaction, wanted, anew);
+        let mut after = there.clone();
+        for change in transaction.changes() {
+            match change {
+                Change::InsertGuard(guard) => after.push_front(*guard),
+                Change::DeleteGuard(guard) => {
+                    let at = after.iter().position(|there| there == guard).unwrap();
+                    after.remove(at);
+                }
+                change => panic!("{change:?}"),
+            }
+        }
+        (after, transaction.changes().len())
+    }
+
+    #[test]
+    fn only_the_difference_is_planned() {
+        let golden = [
+            ("10.0.0.1 10.0.0.3", "10.0.0.1 10.0.0.3", 0),
+            ("10.0.0.1 10.0.0.3", "10.0.0.3 10.0.0.1", 0),
+            ("10.0.0.1 10.0.0.3", "10.0.0.1 10.0.0.3 10.0.0.5", 2),
+            ("10.0.0.1 10.0.0.3", "10.0.0.3", 2),
+            ("10.0.0.1 10.0.0.3", "10.0.0.5", 6),
+            ("", "", 0),
+        ];
+        for (there, wanted, changes) in golden {
+            let (there, wanted) = (table(&accepts(there)), accepts(wanted));
+            let (after, count) = planned(&there, &wanted, false);
+            assert_eq!(count, changes, "{wanted:?}");
+            assert!(is_guarded(&after, &wanted), "{after:?}");
+            assert_eq!(is_guarded(&there, &wanted), changes == 0);
+            assert_eq!(planned(&there, &wanted, true).1, there.len() + wanted.len());
+        }
+        // From rules to a set and back, the rule that drops stays.
+        let (rules, set) = (accepts("10.0.0.1"), Guard::with_set(7393, Family::V4));
+        for (there, wanted) in [(&rules, &set), (&set, &rules), (&rules, &vec![]), (&vec![], &rules)] {
+            let (after, count) = planned(&table(there), wanted, false);
+            assert_eq!((after.len(), count), (wanted.len(), 4));
+            assert!(is_guarded(&after, wanted), "{after:?}");
+        }
+    }
+
+    #[test]
+    fn guards_in_another_order_are_made_anew() {
+        let wanted = accepts("10.0.0.1 10.0.0.3");
+        let right = table(&wanted);
+        let mut tables = vec![right.clone(); 5];
+        // The rule that drops comes first, an accepting one last; one twice; none that drops; one of
+        // another port.
+        tables[0].swap(0, 2);
+        tables[1].push_back(right[0]);
+        tables[2].push_front(right[2]);
+        tables[3].remove(2);
+        tables[4].push_front(Guard::all(7394, [].iter())[0]);
+        for there in tables {
+            assert!(!is_guarded(&there, &wanted), "{there:?}");
+            let (after, count) = planned(&there, &wanted, false);
+            assert!(is_guarded(&after, &wanted) && after.len() == right.len(), "{there:?}");
+            let of_input = there.iter().filter(|guard| !guard.is_output()).count();
+            assert_eq!(count, of_input + 3, "{there:?}");
+        }
+    }
 }

@@ -64,6 +64,8 @@ pub(crate) struct Firewall {
     /// The sets that have had a rule since rfw started.
     known: BTreeSet<SetKey>,
     warned_many: bool,
+    /// Whether the log has told that a long white list can't be kept in a set.
+    warned_guard: bool,
     /// The port that is guarded, if there is one, and the white list in force.
     guarded: Option<(Option<u16>, WhiteList)>,
     updates: Updates,
@@ -79,6 +81,7 @@ impl Firewall {
             settings,
             known: BTreeSet::new(),
             warned_many: false,
+            warned_guard: false,
             guarded: None,
             updates: Updates::new(),
         }
@@ -315,11 +318,12 @@ impl Firewall {
     /// A table or set can't be read or changed.
     pub(crate) fn flush(&mut self) -> Result<(usize, usize), FirewallError> {
         self.refresh()?;
-        let linked = self.linked_sets();
+        let (linked, guard_sets) = (self.linked_sets(), self.used_guard_sets());
         let mut rules = 0;
         for family in self.families() {
             rules += self.flush_rules(family)?;
         }
+        self.drop_guard_sets(&guard_sets)?;
         let infos = self.sets.as_mut().map_or_else(|| Ok(Vec::new()), Sets::infos)?;
         Ok((rules, self.destroy_unused_sets(&infos, true, &linked)?))
     }

@@ -166,7 +166,9 @@ impl RuleCache {
                 }
                 Change::DeleteGuard(guard) => {
                     self.shifted.insert(chain_of(guard));
-                    self.guards.retain(|cache| cache != guard);
+                    // As the kernel does: of copies the first.
+                    let at = self.guards.iter().position(|cache| cache == guard);
+                    at.and_then(|at| self.guards.remove(at));
                 }
                 Change::CheckSet(_) => {}
             }
@@ -289,15 +291,6 @@ impl RuleCache {
     /// The rules that guard rfw's port, in the order of the table.
     pub(crate) fn guards(&self) -> &VecDeque<Guard> {
         &self.guards
-    }
-
-    /// Whether the guard rules are exactly `wanted`, which is in the order of insertion: the
-    /// last one inserted is the first of its chain.
-    pub(crate) fn is_guarded(&self, wanted: &[Guard]) -> bool {
-        [false, true].into_iter().all(|output| {
-            let there = self.guards.iter().filter(|guard| guard.is_output() == output);
-            there.eq(wanted.iter().rev().filter(|guard| guard.is_output() == output))
-        })
     }
 
     /// The sets that have a rule.

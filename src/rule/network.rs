@@ -150,6 +150,13 @@ impl Network {
         self.overlaps(other) && self.prefix <= other.prefix
     }
 
+    /// The network of exactly these two, if they are its halves.
+    pub(crate) fn joined(&self, other: &Network) -> Option<Network> {
+        let prefix = self.prefix.checked_sub(1)?;
+        let whole = Network::of_bits(self.family, self.first() & !host_mask(self.family, prefix), prefix);
+        (self.prefix == other.prefix && self != other && whole.covers(other)).then_some(whole)
+    }
+
     /// Whether it is of a family before that of the other, or begins where the other ends or before.
     pub(crate) fn begins_by_end_of(&self, other: &Network) -> bool {
         (self.family, self.first()) <= (other.family, other.last())

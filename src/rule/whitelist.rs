@@ -5,7 +5,7 @@
 //! `first-last`; `#` begins a comment. Parsing only, no I/O.
 
 use crate::rule::Rule;
-use crate::rule::network::{Network, NetworkError};
+use crate::rule::network::{Family, Network, NetworkError};
 use std::net::IpAddr;
 
 /// The networks of a white list, at least one.
@@ -66,6 +66,24 @@ impl WhiteList {
     /// All networks, in the order of the file.
     pub(crate) fn networks(&self) -> impl Iterator<Item = &Network> {
         self.listed.iter()
+    }
+
+    /// The fewest networks that have exactly the addresses of one family, in ascending order. None
+    /// of them is that of all addresses, which neither a set nor a rule with an address can be for.
+    pub(crate) fn merged(&self, family: Family) -> Vec<Network> {
+        let mut merged: Vec<Network> = Vec::new();
+        for network in self.distinct.iter().filter(|network| network.family() == family) {
+            let mut next = *network;
+            while let Some(whole) = merged.last().and_then(|last| last.joined(&next)) {
+                if whole.prefix() == 0 {
+                    break;
+                }
+                merged.pop();
+                next = whole;
+            }
+            merged.push(next);
+        }
+        merged
     }
 }
 
@@ -184,7 +202,51 @@ mod tests {
         assert!(!list.contains("10.0.0.4".parse().unwrap()));
     }
 
+    #[test]
+    fn networks_are_merged_by_family() {
+        let golden = [
+            ("1.2.3.4", "1.2.3.4 |"),
+            ("10.0.0.0/25\n10.0.0.128/25\n10.0.1.0/24", "10.0.0.0/23 |"),
+            ("10.0.1.0/24\n10.0.2.0/24", "10.0.1.0/24 10.0.2.0/24 |"),
+            ("10.0.0.0/8\n10.1.2.3\n10.0.0.0/8", "10.0.0.0/8 |"),
+            ("::1\n10.0.0.1\n::2\n::3\n10.0.0.0", "10.0.0.0/31 | ::1 ::2/127"),
+            ("0.0.0.0/1\n128.0.0.0/2\n192.0.0.0/2\n::/1\n8000::/1", "0.0.0.0/1 128.0.0.0/1 | ::/1 8000::/1"),
+        ];
+        for (text, expected) in golden {
+            let list = WhiteList::parse(text).unwrap();
+            let of =
+                |family| list.merged(family).iter().map(Network::to_string).collect::<Vec<_>>().join(" ");
+            let merged = format!("{} | {}", of(Family::V4), of(Family::V6));
+            assert_eq!(merged.trim(), expected, "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn merged_networks_are_the_fewest_of_the_same_addresses(
+            listed in proptest::collection::vec((0u8..64, 26u8..=32), 1..40),
+        ) {
+            let address = |low: u8| IpAddr::from([10, 0, 0, low]);
+            let listed: Vec<Network> =
+                listed.into_iter().map(|(low, prefix)| Network::new(address(low), prefix).unwrap()).collect();
+            let merged = WhiteList::new(listed.clone()).merged(Family::V4);
+            let mut runs = Vec::new();
+            for low in 0..64 {
+                let host = Network::host(address(low));
+                let within = listed.iter().any(|network| network.covers(&host));
+                prop_assert_eq!(merged.iter().filter(|network| network.covers(&host)).count(), usize::from(within));
+                match runs.last_mut() {
+                    Some((_, last)) if within && *last + 1 == low => *last = low,
+                    _ if within => runs.push((low, low)),
+                    _ => {}
+                }
+            }
+            // The fewest are those of each run of addresses.
+            let fewest: Vec<Network> =
+                runs.iter().flat_map(|(first, last)| Network::range(address(*first), address(*last)).unwrap()).collect();
+            prop_assert_eq!(merged, fewest);
+        }
+
         #[test]
         fn a_network_is_found_by_bisection_where_one_overlaps(
             listed in proptest::collection::vec((0u32..64, 24u8..=32), 1..12), wanted in 0u32..64, prefix in 24u8..=32,

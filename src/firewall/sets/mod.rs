@@ -7,6 +7,7 @@
 //! swapped in.
 
 mod fill;
+mod guard;
 mod list;
 mod lists;
 mod mirror;
@@ -28,6 +29,7 @@ use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use fill::Mirrors;
+pub(crate) use guard::GuardSet;
 pub(crate) use list::ListOp;
 use reader::{Listings, dump};
 pub(crate) use reader::{ScopeRules, SetReader, Step};

@@ -7,6 +7,7 @@
 //! number in its name, that only rfw makes: a list that somebody else calls `rfw` has none. The
 //! number also tells this network namespace, and the time since its boot, from any other.
 
+use super::guard;
 use super::{Sets, about, deadline, is_like_ours, set_name};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::{
@@ -56,7 +57,8 @@ enum State {
 /// What tells which sets are rfw's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Registered {
-    /// The registry: sets with what each is for; `None` is a set that was being built.
+    /// The registry: sets with what each is for; `None` is a set that was being built. Those of the
+    /// guard are not among them.
     Whole(BTreeMap<String, Option<SetKey>>),
     /// Nothing but rules of rfw: the registry is missing or was emptied.
     Missing,
@@ -76,7 +78,7 @@ impl Sets {
                 self.registry
                     .members
                     .iter()
-                    .filter(|(_, comment)| *comment != NONCE_COMMENT)
+                    .filter(|(name, comment)| *comment != NONCE_COMMENT && !guard::is_member(name, comment))
                     .map(|(name, comment)| (name.clone(), purpose(name, comment)))
                     .collect(),
             ),
@@ -215,12 +217,31 @@ impl Sets {
     /// # Errors
     /// The kernel does not answer. What it refuses is logged: a set does its work without it.
     pub(crate) fn register(&mut self, set: &SetKey) -> Result<(), FirewallError> {
-        if self.registry.state == State::Whole && self.registry.members.contains_key(&set.name()) {
+        self.register_as(&set_name(&set.name())?, set.description())
+    }
+
+    /// Registers a set that is there already with a comment that says what it is for.
+    ///
+    /// # Errors
+    /// As for [`Sets::register`].
+    pub(super) fn register_as(&mut self, name: &SetName, comment: String) -> Result<(), FirewallError> {
+        if self.registry.state == State::Whole && self.registry.members.contains_key(name.as_str()) {
             return Ok(());
         }
         let mut batch = self.ipset.batch();
-        self.enroll(&mut batch, &set_name(&set.name())?, set.description())?;
+        self.enroll(&mut batch, name, comment)?;
         self.make_registry(batch)
+    }
+
+    /// Whether a set is a member of the registry, or was one before others changed that. Where
+    /// there can be no registry, its name tells that it is rfw's.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(super) fn is_registered(&mut self, name: &SetName) -> Result<bool, FirewallError> {
+        self.read_registry()?;
+        let is_member = self.registry.members.contains_key(name.as_str());
+        Ok(is_member || self.registry.state == State::Unavailable)
     }
 
     /// Has the kernel make what of the registry is planned.
@@ -288,7 +309,7 @@ impl Sets {
         let missing: Vec<String> = missing.map(|(name, _)| name.clone()).collect();
         for name in missing {
             let own = match self.ipset.info(&set_name(&name)?, deadline()) {
-                Ok(info) => is_like_ours(&info),
+                Ok(info) => is_like_ours(&info) || guard::is_own_guard(&info),
                 Err(IpsetError::NoSet) => false,
                 Err(error) => return Err(FirewallError::Set(name, error)),
             };
@@ -412,7 +433,7 @@ fn is_lost_nonce(info: &SetInfo) -> bool {
 /// Whether a member has a comment of rfw that belongs to its name.
 fn is_own(name: &str, comment: &str) -> bool {
     let building = is_work_name(name) && comment.starts_with(BUILDING);
-    building || is_nonce(name, comment) || purpose(name, comment).is_some()
+    building || is_nonce(name, comment) || guard::is_member(name, comment) || purpose(name, comment).is_some()
 }
 
 /// What a member is for; `None` if that is to be built beside another.
