@@ -1,6 +1,8 @@
 //! The white list and the guard of rfw's own port, with real packets from other
 //! addresses, in both families and both variants of iptables.
 
+mod set;
+
 use crate::golden::cases;
 use crate::host::{Host, SOON, in_both_variants, of_ipv6, until};
 use std::process::Stdio;
