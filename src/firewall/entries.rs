@@ -39,17 +39,6 @@ impl Firewall {
         self.sets.is_some() && self.settings.set_use != SetUse::Off
     }
 
-    /// Checks that a body may become entries of the set of its list.
-    pub(super) fn check_entries(
-        &mut self,
-        list: &FamilyList,
-        terms: &Terms,
-        now: SystemTime,
-    ) -> Result<(), FirewallError> {
-        check_lease(terms.lease, now)?;
-        self.check_room(list, terms)
-    }
-
     pub(super) fn insert_entry(
         &mut self,
         rule: &Rule,
@@ -58,7 +47,6 @@ impl Firewall {
         now: SystemTime,
     ) -> Result<Outcome, FirewallError> {
         let start = Instant::now();
-        check_lease(label.lease, now)?;
         for _ in 0..ATTEMPTS {
             self.link(set)?;
             self.open_list(set, label.list, 1, now)?;
@@ -117,7 +105,10 @@ impl Firewall {
         if sets.to_settle().contains(union) {
             let changed = sets.settle(union, now)?;
             if changed > 0 {
-                log::info!("{}: {changed} entries were not as its lists have them: mended", union.name());
+                log::info!(
+                    "{}: mended, entries that were not as its lists have them: {changed}",
+                    union.name()
+                );
             }
         }
         Ok(())
@@ -203,7 +194,7 @@ impl Firewall {
     }
 
     /// Checks that a body fits into the set of its list, and into the union.
-    fn check_room(&mut self, list: &FamilyList, terms: &Terms) -> Result<(), FirewallError> {
+    pub(super) fn check_room(&mut self, list: &FamilyList, terms: &Terms) -> Result<(), FirewallError> {
         let sets = self.sets()?;
         let mut all = vec![list.set.clone(), sets.set_of(&list.set, terms.list)];
         all.dedup();

@@ -105,6 +105,9 @@ impl Firewall {
 
     fn insert_one(&mut self, rule: &Rule, label: &Label, now: SystemTime) -> Result<Outcome, FirewallError> {
         let set = SetKey::of(rule);
+        if self.may_have_sets() {
+            entries::check_lease(label.lease, now)?;
+        }
         self.make_sets(&set, iter::once(rule), label.list, now)?;
         if self.is_for_sets(&set)? {
             return self.insert_entry(rule, &set, label, now);
@@ -166,13 +169,16 @@ impl Firewall {
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
         self.check_lists(terms.list)?;
+        if self.may_have_sets() {
+            entries::check_lease(terms.lease, now)?;
+        }
         let (lists, start) = (self.by_family(scope, list, terms.replace)?, Instant::now());
         for list in &lists {
             self.make_sets(&list.set, list.rules().collect::<Vec<_>>().iter(), terms.list, now)?;
         }
         for list in &lists {
             match self.is_for_sets(&list.set)? {
-                true => self.check_entries(list, terms, now)?,
+                true => self.check_room(list, terms)?,
                 false => self.check_rules(list, terms)?,
             }
         }

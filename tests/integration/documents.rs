@@ -265,9 +265,9 @@ fn the_bounds_in_the_manual_hold() {
             400,
         ),
         (
-            "more than 2147483 seconds",
-            put("input/any/1.2.3.4?expire=2147483"),
-            put("input/any/1.2.3.4?expire=2147484"),
+            "more than 3650 days",
+            put("input/any/1.2.3.4?expire=3650d"),
+            put("input/any/1.2.3.4?expire=3651d"),
             400,
         ),
         (

@@ -158,14 +158,17 @@ fn what_a_set_can_not_hold_is_refused_and_not_cut_short() {
         let before = host.everything(iptables);
         for path in ["/drop/input/any/1.2.3.4", "/drop/input/any/1.2.3.5", "/accept/output/eth0/2001:db8::1"]
         {
-            for time in ["2147484", "25d", "36500d"] {
+            for time in ["315360001", "3651d", "36500d"] {
                 let error = rfw.refused("PUT", &format!("{path}?expire={time}"), 400);
-                assert!(error.contains("at most 2147483 seconds, or for ever with expire=0"), "{error}");
+                assert!(
+                    error.contains("at most 315360000 seconds (3650 days), or for ever with expire=0"),
+                    "{error}"
+                );
             }
         }
-        let reply = rfw.send("PUT", "/drop/input/any?expire=25d", "1.2.3.4\n1.2.3.5\n");
+        let reply = rfw.send("PUT", "/drop/input/any?expire=3651d", "1.2.3.4\n1.2.3.5\n");
         assert_eq!(reply.status, 400);
-        assert!(reply.body.contains("at most 2147483 seconds"), "{}", reply.body);
+        assert!(reply.body.contains("at most 315360000 seconds"), "{}", reply.body);
         assert_eq!(host.everything(iptables), before);
         assert!(host.entries()[0].timeout <= 600);
     });

@@ -66,7 +66,7 @@ impl Sets {
     fn make_guard(&mut self, name: &SetName, family: Family, expected: usize) -> Result<(), FirewallError> {
         let expected = u32::try_from(expected).unwrap_or(u32::MAX);
         let definition =
-            Definition { set_type: SetType::Net(family), maxelem: SIZE, comments: false, expected };
+            Definition { set_type: SetType::Net(family), maxelem: SIZE, comments: true, expected };
         self.make(name, &definition, set_description(family).to_owned())
     }
 

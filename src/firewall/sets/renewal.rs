@@ -56,20 +56,23 @@ impl Sets {
                 .zip(&commented)
                 .map(|((element, label), comment)| new_entry(*element, label.lease, comment.as_deref(), now)),
         );
+        let ends: Vec<_> = entries
+            .iter()
+            .map(|(element, label)| {
+                let others = self.latest_of_others(set, element, now);
+                (*element, others.map_or(label.lease, |other| other.max(label.lease)))
+            })
+            .collect();
         if *set != union {
-            let latest = |element: &Element<'_>, lease: Lease| {
-                self.latest_of_others(set, element, now).map_or(lease, |other| other.max(lease))
-            };
-            batch.add_many(
-                &name_of(&union)?,
-                entries
-                    .iter()
-                    .map(|(element, label)| new_entry(*element, latest(element, label.lease), None, now)),
-            );
+            let puts = ends.iter().map(|(element, lease)| new_entry(*element, *lease, None, now));
+            batch.add_many(&name_of(&union)?, puts);
         }
         if let Err(error) = self.transact(set, batch) {
             self.doubt_both(set, &union);
             return Err(error);
+        }
+        if let Some(mirror) = self.mirrors.of(&union).filter(|_| *set != union) {
+            ends.iter().for_each(|(element, lease)| mirror.put(element, *lease, now));
         }
         Ok(entries.len())
     }

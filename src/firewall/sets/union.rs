@@ -7,11 +7,14 @@ use super::{Sets, name_of};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::Element;
 use crate::kernel::set_key::SetKey;
-use crate::rule::lease::Lease;
-use std::time::SystemTime;
+use crate::kernel::timeout::TIMEOUT_MAX;
+use crate::rule::lease::{Lease, Moment};
+use std::time::{Duration, SystemTime};
 
 /// How far the end of an entry of the union may be from the latest of its lists, in seconds.
 const TOLERANCE: u64 = 2;
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// What a union has to be changed by, to hold what its lists hold.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -41,7 +44,7 @@ fn compare(union: &Mirror, lists: &[&Mirror], now: SystemTime) -> Settlement {
             }
             let end = latest(others.iter().copied(), &element, now).unwrap_or(lease);
             let known = union.end(&element, now);
-            if !end.is_due(now) && !known.is_some_and(|known| is_close(known, end)) {
+            if !end.is_due(now) && !known.is_some_and(|known| is_close(known, end, now)) {
                 settlement.puts.push((element, end));
             }
         });
@@ -54,9 +57,14 @@ fn compare(union: &Mirror, lists: &[&Mirror], now: SystemTime) -> Settlement {
     settlement
 }
 
-fn is_close(one: Lease, other: Lease) -> bool {
+/// Whether two ends are nearly the same, as far as the kernel can tell: those that are later than it
+/// counts are, if they were told it within the last day.
+fn is_close(one: Lease, other: Lease, now: SystemTime) -> bool {
+    let latest = Moment::at_or_after(now + Duration::from_secs(TIMEOUT_MAX) - DAY).seconds();
     match (one.end(), other.end()) {
-        (Some(one), Some(other)) => one.seconds().abs_diff(other.seconds()) <= TOLERANCE,
+        (Some(one), Some(other)) => {
+            one.seconds().min(latest).abs_diff(other.seconds().min(latest)) <= TOLERANCE
+        }
         (one, other) => one == other,
     }
 }
