@@ -399,8 +399,8 @@ fn a_set_that_others_have_swapped_in_is_neither_filled_nor_destroyed() {
         let mut rfw = host.rfw(iptables).configure("ipset").start();
         rfw.ok("PUT", "/drop/input/any/10.9.8.7");
         for line in [
-            "create mine hash:net timeout 0 counters comment",
-            "add mine 5.5.5.5 comment mine",
+            "create mine hash:net timeout 0 counters skbinfo",
+            "add mine 5.5.5.5",
             "swap mine rfw4-ids",
             "destroy mine",
         ] {
