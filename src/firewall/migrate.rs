@@ -39,6 +39,9 @@ impl Firewall {
                 SetUse::Auto => self.move_many_to_sets(family, now)?,
                 SetUse::Off => self.move_sets_to_rules(family, now)?,
             }
+            if self.by_precedence() {
+                self.put_in_order(family)?;
+            }
         }
         self.destroy_unused_sets(&infos, false, &[])?;
         self.known = self.linked_sets().into_iter().collect();
@@ -170,9 +173,8 @@ impl Firewall {
         }
     }
 
-    /// Converts the rules that are wanted to entries of their lists, with their remaining time. If an
-    /// ACCEPT rule comes after a block among the rules that stay, ACCEPT rules are moved to the head
-    /// of the chain. A rule goes once its entry is there: no packet passes meanwhile.
+    /// Converts the rules that are wanted to entries of their lists, with their remaining time. A rule
+    /// goes once its entry is there: no packet passes meanwhile.
     pub(super) fn move_rules(
         &mut self,
         family: Family,
@@ -201,14 +203,9 @@ impl Firewall {
         }
         let moved: HashSet<(&Rule, &Label)> =
             entries.values().flatten().map(|(rule, label)| (rule, label)).collect();
-        let tidies = self.settings.set_use == SetUse::On;
         self.change(family, Plan::FromKernel, |cache, transaction| {
-            let (old, staying): (Vec<_>, Vec<_>) =
-                cache.find(|_, _| true).into_iter().partition(|labelled| moved.contains(labelled));
+            let old = cache.find(|rule, label| moved.contains(&(rule, label)));
             old.iter().for_each(|(rule, label)| transaction.delete(rule, label));
-            if tidies && has_exception_after_block(&staying) {
-                move_exceptions_to_head(&staying, transaction);
-            }
         })?;
         if !moved.is_empty() {
             log::info!("rules of {family} that are entries of sets now: {}", moved.len());
@@ -406,18 +403,6 @@ impl Firewall {
             Ok(destroyed) => Ok(if destroyed && !is_work { size } else { 0 }),
         }
     }
-}
-
-/// Whether an ACCEPT rule comes after a REJECT or DROP rule of the same chain.
-fn has_exception_after_block(rules: &[(&Rule, &Label)]) -> bool {
-    let mut blocked = HashSet::new();
-    rules.iter().any(|(rule, _)| match rule.scope().target() {
-        Target::Accept => blocked.contains(&rule.scope().chain()),
-        Target::Reject | Target::Drop => {
-            blocked.insert(rule.scope().chain());
-            false
-        }
-    })
 }
 
 /// Plans to move the ACCEPT rules to the head of their chains, with their order kept.

@@ -279,6 +279,17 @@ impl RuleCache {
         in_order(copies.filter(|(_, copy)| copy.label.list == list))
     }
 
+    /// The instances of rules of a chain and target that stand before the last rule of a target that
+    /// comes first. Valid right after a reading.
+    pub(super) fn misplaced(&self, chain: Chain, target: Target) -> Vec<(&Rule, &CachedRule)> {
+        let last = before(target).iter().filter_map(|target| self.last.get(&(chain, *target))).max();
+        let Some((_, last)) = last else { return Vec::new() };
+        let all = self.kind(target).iter();
+        let here = all.filter(|(rule, _)| (rule.scope().chain(), rule.scope().target()) == (chain, target));
+        let copies = here.flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule, copy)));
+        in_order(copies.filter(|(_, copy)| copy.position < *last))
+    }
+
     /// The rules that are wanted with their numbers in their chains, in ascending order.
     pub(crate) fn find_numbered(&self, wanted: impl Fn(&Rule) -> bool) -> Vec<(Rule, Label, usize)> {
         let found = self.find_copies(|rule, _| wanted(rule)).into_iter();
@@ -323,15 +334,20 @@ impl RuleCache {
     /// The same after these instances of rules of that scope have been deleted. Valid right after a
     /// reading.
     pub(super) fn number_without(&self, scope: &Scope, deleted: &[(&Rule, &CachedRule)]) -> usize {
-        let first: &[Target] = match scope.target() {
-            Target::Accept => &[],
-            Target::Reject => &[Target::Accept],
-            Target::Drop => &[Target::Accept, Target::Reject],
-        };
-        let last = first.iter().filter_map(|target| self.last.get(&(scope.chain(), *target))).max();
+        let first = before(scope.target()).iter();
+        let last = first.filter_map(|target| self.last.get(&(scope.chain(), *target))).max();
         let Some((number, position)) = last else { return 1 };
         let before = deleted.iter().filter(|(_, copy)| copy.position < *position).count();
         number.saturating_sub(before) + 1
+    }
+}
+
+/// The targets whose rules come before those of a target.
+fn before(target: Target) -> &'static [Target] {
+    match target {
+        Target::Accept => &[],
+        Target::Reject => &[Target::Accept],
+        Target::Drop => &[Target::Accept, Target::Reject],
     }
 }
 

@@ -10,7 +10,7 @@ use crate::rule::label::Label;
 use crate::rule::lease::Lease;
 use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
-use crate::rule::{Rule, Scope, SetUse, Target};
+use crate::rule::{Chain, Rule, Scope, SetUse, Target};
 use std::collections::HashSet;
 use std::iter;
 
@@ -98,6 +98,18 @@ impl Firewall {
             delete_copies(&present, transaction);
             networks(&present)
         })
+    }
+
+    /// Moves rules behind those of the targets that come first: reject behind accept, drop behind both.
+    pub(super) fn put_in_order(&mut self, family: Family) -> Result<(), FirewallError> {
+        for target in [Target::Reject, Target::Drop] {
+            let table = self.table(family)?;
+            table.invalidate();
+            self.change(family, Plan::FromKernel, |cache, transaction| {
+                plan_order(cache, transaction, target)
+            })?;
+        }
+        Ok(())
     }
 
     /// Deletes what `plan` says in one transaction or, where that is too long, in as few as may be.
@@ -196,6 +208,18 @@ fn plan_body(
     }
     let (present, removed) = split(list, &old);
     ListResult { removed, ..list.count(present) }
+}
+
+/// Plans to move the rules of a target behind those that come first.
+fn plan_order(cache: &RuleCache, transaction: &mut Transaction, target: Target) {
+    for chain in [Chain::Input, Chain::Forward, Chain::Output] {
+        let misplaced = cache.misplaced(chain, target);
+        let Some((first, _)) = misplaced.first() else { continue };
+        let number = cache.number_without(first.scope(), &misplaced);
+        delete_copies(&misplaced, transaction);
+        // Each is put at the same number, so the last one comes first.
+        misplaced.iter().rev().for_each(|(rule, copy)| transaction.insert(rule, copy.label(), number));
+    }
 }
 
 /// Whether a body is within `rules.max` together with the rules that stay, or makes them no more.

@@ -166,6 +166,43 @@ fn a_body_takes_the_place_of_its_list_in_its_scope_alone() {
 }
 
 #[test]
+fn rules_of_before_are_put_in_order() {
+    let rule = |path: &str| Owner::Rfw(rule_of(path), label("rfw permanent"));
+    let set = |path: &str| Owner::Set(SetKey::of(&rule_of(path)));
+    let mut model = Model(vec![
+        rule("/drop/input/any/1.0.0.1"),
+        rule("/reject/input/any/1.0.0.2"),
+        Owner::Other,
+        rule("/drop/output/any/1.0.0.3"),
+        rule("/drop/input/any/1.0.0.4"),
+        set("/accept/input/any/1.0.0.5"),
+        rule("/drop/input/any/1.0.0.6"),
+        rule("/reject/input/any/1.0.0.7"),
+        rule("/drop/input/any/1.0.0.8"),
+    ]);
+    for target in [Target::Reject, Target::Drop] {
+        let mut transaction = Transaction::default();
+        plan_order(&model.read(), &mut transaction, target);
+        model.apply(&transaction);
+    }
+    let expected = [
+        Owner::Other,
+        rule("/drop/output/any/1.0.0.3"),
+        set("/accept/input/any/1.0.0.5"),
+        rule("/reject/input/any/1.0.0.2"),
+        rule("/reject/input/any/1.0.0.7"),
+        rule("/drop/input/any/1.0.0.1"),
+        rule("/drop/input/any/1.0.0.4"),
+        rule("/drop/input/any/1.0.0.6"),
+        rule("/drop/input/any/1.0.0.8"),
+    ];
+    assert_eq!(model.0, expected);
+    let mut transaction = Transaction::default();
+    plan_order(&model.read(), &mut transaction, Target::Drop);
+    assert!(transaction.changes().is_empty());
+}
+
+#[test]
 fn in_forward_a_body_is_a_matter_of_sources() {
     let mut model = table(&[
         ("/drop/forward/any/1.1.1.1/any/9.9.9.9", "rfw permanent list tor"),

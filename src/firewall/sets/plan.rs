@@ -85,3 +85,102 @@ impl Plan<'_> {
         self.union.and_then(|union| union.end(element, self.now)) == Some(lease)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::set_key::SetKey;
+    use crate::rule::lease::Moment;
+    use crate::rule::list_name::ListName;
+    use crate::rule::note::Note;
+    use crate::rule::rule_of;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn until(seconds: u64) -> Lease {
+        Lease::Until(Moment::at_or_after(UNIX_EPOCH + Duration::from_secs(seconds)))
+    }
+
+    fn host(number: u8) -> Network {
+        format!("1.0.0.{number}").parse().unwrap()
+    }
+
+    fn mirror(entries: &BTreeMap<u8, u64>) -> Mirror {
+        let mut mirror = Mirror::of_new(&SetKey::of(&rule_of("/drop/input/any/1.2.3.4")));
+        for (number, end) in entries {
+            mirror.put(&Element::Net(host(*number)), until(*end), UNIX_EPOCH);
+        }
+        mirror
+    }
+
+    /// The union of lists: of each address the latest end.
+    fn union_of(lists: &[&BTreeMap<u8, u64>]) -> BTreeMap<u8, u64> {
+        let mut union = BTreeMap::new();
+        for (number, end) in lists.iter().copied().flatten() {
+            let latest = union.entry(*number).or_insert(*end);
+            *latest = (*latest).max(*end);
+        }
+        union
+    }
+
+    #[test]
+    fn a_reason_of_its_own_comes_before_that_of_all() {
+        let note = |text: &str| Note::from_comment(text).map(Box::new);
+        let terms = Terms {
+            list: ListName::UNNAMED,
+            lease: until(3_000_000_000),
+            note: note("by me: all"),
+            notes: HashMap::from([(host(1), note("by me: one").unwrap())]),
+            replace: false,
+        };
+        let near = Comments::of(&terms, UNIX_EPOCH + Duration::from_secs(2_999_999_000));
+        assert_eq!((near.get(&host(1)), near.get(&host(2))), (Some("by me: one"), Some("by me: all")));
+        let far = Comments::of(&terms, UNIX_EPOCH);
+        assert_eq!(far.get(&host(2)), Some("until 2065-01-24T05:20:00Z by me: all"));
+        assert_eq!(Comments::default().get(&host(1)), None);
+    }
+
+    proptest! {
+        /// Whatever a body does to a list, the union is that of the lists as they are then.
+        #[test]
+        fn a_union_that_a_plan_changes_is_that_of_its_lists(
+            list in proptest::collection::btree_map(0u8..12, 1u64..9, 0..12),
+            others in proptest::collection::vec(proptest::collection::btree_map(0u8..12, 1u64..9, 0..12), 0..3),
+            body in proptest::collection::btree_set(0u8..12, 0..12),
+            gone in proptest::collection::btree_set(0u8..12, 0..12),
+            end in proptest::option::of(1u64..9),
+        ) {
+            let mut after = list.clone();
+            let gone: Vec<u8> = gone.into_iter().filter(|number| end.is_none() || !body.contains(number)).collect();
+            gone.iter().for_each(|number| drop(after.remove(number).map(|_| ())));
+            if let Some(end) = end {
+                after.extend(body.iter().map(|number| (*number, end)));
+            }
+            let all: Vec<&BTreeMap<u8, u64>> = others.iter().chain([&list]).collect();
+            let before = union_of(&all);
+            let (mirrors, union) = (others.iter().map(mirror).collect::<Vec<_>>(), mirror(&before));
+            let networks: Vec<Network> = body.iter().map(|number| host(*number)).collect();
+            let elements: Vec<Element<'static>> = gone.iter().map(|number| Element::Net(host(*number))).collect();
+            let comments = Comments::default();
+            let plan = Plan {
+                puts: end.map(|end| (networks.as_slice(), until(end), &comments)),
+                gone: &elements,
+                others: mirrors.iter().collect(),
+                union: Some(&union),
+                now: UNIX_EPOCH,
+            };
+            let mut changed = mirror(&before);
+            let (puts, dels): (Vec<_>, Vec<_>) = (plan.union_puts().collect(), plan.union_dels().collect());
+            prop_assert!(puts.iter().all(|(element, lease)| union.end(element, UNIX_EPOCH) != Some(*lease)));
+            dels.iter().for_each(|element| changed.remove(element));
+            puts.iter().for_each(|(element, lease)| changed.put(element, *lease, UNIX_EPOCH));
+            let all: Vec<&BTreeMap<u8, u64>> = others.iter().chain([&after]).collect();
+            let wanted = mirror(&union_of(&all));
+            for number in 0..12 {
+                let element = Element::Net(host(number));
+                prop_assert_eq!(changed.end(&element, UNIX_EPOCH), wanted.end(&element, UNIX_EPOCH), "{}", number);
+            }
+        }
+    }
+}

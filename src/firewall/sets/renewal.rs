@@ -99,3 +99,26 @@ impl Sets {
 pub(super) fn is_late(label: &Label, timeout: Timeout, now: SystemTime) -> bool {
     label.lease > timeout.latest_end(now)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::lease::Moment;
+    use crate::rule::list_name::ListName;
+    use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn an_entry_is_late_that_ends_after_its_timeout() {
+        let label = |seconds| {
+            let end = Moment::at_or_after(UNIX_EPOCH + Duration::from_secs(seconds));
+            Label::new(Lease::Until(end), ListName::UNNAMED)
+        };
+        let timeout = |seconds| Timeout::new(seconds).unwrap();
+        for (end, left, late) in
+            [(1_000, 999, true), (1_000, 1_000, false), (999, 1_000, false), (1_000, 0, false)]
+        {
+            assert_eq!(is_late(&label(end), timeout(left), UNIX_EPOCH), late, "{end} {left}");
+        }
+        assert!(!is_late(&Label::new(Lease::Permanent, ListName::UNNAMED), timeout(0), UNIX_EPOCH));
+    }
+}

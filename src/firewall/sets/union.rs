@@ -140,3 +140,66 @@ impl Sets {
         Ok(puts.len().saturating_add(dels.len()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::rule_of;
+    use std::time::UNIX_EPOCH;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn until(seconds: u64) -> Lease {
+        Lease::Until(Moment::at_or_after(at(seconds)))
+    }
+
+    fn net(host: u8) -> Element<'static> {
+        Element::Net(format!("1.0.0.{host}").parse().unwrap())
+    }
+
+    fn mirror(entries: &[(u8, Lease)]) -> Mirror {
+        let mut mirror = Mirror::of_new(&SetKey::of(&rule_of("/drop/input/any/1.2.3.4")));
+        entries.iter().for_each(|(host, lease)| mirror.put(&net(*host), *lease, at(0)));
+        mirror
+    }
+
+    #[test]
+    fn a_union_becomes_the_latest_end_of_its_lists() {
+        let one = mirror(&[(1, until(100)), (2, until(200)), (3, Lease::Permanent), (4, until(50))]);
+        let two = mirror(&[(1, until(300)), (3, until(100)), (5, until(100)), (6, until(300))]);
+        let union = mirror(&[
+            (1, until(100)),       // ends too early
+            (2, until(202)),       // as close as the kernel tells it
+            (3, until(100)),       // ends at all
+            (5, Lease::Permanent), // does not end
+            (7, until(400)),       // is in no list
+        ]);
+        // At 60, what ends at 50 is over.
+        let Settlement { mut puts, dels } = compare(&union, &[&one, &two], at(60));
+        puts.sort_by_key(|(element, _)| format!("{element:?}"));
+        let expected = [(1, until(300)), (3, Lease::Permanent), (5, until(100)), (6, until(300))];
+        assert_eq!(puts, expected.map(|(host, lease)| (net(host), lease)));
+        assert_eq!(dels, [net(7)]);
+        let settled = mirror(&[
+            (1, until(300)),
+            (2, until(200)),
+            (3, Lease::Permanent),
+            (5, until(100)),
+            (6, until(300)),
+        ]);
+        assert_eq!(compare(&settled, &[&one, &two], at(60)), Settlement::default());
+    }
+
+    #[test]
+    fn what_ends_later_than_the_kernel_counts_is_close_for_a_day() {
+        let far = until(TIMEOUT_MAX * 3);
+        let day = DAY.as_secs();
+        let golden = [(0, true), (day - 10, true), (day + 10, false), (TIMEOUT_MAX, false)];
+        for (now, close) in golden {
+            assert_eq!(is_close(until(TIMEOUT_MAX), far, at(now)), close, "{now}");
+        }
+        assert!(!is_close(Lease::Permanent, far, at(0)) && is_close(far, far, at(0)));
+    }
+}
