@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn the_largest_scope_becomes_a_set_where_there_are_too_many_rules() {
-        let golden: [(&[(&str, usize)], Option<&str>); 7] = [
+        type Scopes = &'static [(&'static str, usize)];
+        let golden: [(Scopes, Option<&str>); 7] = [
             (&[], None),
             (&[("any", 100)], None),
             (&[("any", 101)], Some("any")),

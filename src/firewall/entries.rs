@@ -201,7 +201,8 @@ impl Firewall {
         for set in all {
             let (size, room) = (sets.size_with(&set, &list.networks)?, sets.room(&set));
             let fits = |size: usize| u32::try_from(size).is_ok_and(|size| size <= room);
-            if !fits(size) && !(terms.replace && fits(sets.size_after(&set, &list.networks, terms, size))) {
+            let fits_after = || terms.replace && fits(sets.size_after(&set, &list.networks, terms, size));
+            if !(fits(size) || fits_after()) {
                 return Err(FirewallError::Full(room));
             }
         }

@@ -153,7 +153,7 @@ mod tests {
         ) {
             let mut after = list.clone();
             let gone: Vec<u8> = gone.into_iter().filter(|number| end.is_none() || !body.contains(number)).collect();
-            gone.iter().for_each(|number| drop(after.remove(number).map(|_| ())));
+            after.retain(|number, _| !gone.contains(number));
             if let Some(end) = end {
                 after.extend(body.iter().map(|number| (*number, end)));
             }

@@ -150,6 +150,7 @@ impl Ipset {
     /// # Errors
     /// [`IpsetError::NoSet`], [`IpsetError::TypeMismatch`]; [`IpsetError::Busy`] if
     /// somebody lists one of them.
+    #[cfg(test)]
     pub(crate) fn swap(
         &mut self,
         name: &SetName,
