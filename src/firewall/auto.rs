@@ -23,10 +23,10 @@ impl Firewall {
     ///
     /// # Errors
     /// A table or set can't be read or changed.
-    pub(super) fn make_sets<'r>(
+    pub(super) fn make_sets(
         &mut self,
         set: &SetKey,
-        new: impl Iterator<Item = &'r Rule>,
+        new: impl Iterator<Item = Rule>,
         list: ListName,
         now: SystemTime,
     ) -> Result<(), FirewallError> {
@@ -34,7 +34,8 @@ impl Firewall {
             return Ok(());
         }
         let cache = self.table(set.family())?.cache();
-        let more = new.filter(|rule| cache.labels(rule, list).is_empty()).count();
+        // More than that are too many, however many they are.
+        let more = new.filter(|rule| cache.labels(rule, list).is_empty()).take(FAMILY_MAX + 1).count();
         if cache.len().saturating_add(more) <= SCOPE_MAX {
             return Ok(());
         }

@@ -260,6 +260,9 @@ impl Firewall {
         as_rules: &HashSet<Network>,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
+        if self.sets()?.has_lists(&list.set) {
+            self.complete(&list.set, now)?;
+        }
         self.sets()?.apply(&list.set, &list.networks, op, as_rules, now)
     }
 

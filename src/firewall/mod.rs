@@ -108,7 +108,7 @@ impl Firewall {
         if self.may_have_sets() {
             entries::check_lease(label.lease, now)?;
         }
-        self.make_sets(&set, iter::once(rule), label.list, now)?;
+        self.make_sets(&set, iter::once(rule.clone()), label.list, now)?;
         if self.is_for_sets(&set)? {
             return self.insert_entry(rule, &set, label, now);
         }
@@ -174,7 +174,7 @@ impl Firewall {
         }
         let (lists, start) = (self.by_family(scope, list, terms.replace)?, Instant::now());
         for list in &lists {
-            self.make_sets(&list.set, list.rules().collect::<Vec<_>>().iter(), terms.list, now)?;
+            self.make_sets(&list.set, list.rules(), terms.list, now)?;
         }
         for list in &lists {
             match self.is_for_sets(&list.set)? {

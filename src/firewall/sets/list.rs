@@ -74,6 +74,7 @@ impl Sets {
         let set = self.set_of(union, op.list());
         self.check_own(&set, networks.len())?;
         self.check_own(union, networks.len())?;
+        self.check_read(union)?;
         let comments = op.terms().map(|terms| Comments::of(terms, now)).unwrap_or_default();
         op.terms().iter().for_each(|terms| self.note_end(&set, terms.lease, now));
         let mut change = Change { set: &set, union, networks, op, gone: Vec::new(), comments };
@@ -282,6 +283,7 @@ impl Sets {
             return Ok(0);
         }
         self.check_own(&set, usize::MAX)?;
+        self.check_read(union)?;
         let mut gone = Vec::new();
         if let Some(mirror) = self.mirrors.whole(&set) {
             mirror.each(now, |element, _| gone.push(element));

@@ -46,6 +46,7 @@ impl Sets {
 
     fn renew_entries(&mut self, set: &SetKey, now: SystemTime) -> Result<usize, FirewallError> {
         let union = set.union();
+        self.check_read(&union)?;
         let entries = self.late_entries(set, now)?;
         let commented: Vec<_> = entries.iter().map(|(_, label)| comment_of(label, now)).collect();
         let mut batch = self.ipset.batch();

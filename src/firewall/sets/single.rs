@@ -106,6 +106,7 @@ impl Sets {
     ) -> Result<EntryResult, FirewallError> {
         self.check_own(set, 1)?;
         self.check_own(union, 1)?;
+        self.check_read(union)?;
         self.check_one(set)?;
         self.check_one(union)?;
         let element = element(rule);
@@ -215,6 +216,7 @@ impl Sets {
     ) -> Result<EntryResult, FirewallError> {
         self.check_own(set, 1)?;
         self.check_own(union, 1)?;
+        self.check_read(union)?;
         let element = element(rule);
         let latest = self.latest_of_others(set, &element, now);
         let (name, union_name, mut batch) = (name_of(set)?, name_of(union)?, self.ipset.batch());

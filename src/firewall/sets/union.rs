@@ -5,7 +5,7 @@ use super::mirror::Mirror;
 use super::single::new_entry;
 use super::{Sets, name_of};
 use crate::firewall::FirewallError;
-use crate::kernel::ipset::Element;
+use crate::kernel::ipset::{Element, IpsetError};
 use crate::kernel::set_key::SetKey;
 use crate::kernel::timeout::TIMEOUT_MAX;
 use crate::rule::lease::{Lease, Moment};
@@ -85,6 +85,14 @@ impl Sets {
         let union = set.union();
         let others = self.list_sets(&union).into_iter().filter(|other| other != set && *other != union);
         others.filter_map(|other| self.mirrors.whole(&other)).collect()
+    }
+
+    /// Refuses a change of a list while not all lists of its scope are read: the union could not be told.
+    pub(super) fn check_read(&self, union: &SetKey) -> Result<(), FirewallError> {
+        match self.unread(union).filter(|_| self.has_lists(union)) {
+            Some(set) => Err(FirewallError::Set(set.name(), IpsetError::Interrupted)),
+            None => Ok(()),
+        }
     }
 
     /// A set of a scope whose mirror is not whole.
