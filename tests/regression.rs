@@ -867,3 +867,22 @@ fn more_rules_than_a_set_may_hold_end_a_start_before_anything_is_changed() {
         assert_eq!(host.everything(iptables), before);
     });
 }
+
+/// Rules that can't become entries, since they are due or end too late, were counted all the same: rfw
+/// tried to make a set of them without end, with the firewall locked.
+#[test]
+fn rules_that_can_not_become_entries_do_not_keep_rfw_from_working() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).start();
+        rfw.send_ok("PUT", "/drop/input/any?expire=4000d", &addresses(150));
+        rfw.send_ok("PUT", "/drop/output/any?expire=2", &addresses(150));
+        rfw.stop();
+        std::thread::sleep(Duration::from_secs(3));
+        let mut rfw = rfw.configure("ipset = auto");
+        rfw.spawn();
+        assert_eq!(rfw.ok("PUT", "/drop/input/any/9.9.9.9")["result"], "inserted");
+        assert_eq!(host.sets(), Vec::<String>::new());
+        until(SOON, "those that are due are gone", || host.kept(iptables).len() == 151);
+    });
+}

@@ -1,10 +1,12 @@
 //! `ipset = auto`: addresses begin as rules, which `iptables -L` shows. Where they become many, those of
 //! a scope become entries of a set, which stays until it is empty.
 
+use super::entries::check_lease;
 use super::{Firewall, FirewallError};
 use crate::firewall::table::Plan;
 use crate::kernel::ipset::IpsetError;
 use crate::kernel::set_key::SetKey;
+use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
 use crate::rule::network::Family;
 use crate::rule::{Rule, SetUse};
@@ -40,7 +42,7 @@ impl Firewall {
             return Ok(());
         }
         loop {
-            let mut sizes = self.sizes_of_scopes(set.family())?;
+            let mut sizes = self.sizes_of_scopes(set.family(), now)?;
             *sizes.entry(set.clone()).or_default() += more;
             let Some(largest) = largest_of_too_many(&sizes) else { return Ok(()) };
             self.move_to_set(&largest, now)?;
@@ -56,20 +58,24 @@ impl Firewall {
     /// As for [`Firewall::make_sets`].
     pub(super) fn move_many_to_sets(&mut self, family: Family, now: SystemTime) -> Result<(), FirewallError> {
         // Rules of a scope that has a set are left over of a start that was cut short.
-        for set in self.sizes_of_rules(family)?.into_keys() {
+        for set in self.sizes_of_rules(family, now)?.into_keys() {
             if self.is_for_sets(&set)? {
                 self.move_to_set(&set, now)?;
             }
         }
-        while let Some(largest) = largest_of_too_many(&self.sizes_of_scopes(family)?) {
+        while let Some(largest) = largest_of_too_many(&self.sizes_of_scopes(family, now)?) {
             self.move_to_set(&largest, now)?;
         }
         Ok(())
     }
 
     /// The number of rules of each scope that could be a set.
-    fn sizes_of_scopes(&mut self, family: Family) -> Result<BTreeMap<SetKey, usize>, FirewallError> {
-        let mut sizes = self.sizes_of_rules(family)?;
+    fn sizes_of_scopes(
+        &mut self,
+        family: Family,
+        now: SystemTime,
+    ) -> Result<BTreeMap<SetKey, usize>, FirewallError> {
+        let mut sizes = self.sizes_of_rules(family, now)?;
         let mut fixed = Vec::new();
         for set in sizes.keys() {
             if self.sets.as_mut().map_or(Ok(false), |sets| sets.supports(set))? {
@@ -81,12 +87,12 @@ impl Firewall {
         Ok(sizes)
     }
 
-    fn sizes_of_rules(&mut self, family: Family) -> Result<BTreeMap<SetKey, usize>, FirewallError> {
-        let mut sizes: BTreeMap<SetKey, usize> = BTreeMap::new();
-        for (rule, _) in self.table(family)?.cache().labelled() {
-            *sizes.entry(SetKey::of(rule)).or_default() += 1;
-        }
-        Ok(sizes)
+    fn sizes_of_rules(
+        &mut self,
+        family: Family,
+        now: SystemTime,
+    ) -> Result<BTreeMap<SetKey, usize>, FirewallError> {
+        Ok(sizes(self.table(family)?.cache().labelled(), now))
     }
 
     /// Makes entries of the rules of one scope.
@@ -137,6 +143,21 @@ impl Firewall {
     }
 }
 
+/// The number of rules of each scope that can become entries. One that is due is about to go, and one
+/// that ends too late for a set stays a rule: neither makes a scope smaller by becoming a set.
+fn sizes<'a>(rules: impl Iterator<Item = (&'a Rule, &'a Label)>, now: SystemTime) -> BTreeMap<SetKey, usize> {
+    let mut sizes: BTreeMap<SetKey, usize> = BTreeMap::new();
+    for (rule, _) in rules.filter(|(_, label)| may_move(label, now)) {
+        *sizes.entry(SetKey::of(rule)).or_default() += 1;
+    }
+    sizes
+}
+
+/// Whether a rule with that label can become an entry of a set.
+fn may_move(label: &Label, now: SystemTime) -> bool {
+    !label.lease.is_due(now) && check_lease(label.lease, now).is_ok()
+}
+
 /// The scope that is to become a set next, if there are too many rules: that with the most.
 fn largest_of_too_many(sizes: &BTreeMap<SetKey, usize>) -> Option<SetKey> {
     let total: usize = sizes.values().sum();
@@ -147,7 +168,30 @@ fn largest_of_too_many(sizes: &BTreeMap<SetKey, usize>) -> Option<SetKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rule::lease::{Lease, Moment, SET_LONGEST};
     use crate::rule::rule_of;
+    use std::time::Duration;
+
+    #[test]
+    fn only_rules_that_can_become_entries_make_a_scope_a_set() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        let rule = rule_of("/drop/input/any/1.2.3.4");
+        let until = |seconds| {
+            Lease::Until(Moment::at_or_after(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)))
+        };
+        for (lease, count) in [
+            (Lease::Permanent, 1),
+            (until(1_001), 1),
+            (until(1_000 + SET_LONGEST), 1),
+            (until(1_000), 0),
+            (until(999), 0),
+            (until(1_001 + SET_LONGEST), 0),
+        ] {
+            let label = Label::new(lease, ListName::UNNAMED);
+            let sizes = sizes([(&rule, &label)].into_iter(), now);
+            assert_eq!(sizes.values().sum::<usize>(), count, "{lease:?}");
+        }
+    }
 
     #[test]
     fn the_largest_scope_becomes_a_set_where_there_are_too_many_rules() {
