@@ -886,3 +886,26 @@ fn rules_that_can_not_become_entries_do_not_keep_rfw_from_working() {
         until(SOON, "those that are due are gone", || host.kept(iptables).len() == 151);
     });
 }
+
+/// Where others had changed the set of a list, a replacement found its mirror wrong and took nothing
+/// out, and a deletion of the list left what they had added.
+#[test]
+fn what_others_have_put_into_a_list_goes_with_the_rest() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset").start();
+        for (list, set) in [("list=tor&", "rfw4-ids/tor"), ("", "rfw4-odd")] {
+            let chain = if list.is_empty() { "output" } else { "input" };
+            let path = format!("/drop/{chain}/any?{list}replace=true");
+            rfw.send_ok("PUT", &path, "1.2.3.1\n1.2.3.2\n1.2.3.3\n");
+            host.run("ipset", &["add", set, "9.9.9.9", "timeout", "100"]).ok();
+            assert_eq!(rfw.send_ok("PUT", &path, "1.2.3.1\n1.2.3.7\n")["removed"], 3);
+            let rows = rfw.ok("GET", &format!("/list/{chain}"));
+            assert_eq!(rows.as_array().map(Vec::len), Some(2), "{rows}");
+            host.run("ipset", &["add", set, "9.9.9.9", "timeout", "100"]).ok();
+            let all = if list.is_empty() { "list=-" } else { "list=tor" };
+            assert_eq!(rfw.ok("DELETE", &format!("/list?{all}"))["deleted"], 3);
+            assert_eq!(rfw.ok("GET", &format!("/list/{chain}")), serde_json::json!([]));
+        }
+    });
+}

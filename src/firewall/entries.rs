@@ -240,6 +240,9 @@ impl Firewall {
         self.link_expecting(&list.set, list.networks.len())?;
         self.open_list(&list.set, terms.list, list.networks.len(), now)?;
         if terms.replace {
+            // What others have added goes too, so that has to be known.
+            let set = self.sets()?.set_of(&list.set, terms.list);
+            self.sets()?.verify(&set, now)?;
             self.complete(&list.set, now)?;
         }
         let as_rules = self.change(list.set.family(), Plan::FromCache, |cache, _| {

@@ -57,6 +57,9 @@ impl Firewall {
     ) -> Result<usize, FirewallError> {
         let mut count = 0_usize;
         for list in self.sets()?.lists_of(union).into_iter().filter(|list| which.admits(*list)) {
+            // What others have added goes too, so that has to be known.
+            let set = self.sets()?.set_of(union, list);
+            self.sets()?.verify(&set, now)?;
             self.complete(union, now)?;
             count = count.saturating_add(self.sets()?.clear(union, list, now)?);
             self.sets()?.drop_list(union, list)?;
