@@ -909,3 +909,21 @@ fn what_others_have_put_into_a_list_goes_with_the_rest() {
         }
     });
 }
+
+/// With a named list in the scope, an address that was there could not be renewed in a full set.
+#[test]
+fn an_address_of_a_full_set_is_renewed_in_each_list() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset\nipset.maxelem = 5").start();
+        rfw.send_ok("PUT", "/drop/input/any?list=tor", &addresses(5));
+        for (query, result) in
+            [("list=tor", "refreshed"), ("list=f2b", "inserted"), ("list=f2b", "refreshed")]
+        {
+            let answer = rfw.ok("PUT", &format!("/drop/input/any/1.0.0.1?{query}&expire=2h"));
+            assert_eq!(answer["result"], result, "{query}");
+        }
+        let error = rfw.refused("PUT", "/drop/input/any/1.0.0.9?list=f2b", 507);
+        assert!(error.contains("at most 5 entries"), "{error}");
+    });
+}

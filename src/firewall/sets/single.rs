@@ -1,7 +1,7 @@
 //! One address at a time: put into a list and taken out of it. Where a scope has several lists, the
 //! list's own set and the union change in one send.
 
-use super::mirror::Known;
+use super::mirror::{Known, Mirror};
 use super::{Sets, deadline, element, name_of, of};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::{Comment, Element, Existing, IpsetError, NewEntry, SetName};
@@ -107,9 +107,9 @@ impl Sets {
         self.check_own(set, 1)?;
         self.check_own(union, 1)?;
         self.check_read(union)?;
-        self.check_one(set)?;
-        self.check_one(union)?;
         let element = element(rule);
+        self.check_one(set, &element, now)?;
+        self.check_one(union, &element, now)?;
         let before = self.mirrors.whole(set).and_then(|mirror| mirror.end(&element, now));
         let latest = self.latest_of_others(set, &element, now).max(Some(label.lease)).unwrap_or(label.lease);
         let comment = label.entry_comment(Timeout::is_beyond(label.lease, now));
@@ -155,10 +155,17 @@ impl Sets {
     }
 
     /// Refuses an entry more where the mirror says that there is no room for it.
-    fn check_one(&mut self, set: &SetKey) -> Result<(), FirewallError> {
+    fn check_one(
+        &mut self,
+        set: &SetKey,
+        element: &Element<'_>,
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
         let room = self.room(set);
         let full = |len: usize| u32::try_from(len).is_ok_and(|len| len >= room);
-        if !self.mirrors.whole(set).is_some_and(|mirror| full(mirror.len())) {
+        // One that is there is renewed, which takes no room.
+        let has_no_room = |mirror: &Mirror| full(mirror.len()) && mirror.end(element, now).is_none();
+        if !self.mirrors.whole(set).is_some_and(has_no_room) {
             return Ok(());
         }
         match self.own_info(set)?.is_some_and(|info| info.elements >= info.maxelem) {
