@@ -927,3 +927,22 @@ fn an_address_of_a_full_set_is_renewed_in_each_list() {
         assert!(error.contains("at most 5 entries"), "{error}");
     });
 }
+
+/// While the mirror of a list was missing, a body taken out of another list went out of the union,
+/// though that list held it.
+#[test]
+fn what_goes_out_of_a_list_stays_blocked_by_one_that_others_have_changed() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset").start();
+        for list in ["a", "b"] {
+            rfw.send_ok("PUT", &format!("/drop/input/any?list={list}"), &addresses(3));
+        }
+        host.run("ipset", &["add", "rfw4-ids/b", "9.9.9.9", "timeout", "100"]).ok();
+        rfw.ok("PUT", "/drop/input/any/9.9.9.9?list=b");
+        assert_eq!(rfw.send_ok("DELETE", "/drop/input/any?list=a", &addresses(2))["deleted"], 2);
+        for number in 0..3 {
+            host.run("ipset", &["test", "rfw4-ids", &format!("1.0.0.{number}")]).ok();
+        }
+    });
+}
