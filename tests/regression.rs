@@ -946,3 +946,22 @@ fn what_goes_out_of_a_list_stays_blocked_by_one_that_others_have_changed() {
         }
     });
 }
+
+/// The first renewal came before it was known which entries need one, the next a day later.
+#[test]
+fn an_entry_that_ends_later_than_the_kernel_counts_is_renewed_soon_after_a_start() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset").start();
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4?expire=30d");
+        rfw.stop();
+        let set = host.run("ipset", &["save", "rfw4-ids"]).ok();
+        let comment = set.split('"').nth(1).unwrap().to_owned();
+        let entry = ["-exist", "add", "rfw4-ids", "1.2.3.4", "timeout", "1000", "comment", &comment];
+        host.run("ipset", &entry).ok();
+        rfw.spawn();
+        until(Duration::from_secs(90), "it is renewed", || {
+            host.run("ipset", &["save", "rfw4-ids"]).ok().contains("timeout 21474")
+        });
+    });
+}

@@ -246,7 +246,7 @@ impl Sets {
             let label = label(set, &entry, now);
             let lease = label.lease;
             if is_late(&label, entry.timeout.unwrap_or_default(), now) {
-                self.long.insert(set.clone());
+                self.long.entry(set.clone()).or_default();
             }
             owned(&entry.element).iter().for_each(|element| mirror.read(element, lease));
             found.extend(rule(set, &entry).filter(|rule| forbidden(rule)));

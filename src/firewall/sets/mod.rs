@@ -77,9 +77,9 @@ pub(crate) struct Sets {
     lists: BTreeMap<SetKey, BTreeSet<ListName>>,
     /// Unions that may not hold what their lists hold.
     unsettled: BTreeSet<SetKey>,
-    /// Sets with entries that end later than the kernel can count, and when those were renewed.
-    long: BTreeSet<SetKey>,
-    renewed: Option<Instant>,
+    /// Sets with entries that end later than the kernel can count, and when rfw has last told it the
+    /// longest time for them.
+    long: BTreeMap<SetKey, Option<Instant>>,
 }
 
 impl Sets {
@@ -100,8 +100,7 @@ impl Sets {
             foreign: BTreeSet::new(),
             lists: BTreeMap::new(),
             unsettled: BTreeSet::new(),
-            long: BTreeSet::new(),
-            renewed: None,
+            long: BTreeMap::new(),
         })
     }
 

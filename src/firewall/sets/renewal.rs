@@ -18,8 +18,8 @@ const INTERVAL: Duration = Duration::from_secs(86_400);
 impl Sets {
     /// Takes down that a set has an entry which the kernel can't count the time of, if so.
     pub(super) fn note_end(&mut self, set: &SetKey, lease: Lease, now: SystemTime) {
-        if Timeout::is_beyond(lease, now) && !self.long.contains(set) {
-            self.long.insert(set.clone());
+        if Timeout::is_beyond(lease, now) && !self.long.contains_key(set) {
+            self.long.insert(set.clone(), Some(Instant::now()));
         }
     }
 
@@ -28,19 +28,21 @@ impl Sets {
     /// # Errors
     /// A set can't be read or changed; it is tried again.
     pub(crate) fn renew(&mut self, now: SystemTime) -> Result<usize, FirewallError> {
-        if self.renewed.is_some_and(|renewed| renewed.elapsed() < INTERVAL) {
-            return Ok(0);
-        }
+        let is_new = |renewed: &Option<Instant>| renewed.is_some_and(|at| at.elapsed() < INTERVAL);
+        let late = self.long.iter().filter(|(_, renewed)| !is_new(renewed));
+        let late: Vec<SetKey> = late.map(|(set, _)| set.clone()).collect();
         let mut count = 0_usize;
-        for set in self.long.clone() {
-            let renewed = self.renew_entries(&set, now);
-            match renewed {
+        for set in late {
+            match self.renew_entries(&set, now) {
                 Ok(0) => drop(self.long.remove(&set)),
+                Ok(renewed) => {
+                    count = count.saturating_add(renewed);
+                    self.long.insert(set, Some(Instant::now()));
+                }
                 Err(error) if is_gone(&error) => drop(self.long.remove(&set)),
-                renewed => count = count.saturating_add(renewed?),
+                Err(error) => return Err(error),
             }
         }
-        self.renewed = Some(Instant::now());
         Ok(count)
     }
 
