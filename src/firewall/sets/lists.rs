@@ -158,6 +158,7 @@ impl Sets {
         let dropped = self.drop_work();
         filled?;
         self.begin(&list);
+        entries.iter().for_each(|(_, label)| self.note_end(&list, label.lease, now));
         if let Some(mirror) = self.mirrors.of(&list) {
             entries.iter().for_each(|(element, label)| mirror.put(element, label.lease, now));
         }
