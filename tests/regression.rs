@@ -965,3 +965,29 @@ fn an_entry_that_ends_later_than_the_kernel_counts_is_renewed_soon_after_a_start
         });
     });
 }
+
+/// A union that others had destroyed was made again with nothing but the next address, and stayed so.
+#[test]
+fn a_union_that_others_destroy_comes_back_with_what_its_lists_hold() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset").start();
+        for asked in [true, false] {
+            rfw.send_ok("PUT", "/drop/input/any?list=tor", &addresses(3));
+            rfw.ok("PUT", "/drop/input/any/1.0.0.1?list=tor");
+            host.admin(iptables, "-F");
+            host.run("ipset", &["del", "rfw", "rfw4-ids"]).ok();
+            until(SOON, "it is destroyed", || host.run("ipset", &["destroy", "rfw4-ids"]).status == Some(0));
+            if asked {
+                rfw.ok("PUT", "/drop/input/any/9.9.9.9?list=tor");
+            } else {
+                rfw.signal("HUP");
+            }
+            until(SOON, "all are blocked", || {
+                (0..3).all(|n| {
+                    host.run("ipset", &["test", "rfw4-ids", &format!("1.0.0.{n}")]).status == Some(0)
+                })
+            });
+        }
+    });
+}

@@ -178,11 +178,15 @@ impl Firewall {
         Ok(())
     }
 
-    /// Puts the rule of a set back that has entries.
-    pub(super) fn link_if_used(&mut self, set: &SetKey) -> Result<(), FirewallError> {
-        let linked = self.table(set.family())?.cache().sets().any(|linked| linked == set);
-        if !linked && self.sets()?.own_size(set)?.is_some_and(|size| size > 0) {
-            self.link(set)?;
+    /// Puts the rule of a set back that has entries, or lists with entries.
+    pub(super) fn link_if_used(&mut self, union: &SetKey) -> Result<(), FirewallError> {
+        if self.table(union.family())?.cache().sets().any(|linked| linked == union) {
+            return Ok(());
+        }
+        for set in self.sets()?.sets_of(union) {
+            if self.sets()?.own_size(&set)?.is_some_and(|size| size > 0) {
+                return self.link(union);
+            }
         }
         Ok(())
     }

@@ -150,6 +150,7 @@ impl Sets {
     pub(crate) fn look_again(&mut self, set: &SetKey) {
         if self.mirrors.whole(set).is_some() {
             self.mirrors.refill(set);
+            self.unsettle(set);
         }
     }
 
@@ -224,7 +225,7 @@ impl Sets {
     fn lose(&mut self, set: &SetKey) {
         self.mirrors.forget(set);
         self.forget_list(set);
-        self.unsettled.extend(Some(set.union()).filter(|union| self.lists.contains_key(union)));
+        self.unsettle(set);
     }
 
     fn fill_from(

@@ -311,6 +311,11 @@ impl Sets {
     /// Has the mirror of a set filled anew that may be wrong; a union is compared with its lists then.
     pub(super) fn doubt(&mut self, set: &SetKey) {
         self.mirrors.doubt(set);
+        self.unsettle(set);
+    }
+
+    /// Has the union of a set's scope compared with its lists once all are read.
+    pub(super) fn unsettle(&mut self, set: &SetKey) {
         let union = set.union();
         if self.has_lists(&union) {
             self.unsettled.insert(union);

@@ -240,6 +240,7 @@ impl Sets {
         self.rooms.remove(set);
         self.foreign.remove(set);
         self.know_list(set);
+        self.unsettle(set);
     }
 
     fn take_over(&mut self, set: &SetKey) -> Result<Made, FirewallError> {
@@ -252,6 +253,7 @@ impl Sets {
         // Its rule was missing: it may be another than before.
         self.mirrors.refill(set);
         self.know_list(set);
+        self.unsettle(set);
         Ok(Made::Present(size(&info)))
     }
 
