@@ -991,3 +991,32 @@ fn a_union_that_others_destroy_comes_back_with_what_its_lists_hold() {
         }
     });
 }
+
+/// A start after others had emptied the registry took all for the unnamed list, and the scope took no
+/// named list any more.
+#[test]
+fn lists_outlive_a_registry_that_others_empty_before_a_start() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset").start();
+        let words: [&[&str]; 2] = [&["flush", "rfw"], &["del", "rfw", "rfw4-ids/a"]];
+        for words in words {
+            rfw.send_ok("PUT", "/drop/input/any?list=a", &addresses(3));
+            rfw.ok("PUT", "/drop/input/any/9.9.9.9");
+            let sizes = |rfw: &host::Rfw<'_>| {
+                let rows = rfw.ok("GET", "/lists");
+                let rows = rows.as_array().unwrap().iter();
+                rows.map(|row| format!("{} {}", row["list"], row["v4"])).collect::<Vec<String>>()
+            };
+            let before = sizes(&rfw);
+            rfw.signal("KILL");
+            rfw.end();
+            host.run("ipset", words).ok();
+            rfw.spawn();
+            assert_eq!(sizes(&rfw), before);
+            rfw.ok("PUT", "/drop/input/any/9.9.9.9?list=b");
+            assert_eq!(host.registry().unwrap().len(), 5, "{:?}", host.registry());
+            rfw.ok("DELETE", "/list?list=*");
+        }
+    });
+}

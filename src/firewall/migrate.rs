@@ -100,14 +100,21 @@ impl Firewall {
     }
 
     /// The existing sets that are registered as rfw's, and that are as rfw makes them. Where there
-    /// can be no registry, the names tell instead.
+    /// can be no registry, the names tell instead; so they do of the lists of a union that has a rule,
+    /// if others have taken them out of the registry.
     fn own_sets(&self, infos: &[SetInfo], registered: &Registered) -> Vec<SetKey> {
-        let families = self.families();
+        let (families, linked) = (self.families(), self.linked_sets());
+        let list_of_linked = |name: &str| {
+            SetKey::named(name).filter(|set| set.list().is_some() && linked.contains(&set.union()))
+        };
         let own = infos.iter().filter_map(|info| {
             let name = info.header.name.as_str();
             let set = match registered {
-                Registered::Whole(members) => members.get(name).cloned().flatten(),
-                Registered::Missing => None,
+                Registered::Whole(members) => match members.get(name) {
+                    Some(member) => member.clone(),
+                    None => list_of_linked(name),
+                },
+                Registered::Missing => list_of_linked(name),
                 Registered::Unavailable => SetKey::named(name),
             };
             set.filter(|set| is_like(info, set) && families.contains(&set.family()))

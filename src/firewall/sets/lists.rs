@@ -130,6 +130,12 @@ impl Sets {
         if self.own_size(union)?.is_none_or(|size| size == 0) {
             return Ok(());
         }
+        match self.own_size(&list)? {
+            None => {}
+            // It was left over, as by a start while somebody listed it.
+            Some(0) => drop(self.destroy(&list.name())?),
+            Some(_) => return Err(FirewallError::ForeignSet(list.name())),
+        }
         self.drop_work()?;
         let (work, start, mut entries) = (self.work(0)?, Instant::now(), Vec::new());
         self.each_entry(&name_of(union)?, |entry| {
