@@ -1020,3 +1020,33 @@ fn lists_outlive_a_registry_that_others_empty_before_a_start() {
         }
     });
 }
+
+/// A set of others in the place of a union ended a start where the rule of that was gone or, with
+/// `ipset = auto`, where a scope had many rules.
+#[test]
+fn a_set_of_others_in_the_place_of_a_union_does_not_end_a_start() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset = auto").start();
+        rfw.send_ok("PUT", "/drop/input/any", &addresses(90));
+        rfw.send_ok("PUT", "/drop/output/any?list=tor", &addresses(150));
+        host.admin(iptables, "-F OUTPUT");
+        host.run("ipset", &["del", "rfw", "rfw4-odd"]).ok();
+        until(SOON, "it is destroyed", || host.run("ipset", &["destroy", "rfw4-odd"]).status == Some(0));
+        for name in ["rfw4-ids", "rfw4-odd"] {
+            host.run("ipset", &["create", name, "hash:ip"]).ok();
+        }
+        assert_eq!(rfw.send_ok("PUT", "/drop/input/any", &addresses(120))["inserted"], 30);
+        rfw.signal("KILL");
+        rfw.end();
+        rfw.spawn();
+        assert_eq!(host.kept(iptables).len(), 120);
+        assert!(rfw.log().contains("there is a set rfw4-odd that rfw has not made"), "{}", rfw.log());
+        // Once they are gone, all is as it should be.
+        host.run("ipset", &["destroy", "rfw4-ids"]).ok();
+        host.run("ipset", &["destroy", "rfw4-odd"]).ok();
+        rfw.ok("PUT", "/drop/input/any/9.9.9.9");
+        assert_eq!(host.run("ipset", &["test", "rfw4-ids", "9.9.9.9"]).status, Some(0));
+        assert_eq!(rfw.ok("PUT", "/drop/output/any/9.9.9.9?list=tor")["result"], "inserted");
+    });
+}

@@ -78,10 +78,9 @@ impl Firewall {
         let mut sizes = self.sizes_of_rules(family, now)?;
         let mut fixed = Vec::new();
         for set in sizes.keys() {
-            if self.sets.as_mut().map_or(Ok(false), |sets| sets.supports(set))? {
-                continue;
+            if !self.sets.as_mut().map_or(Ok(false), |sets| sets.can_be_made(set))? {
+                fixed.push(set.clone());
             }
-            fixed.push(set.clone());
         }
         sizes.retain(|set, _| !fixed.contains(set));
         Ok(sizes)

@@ -66,7 +66,10 @@ impl Firewall {
         self.check_rules_of_entries(&unions, now)?;
         unions.iter().try_for_each(|set| self.link_if_used(set))?;
         for union in self.sets()?.unions() {
-            self.link(&union)?;
+            match self.link(&union) {
+                Err(error @ FirewallError::ForeignSet(_)) => log::warn!("{error}"),
+                linked => linked?,
+            }
         }
         if self.settings.set_use == SetUse::Off {
             return Ok(());

@@ -18,6 +18,21 @@ use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime};
 
 impl Sets {
+    /// Whether a set is rfw's or can be: the kernel has its type, and no set of others is in its place.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(crate) fn can_be_made(&mut self, set: &SetKey) -> Result<bool, FirewallError> {
+        if !self.supports(set)? {
+            return Ok(false);
+        }
+        self.own_info(set)?;
+        if self.foreign.contains(set) {
+            log::debug!("addresses stay rules: {}", FirewallError::ForeignSet(set.name()));
+        }
+        Ok(!self.foreign.contains(set))
+    }
+
     /// Whether the lists of a scope have sets of their own.
     pub(crate) fn has_lists(&self, union: &SetKey) -> bool {
         self.lists.contains_key(union)
