@@ -268,6 +268,7 @@ impl Firewall {
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
         if self.sets()?.has_lists(&list.set) {
+            // The union keeps what another list holds, so that has to be known.
             self.complete(&list.set, now)?;
         }
         self.sets()?.apply(&list.set, &list.networks, op, as_rules, now)

@@ -210,10 +210,6 @@ impl Firewall {
         for list in &self.by_family(scope, list, false)? {
             let as_rules = self.delete_rules(list, name)?;
             let in_set = self.may_have_sets() && self.has_own_set(&list.set)?;
-            if in_set && self.sets()?.has_lists(&list.set) {
-                // The union keeps what another list holds, so that has to be known.
-                self.complete(&list.set, now)?;
-            }
             total.add(match in_set {
                 true => self.change_entries(list, ListOp::Delete(name), &as_rules, now)?,
                 false => list.count(as_rules.len()),
