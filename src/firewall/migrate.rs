@@ -266,9 +266,17 @@ impl Firewall {
             self.linked_sets().into_iter().filter(|set| set.family() == family).rev().collect();
         let (mut moved, mut kept) = (Vec::<(Rule, Label)>::new(), HashSet::new());
         for union in &unions {
-            for set in self.sets()?.list_sets(union) {
-                // A set that others have swapped in is theirs, whatever its name is.
-                let Some(size) = self.sets()?.own_size(&set)? else { continue };
+            let lists = self.sets()?.list_sets(union);
+            for set in self.sets()?.sets_of(union) {
+                let Some(size) = self.sets()?.own_size(&set)? else {
+                    // A set that others have swapped in is theirs, whatever its name is.
+                    kept.insert(set);
+                    continue;
+                };
+                // Beside lists, the union has nothing of its own.
+                if !lists.contains(&set) {
+                    continue;
+                }
                 let rules = self.sets()?.rules(&set, now, |_| true)?;
                 if rules.len() < size {
                     kept.insert(set);
@@ -302,6 +310,9 @@ impl Firewall {
     fn destroy_moved(&mut self, set: &SetKey, has_others: bool) -> Result<(), FirewallError> {
         let name = set.name();
         if has_others {
+            if !self.sets()?.is_there(&name)? {
+                return Ok(());
+            }
             log::warn!("the set {name} stays, since rfw has not made all that is in it");
         } else if let Err(error) = self.sets()?.destroy(&name) {
             // What is a rule now is not to come back from there.
