@@ -342,8 +342,9 @@ impl Firewall {
         };
         let mut empty = Vec::new();
         for set in self.linked_sets().into_iter().filter(is_empty) {
-            // Rules may have become entries since.
-            if self.sets()?.own_size(&set)? == Some(0) {
+            // Rules may have become entries since, and what others took out of a union comes back from its
+            // lists.
+            if !self.sets()?.has_lists(&set) && self.sets()?.own_size(&set)? == Some(0) {
                 empty.push(set);
             }
         }
