@@ -5,6 +5,7 @@ use super::family_list::{FamilyList, is_in_scope};
 use super::rule_cache::RuleCache;
 use super::sets::{EntryResult, Sets};
 use super::{Firewall, FirewallError, Held, ListSummary, STILL_MAX, WhichLists};
+use crate::kernel::ipset::IpsetError;
 use crate::kernel::iptables::Change;
 use crate::kernel::set_key::SetKey;
 use crate::rule::label::Label;
@@ -61,7 +62,15 @@ impl Firewall {
             let set = self.sets()?.set_of(union, list);
             self.sets()?.verify(&set, now)?;
             self.complete(union, now)?;
-            count = count.saturating_add(self.sets()?.clear(union, list, now)?);
+            let cleared = match self.sets()?.clear(union, list, now) {
+                // Others have destroyed the set of the list: what the union has of it goes now.
+                Err(FirewallError::Set(_, IpsetError::NoSet)) => {
+                    self.complete(union, now)?;
+                    self.sets()?.clear(union, list, now)
+                }
+                cleared => cleared,
+            };
+            count = count.saturating_add(cleared?);
             self.sets()?.drop_list(union, list)?;
         }
         Ok(count)

@@ -1,5 +1,6 @@
 //! Reads the entries of a set piece by piece, while rfw goes on changing it.
 
+use super::lists::is_gone;
 use super::{about, deadline, name_of, of, rule};
 use crate::firewall::FirewallError;
 use crate::kernel::Counters;
@@ -139,7 +140,12 @@ impl ScopeRules {
             self.open = Some(reader.open(&set)?);
         }
         let Some(open) = &mut self.open else { return Ok(Step::End) };
-        Ok(match open.next_rule(now)? {
+        let next = match open.next_rule(now) {
+            // A list that is empty loses its set, also while it is being read.
+            Err(error) if is_gone(&error) && open.set.list().is_some() => Step::End,
+            next => next?,
+        };
+        Ok(match next {
             Step::End => {
                 self.open = None;
                 Step::Piece
