@@ -1,6 +1,16 @@
 //! Named lists where addresses are rules: what one source does leaves the others' alone, the kernel
 //! keeps list, author and reason, and an address is blocked while any list holds it.
 
+mod auto;
+mod forward;
+mod kernel;
+mod model;
+mod packets;
+mod promotion;
+mod repair;
+mod replace;
+mod sets;
+
 use crate::host::{Host, Rfw, SOON, in_both_variants, of_ipv6, until};
 use serde_json::{Value, json};
 

@@ -127,6 +127,7 @@ pub struct Entry {
     pub timeout: u64,
     pub packets: u64,
     pub bytes: u64,
+    pub comment: String,
 }
 
 impl Entry {
@@ -139,7 +140,9 @@ impl Entry {
             at.map_or(0, |at| words[at + 1].parse().unwrap())
         };
         let (timeout, packets, bytes) = (number("timeout"), number("packets"), number("bytes"));
-        Entry { set: words[0].to_owned(), element: words[1].to_owned(), timeout, packets, bytes }
+        let comment = line.split_once(" comment \"").and_then(|(_, comment)| comment.strip_suffix('"'));
+        let (set, element) = (words[0].to_owned(), words[1].to_owned());
+        Entry { set, element, timeout, packets, bytes, comment: comment.unwrap_or_default().to_owned() }
     }
 }
 

@@ -9,6 +9,7 @@ mod kernel;
 mod rfw;
 mod talk;
 
+pub use kernel::Entry;
 pub use rfw::Rfw;
 pub use talk::{Reply, Talk};
 
