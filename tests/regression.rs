@@ -1050,3 +1050,29 @@ fn a_set_of_others_in_the_place_of_a_union_does_not_end_a_start() {
         assert_eq!(rfw.ok("PUT", "/drop/output/any/9.9.9.9?list=tor")["result"], "inserted");
     });
 }
+
+/// A drop was inserted at the number that a reading had told, behind which another program had inserted
+/// one more by then: it stood before the accept, for good.
+#[test]
+fn an_accept_stands_before_a_drop_while_others_edit_the_chain() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset = auto").start();
+        let edit = format!(
+            "while test ! -e stop; do {iptables} -w -I INPUT -s 9.9.9.9 -j ACCEPT; \
+             {iptables} -w -D INPUT -s 9.9.9.9 -j ACCEPT; done"
+        );
+        std::thread::scope(|scope| {
+            scope.spawn(|| host.run("sh", &["-c", &edit]).ok());
+            let wrong = (1..=30).find(|number| {
+                rfw.ok("PUT", &format!("/accept/input/any/11.0.0.{number}"));
+                rfw.ok("PUT", &format!("/drop/input/any/12.0.0.{number}"));
+                let rules = host.rules(iptables, "INPUT").join("\n");
+                let first_drop = rules.find(" -s 12.0.0.").unwrap();
+                rules.rfind(" -s 11.0.0.").unwrap() > first_drop
+            });
+            host.write("stop", 0o644, "");
+            assert_eq!(wrong, None);
+        });
+    });
+}

@@ -154,6 +154,7 @@ impl Firewall {
                 let number = cache.number_for(set.scope());
                 transaction.insert_set(set, number);
             })?;
+            self.check_order_behind(set.family(), set.scope())?;
             // The insertion has changed the numbers of the rules behind it.
             self.table(set.family())?.invalidate();
             if size > 0 {

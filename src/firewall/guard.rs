@@ -317,7 +317,8 @@ impl Firewall {
             None => self.table(family)?.refresh()?,
         }
         let known: Vec<SetKey> = self.known.iter().filter(|set| set.family() == family).cloned().collect();
-        known.iter().try_for_each(|set| self.link_if_used(set))
+        known.iter().try_for_each(|set| self.link_if_used(set))?;
+        self.mend_order(family)
     }
 }
 

@@ -23,9 +23,11 @@ pub(crate) struct RuleCache {
     lists: BTreeMap<ListName, usize>,
     /// The guard rules, in the order of the table.
     guards: VecDeque<Guard>,
-    /// The sets that have a rule, with the number of these rules: other programs may have
+    /// The sets that have a rule, with the positions of these rules: other programs may have
     /// duplicated one.
-    sets: BTreeMap<SetKey, usize>,
+    sets: BTreeMap<SetKey, Vec<i64>>,
+    /// Whether it has been changed since the last reading: then positions tell nothing of the order.
+    changed: bool,
     /// The rule number and position of the last rule of rfw with that target in each chain.
     last: BTreeMap<(Chain, Target), (usize, i64)>,
     /// The chains of which `last` is not right any more, since a rule has been deleted.
@@ -78,7 +80,7 @@ impl CacheReader {
             }
             Owner::Set(set) => {
                 cache.note_last(set.scope(), number, position);
-                *cache.sets.entry(set).or_default() += 1;
+                cache.sets.entry(set).or_default().push(position);
             }
             Owner::Guard(guard) => cache.guards.push_back(guard),
             Owner::Other => {}
@@ -135,6 +137,7 @@ impl RuleCache {
     /// Applies a committed transaction. The numbers of instances are not updated: they are those of
     /// the last reading.
     pub(super) fn apply(&mut self, transaction: &Transaction) {
+        self.changed |= !transaction.changes().is_empty();
         for change in transaction.changes() {
             match change {
                 Change::Insert(rule, label, number) => {
@@ -151,14 +154,15 @@ impl RuleCache {
                 Change::InsertSet(set, number) => {
                     self.shift(set.scope().chain(), *number);
                     self.note_inserted(set.scope(), *number);
-                    *self.sets.entry(set.clone()).or_default() += 1;
+                    let position = self.lowest;
+                    self.sets.entry(set.clone()).or_default().push(position);
                 }
                 Change::DeleteSet(set) => {
                     self.shifted.insert(set.scope().chain());
                     if let Some(copies) = self.sets.get_mut(set) {
-                        *copies = copies.saturating_sub(1);
+                        copies.pop();
                     }
-                    self.sets.retain(|_, copies| *copies > 0);
+                    self.sets.retain(|_, copies| !copies.is_empty());
                 }
                 Change::InsertGuard(guard) => {
                     self.shift(chain_of(guard), 1);
@@ -279,15 +283,21 @@ impl RuleCache {
         in_order(copies.filter(|(_, copy)| copy.label.list == list))
     }
 
-    /// The instances of rules of a chain and target that stand before the last rule of a target that
-    /// comes first. Valid right after a reading.
-    pub(super) fn misplaced(&self, chain: Chain, target: Target) -> Vec<(&Rule, &CachedRule)> {
+    /// Whether no reading has shown a rule of a chain before one of a target that comes first.
+    pub(super) fn is_in_order(&self, chain: Chain) -> bool {
+        self.changed
+            || [Target::Reject, Target::Drop].into_iter().all(|target| !self.is_misplaced(chain, target))
+    }
+
+    /// Whether a rule of a chain and target stands before the last one of a target that comes first.
+    fn is_misplaced(&self, chain: Chain, target: Target) -> bool {
         let last = before(target).iter().filter_map(|target| self.last.get(&(chain, *target))).max();
-        let Some((_, last)) = last else { return Vec::new() };
-        let all = self.kind(target).iter();
-        let here = all.filter(|(rule, _)| (rule.scope().chain(), rule.scope().target()) == (chain, target));
-        let copies = here.flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule, copy)));
-        in_order(copies.filter(|(_, copy)| copy.position < *last))
+        let Some((_, last)) = last else { return false };
+        let is_here = |scope: &Scope| (scope.chain(), scope.target()) == (chain, target);
+        let rules = self.kind(target).iter().filter(|(rule, _)| is_here(rule.scope()));
+        let sets = self.sets.iter().filter(|(set, _)| is_here(set.scope()));
+        rules.flat_map(|(_, copies)| copies).any(|copy| copy.position < *last)
+            || sets.flat_map(|(_, positions)| positions).any(|position| position < last)
     }
 
     /// The rules that are wanted with their numbers in their chains, in ascending order.
@@ -316,7 +326,7 @@ impl RuleCache {
 
     /// The sets that have a rule, each repeated for every rule.
     pub(crate) fn rules_of_sets(&self) -> impl Iterator<Item = &SetKey> {
-        self.sets.iter().flat_map(|(set, copies)| iter::repeat_n(set, *copies))
+        self.sets.iter().flat_map(|(set, copies)| iter::repeat_n(set, copies.len()))
     }
 
     /// The rule number at which a rule or the rule of a set is inserted, so that accept comes before

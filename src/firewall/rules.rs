@@ -14,6 +14,8 @@ use crate::rule::{Chain, Rule, Scope, SetUse, Target};
 use std::collections::HashSet;
 use std::iter;
 
+const CHAINS: [Chain; 3] = [Chain::Input, Chain::Forward, Chain::Output];
+
 /// The most rules that are deleted at a time where all at once are too long.
 const DELETED_MAX: usize = 1024;
 
@@ -36,9 +38,19 @@ impl Firewall {
             let is_new = self.table(rule.family())?.cache().labels(rule, label.list).is_empty();
             self.require_numbers(rule.family(), rule.scope(), !is_new)?;
         }
-        self.change(rule.family(), plan_from, |cache, transaction| {
+        let outcome = self.change(rule.family(), plan_from, |cache, transaction| {
             plan_rule(cache, transaction, rule, label, by_precedence, rules_max)
-        })?
+        })??;
+        self.check_order_behind(rule.family(), rule.scope())?;
+        Ok(outcome)
+    }
+
+    /// Mends the order after a rule of that scope was inserted at a number, if it was.
+    pub(super) fn check_order_behind(&mut self, family: Family, scope: &Scope) -> Result<(), FirewallError> {
+        match self.table(family)?.cache().number_for(scope) > 1 {
+            true => self.check_order(family),
+            false => Ok(()),
+        }
     }
 
     /// Makes sure that the next change of a table knows the number of a rule of that scope, and of
@@ -65,9 +77,11 @@ impl Firewall {
         if by_precedence {
             self.require_numbers(family, list.set.scope(), true)?;
         }
-        self.change(family, Plan::FromCache, |cache, transaction| {
+        let result = self.change(family, Plan::FromCache, |cache, transaction| {
             plan_body(cache, transaction, list, terms, by_precedence)
-        })
+        })?;
+        self.check_order_behind(family, list.set.scope())?;
+        Ok(result)
     }
 
     /// Checks that a body does not exceed `rules.max` with the rules that stay.
@@ -100,15 +114,37 @@ impl Firewall {
         })
     }
 
-    /// Moves rules behind those of the targets that come first: reject behind accept, drop behind both.
+    /// Moves the rules of targets that come first to the head of their chains, where others stand before
+    /// them.
     pub(super) fn put_in_order(&mut self, family: Family) -> Result<(), FirewallError> {
-        for target in [Target::Reject, Target::Drop] {
-            let table = self.table(family)?;
-            table.invalidate();
-            self.change(family, Plan::FromKernel, |cache, transaction| {
-                plan_order(cache, transaction, target)
-            })?;
+        self.table(family)?.invalidate();
+        self.change(family, Plan::FromKernel, plan_order)
+    }
+
+    /// Mends the order where others have edited the table since the last reading, be it while rfw was
+    /// about to insert a rule at a number.
+    ///
+    /// # Errors
+    /// The table can't be read or changed.
+    pub(super) fn check_order(&mut self, family: Family) -> Result<(), FirewallError> {
+        if !self.by_precedence() || self.table(family)?.is_current() {
+            return Ok(());
         }
+        self.table(family)?.refresh()?;
+        self.mend_order(family)
+    }
+
+    /// Puts what others have brought out of order, as last read, in order again.
+    pub(super) fn mend_order(&mut self, family: Family) -> Result<(), FirewallError> {
+        let by_precedence = self.by_precedence();
+        let cache = self.table(family)?.cache();
+        if !by_precedence || CHAINS.into_iter().all(|chain| cache.is_in_order(chain)) {
+            return Ok(());
+        }
+        self.put_in_order(family)?;
+        log::warn!(
+            "rules of {family} stood before those that come first, since others edit the table: put in order"
+        );
         Ok(())
     }
 
@@ -210,15 +246,20 @@ fn plan_body(
     ListResult { removed, ..list.count(present) }
 }
 
-/// Plans to move the rules of a target behind those that come first.
-fn plan_order(cache: &RuleCache, transaction: &mut Transaction, target: Target) {
-    for chain in [Chain::Input, Chain::Forward, Chain::Output] {
-        let misplaced = cache.misplaced(chain, target);
-        let Some((first, _)) = misplaced.first() else { continue };
-        let number = cache.number_without(first.scope(), &misplaced);
-        delete_copies(&misplaced, transaction);
-        // Each is put at the same number, so the last one comes first.
-        misplaced.iter().rev().for_each(|(rule, copy)| transaction.insert(rule, copy.label(), number));
+/// Plans to move what comes before drop to the head of its chain, where the order is wrong: that can't
+/// go wrong, whatever others do meanwhile, as with a rule number.
+fn plan_order(cache: &RuleCache, transaction: &mut Transaction) {
+    for chain in CHAINS.into_iter().filter(|chain| !cache.is_in_order(*chain)) {
+        let moved = |target| move |scope: &Scope| (scope.chain(), scope.target()) == (chain, target);
+        for is_moved in [Target::Reject, Target::Accept].map(moved) {
+            let rules = cache.find_copies(|rule, _| is_moved(rule.scope()));
+            let sets: Vec<_> = cache.rules_of_sets().filter(|set| is_moved(set.scope())).collect();
+            delete_copies(&rules, transaction);
+            sets.iter().for_each(|set| transaction.delete_set(set));
+            // Each is put at the head, so the last one comes first.
+            sets.iter().for_each(|set| transaction.insert_set(set, 1));
+            rules.iter().rev().for_each(|(rule, copy)| transaction.insert(rule, copy.label(), 1));
+        }
     }
 }
 

@@ -250,6 +250,12 @@ impl Table {
         }
     }
 
+    /// Whether the cache is known to be the kernel's table, without it being read.
+    pub(crate) fn is_current(&mut self) -> bool {
+        let now = self.current_generation();
+        self.read && now.is_some() && now == self.generation
+    }
+
     /// Makes the next [`Table::refresh`] read the table.
     pub(crate) fn invalidate(&mut self) {
         self.read = false;
