@@ -113,7 +113,10 @@ impl RuleCache {
         let rules = self.kind_mut(rule.scope().target());
         let Some(copies) = rules.get_mut(rule) else { return };
         let before = copies.len();
-        copies.retain(|copy| copy.label != *label);
+        // As the kernel does: of instances that are the same, the first.
+        let same = copies.iter().enumerate().filter(|(_, copy)| copy.label == *label);
+        let first = same.min_by_key(|(_, copy)| copy.position).map(|(at, _)| at);
+        first.map(|at| copies.remove(at));
         let is_gone = copies.iter().all(|copy| copy.label.list != label.list);
         let is_removed = is_gone && copies.len() < before;
         if copies.is_empty() {

@@ -166,6 +166,19 @@ fn a_body_takes_the_place_of_its_list_in_its_scope_alone() {
 }
 
 #[test]
+fn of_rules_that_stand_doubled_a_deletion_takes_the_first() {
+    let doubled = table(&[("/drop/input/any/1.0.0.1", "rfw permanent"); 3]);
+    let (rule, label) = (rule_of("/drop/input/any/1.0.0.1"), label("rfw permanent"));
+    let mut cache = doubled.read();
+    for left in [2, 1, 0, 0] {
+        let mut transaction = Transaction::default();
+        transaction.delete(&rule, &label);
+        cache.apply(&transaction);
+        assert_eq!((cache.labels(&rule, ListName::UNNAMED).len(), cache.len()), (left, left.min(1)));
+    }
+}
+
+#[test]
 fn rules_of_before_are_put_in_order() {
     let rule = |path: &str| Owner::Rfw(rule_of(path), label("rfw permanent"));
     let set = |path: &str| Owner::Set(SetKey::of(&rule_of(path)));
