@@ -15,6 +15,7 @@
 
 mod client;
 mod crowd;
+mod lists;
 mod peers;
 mod server;
 mod sets;
@@ -41,6 +42,10 @@ const LIST: usize = 100_000;
 const MANY: usize = 300_000;
 
 fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().is_some_and(|argument| argument == lists::FLOOD) {
+        return lists::flood(&arguments.next().unwrap());
+    }
     if std::env::var_os("RFW_BENCH_OUTSIDE").is_none() {
         enter_namespace();
     }
@@ -56,13 +61,16 @@ fn main() {
         return;
     }
     println!("{:<52} {:>11} {:>11} {:>7} {:>7}", "", "rfw", "bare tool", "ratio", "reach");
-    // An argument measures only that: kernel, server or crowd.
+    // An argument measures only that: kernel, lists, server or crowd.
     let is_wanted = |part: &str| {
         let mut wanted = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
         wanted.peek().is_none() || wanted.any(|argument| argument == part)
     };
     if is_wanted("kernel") {
         bench.kernel();
+    }
+    if is_wanted("lists") {
+        bench.lists();
     }
     if is_wanted("server") {
         bench.server();
