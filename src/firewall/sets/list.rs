@@ -118,14 +118,8 @@ impl Sets {
         if change.op.terms().is_none() {
             return change.networks.iter().copied().map(Element::Net).collect();
         }
-        let mut gone = Vec::new();
-        if let Some(mirror) = self.mirrors.whole(change.set).filter(|_| replaces) {
-            mirror.each(now, |element, _| {
-                let listed = matches!(&element, Element::Net(network) if change.networks.binary_search(network).is_ok());
-                gone.extend(Some(element).filter(|_| !listed));
-            });
-        }
-        gone
+        let mirror = self.mirrors.whole(change.set).filter(|_| replaces);
+        mirror.map(|mirror| mirror.beside(change.networks, now)).unwrap_or_default()
     }
 
     /// Has the kernel make and count a change of a body that is short, in the only set of a scope.

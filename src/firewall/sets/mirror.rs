@@ -5,13 +5,14 @@
 //! Pure: a mirror is filled from the pieces of a listing (`IPSET_CMD_LIST`) while changes go on.
 //! What changed meanwhile wins over what the listing says.
 
+use super::hash::FastHash;
 use crate::kernel::ipset::Element;
 use crate::kernel::set_key::{SetKey, Side};
 use crate::rule::lease::{Lease, Moment};
 use crate::rule::network::{Family, Network};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -42,6 +43,7 @@ trait Entries {
     fn len(&self) -> usize;
     fn count(&self, wanted: &dyn Fn(End) -> bool) -> usize;
     fn each(&self, work: &mut dyn FnMut(Element<'static>, End));
+    fn each_beside(&self, listed: &[Network], work: &mut dyn FnMut(Element<'static>, End));
 }
 
 /// What the mirror says of an entry.
@@ -139,6 +141,15 @@ impl Mirror {
             }
         });
     }
+
+    /// The entries that the kernel may have and that are not listed.
+    pub(super) fn beside(&self, listed: &[Network], now: SystemTime) -> Vec<Element<'static>> {
+        let mut beside = Vec::new();
+        self.0.each_beside(listed, &mut |element, end| {
+            beside.extend(Some(element).filter(|_| !end.is_over(now, TOLERANCE)));
+        });
+        beside
+    }
 }
 
 impl fmt::Debug for Mirror {
@@ -176,10 +187,16 @@ trait Key: Copy + Eq + Hash + Send {
 }
 
 /// An IPv4 network in 5 bytes: as a [`Network`] it would take 18.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PackedV4 {
     addr: [u8; 4],
     prefix: u8,
+}
+
+impl Hash for PackedV4 {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(u64::from(u32::from_be_bytes(self.addr)) << 8 | u64::from(self.prefix));
+    }
 }
 
 impl Key for PackedV4 {
@@ -226,17 +243,17 @@ impl Key for (Network, Network) {
 
 /// The entries of a set by their key.
 struct Table<K> {
-    ends: HashMap<K, End>,
+    ends: HashMap<K, End, FastHash>,
     /// What has changed since the listing began that fills it; `None` if it is complete.
-    changed: Option<HashSet<K>>,
+    changed: Option<HashSet<K, FastHash>>,
     /// The number of entries at which those that have ended are looked for.
     purge_at: usize,
 }
 
 impl<K: Key> Table<K> {
     fn new(is_complete: bool) -> Table<K> {
-        let changed = (!is_complete).then(HashSet::new);
-        Table { ends: HashMap::new(), changed, purge_at: PURGE_MIN }
+        let changed = (!is_complete).then(HashSet::default);
+        Table { ends: HashMap::default(), changed, purge_at: PURGE_MIN }
     }
 
     /// Forgets entries that have ended. Each is looked at as often as the table doubles.
@@ -300,6 +317,13 @@ impl<K: Key> Entries for Table<K> {
 
     fn each(&self, work: &mut dyn FnMut(Element<'static>, End)) {
         self.ends.iter().filter_map(|(key, end)| Some((key.element()?, *end))).for_each(|(k, e)| work(k, e));
+    }
+
+    fn each_beside(&self, listed: &[Network], work: &mut dyn FnMut(Element<'static>, End)) {
+        let listed = listed.iter().filter_map(|network| K::of(&Element::Net(*network)));
+        let listed: HashSet<K, FastHash> = listed.collect();
+        let beside = self.ends.iter().filter(|(key, _)| !listed.contains(*key));
+        beside.filter_map(|(key, end)| Some((key.element()?, *end))).for_each(|(k, e)| work(k, e));
     }
 }
 

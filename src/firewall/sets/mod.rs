@@ -8,6 +8,7 @@
 
 mod fill;
 mod guard;
+mod hash;
 mod list;
 mod lists;
 mod mirror;

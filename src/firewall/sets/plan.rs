@@ -64,11 +64,16 @@ impl Plan<'_> {
         let new = self.puts.iter().flat_map(|(networks, lease, _)| {
             networks.iter().map(|network| {
                 let element = Element::Net(*network);
-                (element, self.latest(&element).map_or(*lease, |other| other.max(*lease)))
+                let known = self.union.and_then(|union| union.end(&element, self.now));
+                (element, self.end_with(&element, *lease, known), known)
             })
         });
-        let kept = self.gone.iter().filter_map(|element| Some((*element, self.latest(element)?)));
-        new.chain(kept).filter(|(element, lease)| !self.is_known(element, *lease))
+        let kept = self.gone.iter().filter_map(|element| {
+            let end = self.latest(element)?;
+            Some((*element, end, self.union.and_then(|union| union.end(element, self.now))))
+        });
+        // An entry of that very end needs no change.
+        new.chain(kept).filter(|(_, end, known)| *known != Some(*end)).map(|(element, end, _)| (element, end))
     }
 
     /// What is taken out of the union.
@@ -80,9 +85,18 @@ impl Plan<'_> {
         latest(self.others.iter().copied(), element, self.now)
     }
 
-    /// Whether the union has an entry with that very end.
-    fn is_known(&self, element: &Element<'_>, lease: Lease) -> bool {
-        self.union.and_then(|union| union.end(element, self.now)) == Some(lease)
+    /// The latest end of an address that is put into the list until `lease`. The others are asked only
+    /// where one of them may have it for longer than the union is `known` to.
+    fn end_with(&self, element: &Element<'_>, lease: Lease, known: Option<Lease>) -> Lease {
+        let is_latest = match known {
+            None => self.union.is_some(),
+            // The end of one that the kernel can't count to may be later than that of the union.
+            Some(known) => known <= lease && !Timeout::is_beyond(lease, self.now),
+        };
+        match is_latest {
+            true => lease,
+            false => self.latest(element).map_or(lease, |other| other.max(lease)),
+        }
     }
 }
 
