@@ -5,11 +5,11 @@
 //! Pure: a mirror is filled from the pieces of a listing (`IPSET_CMD_LIST`) while changes go on.
 //! What changed meanwhile wins over what the listing says.
 
-use super::hash::FastHash;
 use crate::kernel::ipset::Element;
 use crate::kernel::set_key::{SetKey, Side};
 use crate::rule::lease::{Lease, Moment};
 use crate::rule::network::{Family, Network};
+use foldhash::fast::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -243,9 +243,9 @@ impl Key for (Network, Network) {
 
 /// The entries of a set by their key.
 struct Table<K> {
-    ends: HashMap<K, End, FastHash>,
+    ends: HashMap<K, End, RandomState>,
     /// What has changed since the listing began that fills it; `None` if it is complete.
-    changed: Option<HashSet<K, FastHash>>,
+    changed: Option<HashSet<K, RandomState>>,
     /// The number of entries at which those that have ended are looked for.
     purge_at: usize,
 }
@@ -321,7 +321,7 @@ impl<K: Key> Entries for Table<K> {
 
     fn each_beside(&self, listed: &[Network], work: &mut dyn FnMut(Element<'static>, End)) {
         let listed = listed.iter().filter_map(|network| K::of(&Element::Net(*network)));
-        let listed: HashSet<K, FastHash> = listed.collect();
+        let listed: HashSet<K, RandomState> = listed.collect();
         let beside = self.ends.iter().filter(|(key, _)| !listed.contains(*key));
         beside.filter_map(|(key, end)| Some((key.element()?, *end))).for_each(|(k, e)| work(k, e));
     }

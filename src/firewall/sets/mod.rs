@@ -8,7 +8,6 @@
 
 mod fill;
 mod guard;
-mod hash;
 mod list;
 mod lists;
 mod mirror;
