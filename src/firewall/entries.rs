@@ -61,7 +61,7 @@ impl Firewall {
                     continue;
                 }
             };
-            return self.delete_rule_of_entry(rule, outcome);
+            return self.delete_rule_of_entry(rule, label.list, outcome);
         }
         Err(ProgramError::Contended.into())
     }
@@ -114,14 +114,14 @@ impl Firewall {
         Ok(())
     }
 
-    /// Deletes the rule of an address that is now a set entry. Such a rule exists if its
-    /// lease exceeded the timeout of a set entry when the option `ipset` was turned on.
+    /// Deletes the rule of an address that is now an entry of that list. Such a rule exists if it
+    /// ended too late for a set when the option `ipset` was turned on.
     pub(super) fn delete_rule_of_entry(
         &mut self,
         rule: &Rule,
+        list: ListName,
         outcome: Outcome,
     ) -> Result<Outcome, FirewallError> {
-        let list = ListName::UNNAMED;
         if self.table(rule.family())?.cache().labels(rule, list).is_empty() {
             return Ok(outcome);
         }
