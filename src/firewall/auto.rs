@@ -43,7 +43,9 @@ impl Firewall {
         }
         loop {
             let mut sizes = self.sizes_of_scopes(set.family(), now)?;
-            *sizes.entry(set.clone()).or_default() += more;
+            if self.sets()?.can_be_made(set)? {
+                *sizes.entry(set.clone()).or_default() += more;
+            }
             let Some(largest) = largest_of_too_many(&sizes) else { return Ok(()) };
             self.move_to_set(&largest, now)?;
             if largest == *set {
