@@ -264,21 +264,22 @@ impl Firewall {
     /// # Errors
     /// [`FirewallError::TooManyLists`].
     pub(super) fn check_lists(&mut self, list: ListName) -> Result<(), FirewallError> {
-        let in_sets = self.sets.as_ref().map(Sets::list_names).unwrap_or_default();
-        let in_rules = self.tables.iter().flat_map(|table| table.cache().lists());
-        let mut names: HashSet<ListName> = in_rules.chain(in_sets).collect();
-        if !list.is_named() || names.contains(&list) {
+        if !list.is_named() || self.has_room_for_list(list) {
             return Ok(());
         }
-        names.remove(&ListName::UNNAMED);
-        if names.len() < self.settings.lists_max {
-            return Ok(());
-        }
-        let gone = self.sets.as_mut().map_or(Ok(0), Sets::drop_empty_lists)?;
-        match names.len().saturating_sub(gone) < self.settings.lists_max {
+        self.sets.as_mut().map_or(Ok(()), Sets::drop_empty_lists)?;
+        match self.has_room_for_list(list) {
             true => Ok(()),
             false => Err(FirewallError::TooManyLists(self.settings.lists_max)),
         }
+    }
+
+    /// Whether a named list is there, or may be one more, as last read.
+    fn has_room_for_list(&self, list: ListName) -> bool {
+        let in_sets = self.sets.as_ref().map(Sets::list_names).unwrap_or_default();
+        let in_rules = self.tables.iter().flat_map(|table| table.cache().lists());
+        let names: HashSet<ListName> = in_rules.chain(in_sets).filter(|name| name.is_named()).collect();
+        names.contains(&list) || names.len() < self.settings.lists_max
     }
 }
 

@@ -264,34 +264,33 @@ impl Sets {
         sizes
     }
 
-    /// Destroys the set of a list that is empty, unless somebody is at it.
+    /// Destroys the set of a list that is empty, unless it is being listed or a rule refers to it.
     ///
     /// # Errors
     /// The kernel refuses it for another reason.
-    pub(crate) fn drop_list(&mut self, union: &SetKey, list: ListName) -> Result<bool, FirewallError> {
+    pub(crate) fn drop_list(&mut self, union: &SetKey, list: ListName) -> Result<(), FirewallError> {
         let set = self.set_of(union, list);
         if !self.has_list(&set) || self.own_size(&set)? != Some(0) {
-            return Ok(false);
+            return Ok(());
         }
         match self.destroy(&set.name()) {
-            Err(FirewallError::Set(_, IpsetError::Busy)) => Ok(false),
-            destroyed => destroyed,
+            Err(FirewallError::Set(_, IpsetError::Busy)) => Ok(()),
+            destroyed => destroyed.map(drop),
         }
     }
 
-    /// Destroys the sets of lists that are empty. Gives the number of lists that have none any more.
+    /// Destroys the sets of named lists that are empty.
     ///
     /// # Errors
     /// As for [`Sets::drop_list`].
-    pub(crate) fn drop_empty_lists(&mut self) -> Result<usize, FirewallError> {
-        let before = self.list_names().len();
+    pub(crate) fn drop_empty_lists(&mut self) -> Result<(), FirewallError> {
         let all: Vec<_> = self.lists.iter().map(|(union, lists)| (union.clone(), lists.clone())).collect();
         for (union, lists) in all {
             for list in lists.into_iter().filter(|list| list.is_named()) {
                 self.drop_list(&union, list)?;
             }
         }
-        Ok(before.saturating_sub(self.list_names().len()))
+        Ok(())
     }
 
     /// Whether the set of a list may hold an address: it does, or is not known well enough.
