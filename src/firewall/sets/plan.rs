@@ -2,7 +2,7 @@
 //! mirrors.
 
 use super::mirror::Mirror;
-use super::union::latest;
+use super::union::{end_in_union, latest};
 use crate::firewall::Terms;
 use crate::kernel::ipset::Element;
 use crate::kernel::timeout::Timeout;
@@ -95,7 +95,7 @@ impl Plan<'_> {
         };
         match is_latest {
             true => lease,
-            false => self.latest(element).map_or(lease, |other| other.max(lease)),
+            false => end_in_union(lease, self.others.iter().copied(), element, self.now),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::lists::{comment_of, is_gone};
 use super::single::new_entry;
+use super::union::end_in_union;
 use super::{Sets, label, name_of, owned};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::Element;
@@ -59,11 +60,11 @@ impl Sets {
                 .zip(&commented)
                 .map(|((element, label), comment)| new_entry(*element, label.lease, comment.as_deref(), now)),
         );
+        let others = self.mirrors_of_others(set);
         let ends: Vec<_> = entries
             .iter()
             .map(|(element, label)| {
-                let others = self.latest_of_others(set, element, now);
-                (*element, others.map_or(label.lease, |other| other.max(label.lease)))
+                (*element, end_in_union(label.lease, others.iter().copied(), element, now))
             })
             .collect();
         if *set != union {

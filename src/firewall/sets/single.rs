@@ -1,7 +1,9 @@
 //! One address at a time: put into a list and taken out of it. Where a scope has several lists, the
 //! list's own set and the union change in one send.
 
+use super::lists::comment_of;
 use super::mirror::{Known, Mirror};
+use super::union::{end_in_union, latest};
 use super::{Sets, deadline, element, name_of, of};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::{Comment, Element, Existing, IpsetError, NewEntry, SetName};
@@ -80,7 +82,7 @@ impl Sets {
         now: SystemTime,
         existing: Existing,
     ) -> Result<EntryResult, FirewallError> {
-        let comment = label.entry_comment(Timeout::is_beyond(label.lease, now));
+        let comment = comment_of(label, now);
         let entry = new_entry(element(rule), label.lease, comment.as_deref(), now);
         match self.ipset.add(&name_of(set)?, &entry, existing, deadline()) {
             Ok(()) => Ok(EntryResult::Done),
@@ -111,8 +113,8 @@ impl Sets {
         self.check_one(set, &element, now)?;
         self.check_one(union, &element, now)?;
         let before = self.mirrors.whole(set).and_then(|mirror| mirror.end(&element, now));
-        let latest = self.latest_of_others(set, &element, now).max(Some(label.lease)).unwrap_or(label.lease);
-        let comment = label.entry_comment(Timeout::is_beyond(label.lease, now));
+        let latest = end_in_union(label.lease, self.mirrors_of_others(set), &element, now);
+        let comment = comment_of(label, now);
         let entry = new_entry(element, label.lease, comment.as_deref(), now);
         let (name, union_name, mut batch) = (name_of(set)?, name_of(union)?, self.ipset.batch());
         batch.add_each(&name, [entry], Existing::Refuse);
@@ -225,7 +227,7 @@ impl Sets {
         self.check_own(union, 1)?;
         self.check_read(union)?;
         let element = element(rule);
-        let latest = self.latest_of_others(set, &element, now);
+        let latest = latest(self.mirrors_of_others(set), &element, now);
         let (name, union_name, mut batch) = (name_of(set)?, name_of(union)?, self.ipset.batch());
         batch.del_each(&name, [element], Existing::Refuse);
         match latest {

@@ -32,6 +32,16 @@ pub(super) fn latest<'m>(
     mirrors.into_iter().filter_map(|mirror| mirror.end(element, now)).max()
 }
 
+/// The end that the union has an address with which one list holds until `lease`, beside other lists.
+pub(super) fn end_in_union<'m>(
+    lease: Lease,
+    others: impl IntoIterator<Item = &'m Mirror>,
+    element: &Element<'_>,
+    now: SystemTime,
+) -> Lease {
+    latest(others, element, now).map_or(lease, |other| other.max(lease))
+}
+
 /// Compares a union with its lists.
 fn compare(union: &Mirror, lists: &[&Mirror], now: SystemTime) -> Settlement {
     let mut settlement = Settlement::default();
@@ -70,16 +80,6 @@ fn is_close(one: Lease, other: Lease, now: SystemTime) -> bool {
 }
 
 impl Sets {
-    /// The latest end of an address in the other lists of a scope.
-    pub(super) fn latest_of_others(
-        &self,
-        set: &SetKey,
-        element: &Element<'_>,
-        now: SystemTime,
-    ) -> Option<Lease> {
-        latest(self.mirrors_of_others(set), element, now)
-    }
-
     /// The mirrors of the other lists of a scope.
     pub(super) fn mirrors_of_others(&self, set: &SetKey) -> Vec<&Mirror> {
         let union = set.union();
