@@ -79,7 +79,9 @@ impl Firewall {
             return Ok(());
         }
         self.complete(union, now)?;
-        self.sets()?.open_list(union, list, expected, now)
+        self.sets()?.open_list(union, list, expected, now)?;
+        // A set that was left over is not read yet.
+        self.complete(union, now)
     }
 
     /// Reads what is not known yet of the sets of a scope, and makes the union what its lists are.
