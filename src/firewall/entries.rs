@@ -200,6 +200,12 @@ impl Firewall {
         Ok(linked || self.sets()?.own_size(set)?.is_some())
     }
 
+    /// Whether there is a set that has what a list holds in a scope.
+    pub(super) fn has_set_of(&mut self, union: &SetKey, list: ListName) -> Result<bool, FirewallError> {
+        let set = self.sets()?.set_of(union, list);
+        Ok(self.has_own_set(union)? && (set == *union || self.sets()?.has_list(&set)))
+    }
+
     /// Checks that a body fits into the set of its list, and into the union.
     pub(super) fn check_room(&mut self, list: &FamilyList, terms: &Terms) -> Result<(), FirewallError> {
         let sets = self.sets()?;

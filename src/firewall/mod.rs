@@ -186,7 +186,9 @@ impl Firewall {
         for list in &lists {
             total.add(match self.is_for_sets(&list.set)? {
                 // Nothing to put in, and nothing there to take out.
-                true if list.networks.is_empty() && !self.has_own_set(&list.set)? => ListResult::default(),
+                true if list.networks.is_empty() && !self.has_set_of(&list.set, terms.list)? => {
+                    ListResult::default()
+                }
                 true => self.insert_entries(list, terms, now, start)?,
                 false => self.insert_rules(list, terms)?,
             });

@@ -77,7 +77,7 @@ impl Sets {
     }
 
     /// Whether there is that set of a list.
-    pub(super) fn has_list(&self, set: &SetKey) -> bool {
+    pub(crate) fn has_list(&self, set: &SetKey) -> bool {
         let lists = self.lists.get(&set.union());
         set.list().is_some_and(|list| lists.is_some_and(|lists| lists.contains(&list)))
     }
