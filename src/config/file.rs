@@ -316,8 +316,8 @@ impl<'a> Options<'a> {
             .value)
     }
 
-    /// The option `ipset`; its bare name is `on`. Sets require a `default.expire` within the longest
-    /// timeout of a set entry (ipset(8), `timeout`).
+    /// The option `ipset`; its bare name is `on`. Sets require a `default.expire` that they can hold:
+    /// at most [`SET_LONGEST`] seconds, or 0.
     fn sets(&self) -> Located<Setting<SetUse>> {
         let name = "ipset";
         let absent = if self.flag(name) { SetUse::On } else { SetUse::Off };
