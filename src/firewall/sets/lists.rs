@@ -4,7 +4,7 @@
 
 use super::registry::building;
 use super::single::new_entry;
-use super::{Made, Sets, name_of, owned, rule_of};
+use super::{Made, Sets, deadline, name_of, of, owned, rule_of};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::{Element, IpsetError};
 use crate::kernel::set_key::{SetKey, Side};
@@ -291,6 +291,30 @@ impl Sets {
             }
         }
         Ok(())
+    }
+
+    /// Whether a set may have an entry that holds this address or network. For a host the kernel
+    /// tries all prefix lengths by itself, for a network each is asked for.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(crate) fn may_hold(&mut self, set: &SetKey, network: &Network) -> Result<bool, FirewallError> {
+        if network.family() != set.family() {
+            return Ok(false);
+        }
+        if set.side() == Side::Both {
+            return Ok(true);
+        }
+        let name = name_of(set)?;
+        let shortest = if network.is_host() { network.prefix() } else { 1 };
+        for prefix in shortest..=network.prefix() {
+            let Ok(around) = Network::new(network.addr(), prefix) else { continue };
+            let tested = self.ipset.test(&name, Element::Net(around), deadline());
+            if tested.map_err(|error| of(set, error))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether the set of a list may hold an address: it does, or is not known well enough.

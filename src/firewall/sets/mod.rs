@@ -27,7 +27,6 @@ use crate::kernel::set_key::{SetKey, Side};
 use crate::rule::Rule;
 use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
-use crate::rule::network::Network;
 use fill::Mirrors;
 pub(crate) use guard::GuardSet;
 pub(crate) use list::ListOp;
@@ -384,30 +383,6 @@ impl Sets {
         let name = set_name(name)?;
         let flushed = self.ipset.flush(&name, deadline());
         flushed.map_err(|error| about(&name, error))
-    }
-
-    /// Whether a set may have an entry that holds this address or network. For a host the kernel
-    /// tries all prefix lengths by itself, for a network each is asked for.
-    ///
-    /// # Errors
-    /// The kernel does not answer.
-    pub(crate) fn may_hold(&mut self, set: &SetKey, network: &Network) -> Result<bool, FirewallError> {
-        if network.family() != set.family() {
-            return Ok(false);
-        }
-        if set.side() == Side::Both {
-            return Ok(true);
-        }
-        let name = name_of(set)?;
-        let shortest = if network.is_host() { network.prefix() } else { 1 };
-        for prefix in shortest..=network.prefix() {
-            let Ok(around) = Network::new(network.addr(), prefix) else { continue };
-            let tested = self.ipset.test(&name, Element::Net(around), deadline());
-            if tested.map_err(|error| of(set, error))? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// What reads sets while others go on changing them.
