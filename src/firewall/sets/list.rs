@@ -72,9 +72,7 @@ impl Sets {
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
         let set = self.set_of(union, op.list());
-        self.check_own(&set, networks.len())?;
-        self.check_own(union, networks.len())?;
-        self.check_read(union)?;
+        self.check_both(&set, union, networks.len())?;
         let comments = op.terms().map(|terms| Comments::of(terms, now)).unwrap_or_default();
         op.terms().iter().for_each(|terms| self.note_end(&set, terms.lease, now));
         let mut change = Change { set: &set, union, networks, op, gone: Vec::new(), comments };

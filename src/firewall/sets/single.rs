@@ -106,9 +106,7 @@ impl Sets {
         label: &Label,
         now: SystemTime,
     ) -> Result<EntryResult, FirewallError> {
-        self.check_own(set, 1)?;
-        self.check_own(union, 1)?;
-        self.check_read(union)?;
+        self.check_both(set, union, 1)?;
         let element = element(rule);
         self.check_one(set, &element, now)?;
         self.check_one(union, &element, now)?;
@@ -223,9 +221,7 @@ impl Sets {
         rule: &Rule,
         now: SystemTime,
     ) -> Result<EntryResult, FirewallError> {
-        self.check_own(set, 1)?;
-        self.check_own(union, 1)?;
-        self.check_read(union)?;
+        self.check_both(set, union, 1)?;
         let element = element(rule);
         let latest = latest(self.mirrors_of_others(set), &element, now);
         let (name, union_name, mut batch) = (name_of(set)?, name_of(union)?, self.ipset.batch());

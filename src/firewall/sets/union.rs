@@ -87,6 +87,19 @@ impl Sets {
         others.filter_map(|other| self.mirrors.whole(&other)).collect()
     }
 
+    /// Refuses a change of so many entries of a list where its set or the union is not rfw's, or the
+    /// union could not be told.
+    pub(super) fn check_both(
+        &mut self,
+        set: &SetKey,
+        union: &SetKey,
+        entries: usize,
+    ) -> Result<(), FirewallError> {
+        self.check_own(set, entries)?;
+        self.check_own(union, entries)?;
+        self.check_read(union)
+    }
+
     /// Refuses a change of a list while not all lists of its scope are read: the union could not be told.
     pub(super) fn check_read(&self, union: &SetKey) -> Result<(), FirewallError> {
         match self.unread(union).filter(|_| self.has_lists(union)) {
