@@ -2,14 +2,14 @@
 
 use super::column;
 use super::kernel::{assert_same, assert_unions, held, kill_and_spawn, listed};
-use crate::host::{Host, in_both_variants};
+use crate::host::{Host, Rfw, in_both_variants};
 
 #[test]
 fn bodies_mean_the_source_side_and_delete_list_all() {
     in_both_variants(|iptables| {
         let host = Host::new();
         let mut rfw = host.rfw(iptables).configure("ipset").start();
-        let put = |rfw: &crate::host::Rfw<'_>| {
+        let put = |rfw: &Rfw<'_>| {
             for path in [
                 "1.0.0.1?list=a",
                 "0.0.0.0/any/1.0.0.1?list=a",
@@ -25,9 +25,7 @@ fn bodies_mean_the_source_side_and_delete_list_all() {
             assert_unions(&host, "put");
             assert_same(&listed(&rfw.ok("GET", "/list")), &held(&host, iptables), "put");
         };
-        let rows = |rfw: &crate::host::Rfw<'_>| {
-            column(&rfw.ok("GET", "/list"), &["list", "source", "destination", "out"])
-        };
+        let rows = |rfw: &Rfw<'_>| column(&rfw.ok("GET", "/list"), &["list", "source", "destination", "out"]);
         put(&rfw);
         let all = rows(&rfw);
         assert_eq!(all.len(), 8);
@@ -73,5 +71,34 @@ fn bodies_mean_the_source_side_and_delete_list_all() {
         assert_eq!(rfw.ok("DELETE", "/list?list=*")["deleted"], 8);
         assert!(held(&host, iptables).is_empty());
         assert_eq!(host.entries(), Vec::new());
+    });
+}
+
+#[test]
+fn lists_of_scopes_with_long_names_are_found_again() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = host.rfw(iptables).configure("ipset").start();
+        let scopes = ["/drop/forward/abcdefghijklmno", "/reject/input/abcdefghijklmno"];
+        let lists = ["abcdefghijklmnop", "abcdefghijklmnoq"];
+        for scope in scopes {
+            for list in lists {
+                rfw.ok("PUT", &format!("{scope}/1.0.0.1?list={list}&expire=0&reason={list}"));
+                rfw.ok("PUT", &format!("{scope}/1.0.0.1?expire=0"));
+            }
+        }
+        let rows =
+            |rfw: &Rfw<'_>| column(&rfw.ok("GET", "/list"), &["list", "target", "inp", "source", "reason"]);
+        let before = rows(&rfw);
+        assert_eq!(before.len(), 6);
+        assert_eq!((host.sets().len(), host.entries().len()), (8, 8));
+        kill_and_spawn(&mut rfw);
+        assert_eq!(rows(&rfw), before);
+        for list in lists {
+            let answer = rfw.ok("PUT", &format!("{}/1.0.0.1?list={list}&expire=100", scopes[0]));
+            assert_eq!(answer["result"], "refreshed");
+            assert_eq!(rfw.ok("DELETE", &format!("/list?list={list}"))["deleted"], 2);
+        }
+        assert_eq!(host.entries().len(), 4);
     });
 }

@@ -4,7 +4,7 @@
 use super::kernel::{Client, Held, assert_same, assert_unions, held, kill_and_spawn, listed, look, now};
 use crate::host::{Host, Rfw, in_both_variants};
 use std::collections::{BTreeMap, BTreeSet};
-use std::thread;
+use std::{slice, thread};
 
 /// The number of steps, and after how many all is compared.
 const STEPS: usize = 240;
@@ -85,7 +85,7 @@ impl Run<'_> {
         let query = if list.is_empty() { String::new() } else { format!("list={list}&") };
         let one = address(self.numbers.below(30));
         match self.numbers.below(20) {
-            0..7 => drop(self.put(list, scope, std::slice::from_ref(&one), &format!("{path}/{one}?{query}"))),
+            0..7 => drop(self.put(list, scope, slice::from_ref(&one), &format!("{path}/{one}?{query}"))),
             7..10 => {
                 let body = self.body(30, 12);
                 self.put(list, scope, &body, &format!("{path}?special=true&{query}"));

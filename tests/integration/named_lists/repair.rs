@@ -201,3 +201,41 @@ fn a_start_without_a_list_that_others_destroyed_goes_well() {
         assert_eq!(column(&rfw.ok("GET", "/list"), &["list", "source"]), ["a 1.0.0.9", "b 1.0.0.1"]);
     });
 }
+
+#[test]
+fn a_white_list_takes_addresses_out_of_all_lists_and_a_flush_takes_all() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = start(&host, iptables);
+        let fill = |rfw: &Rfw<'_>| {
+            for query in ["", "list=a&", "list=b&"] {
+                let body = "9.0.0.1\n9.0.0.0/28\n8.0.0.1\n2001:4860::1\n";
+                rfw.send_ok("PUT", &format!("/drop/input/any?{query}expire=0"), body);
+            }
+        };
+        fill(&rfw);
+        let left = ["8.0.0.1", "8.0.0.1", "8.0.0.1", "2001:4860::1", "2001:4860::1", "2001:4860::1"];
+        let check = |rfw: &Rfw<'_>, what: &str| {
+            let mut expected = left.to_vec();
+            expected.sort_unstable();
+            assert_eq!(column(&rfw.ok("GET", "/list"), &["source"]), expected, "{what}");
+            assert_unions(&host, what);
+            assert_eq!(host.entries().len(), 8, "{what}");
+        };
+        rfw = rfw.white_list("127.0.0.1\n::1\n9.0.0.1\n");
+        look(&rfw);
+        check(&rfw, "after a SIGHUP");
+        rfw = rfw.white_list("127.0.0.1\n::1\n");
+        look(&rfw);
+        fill(&rfw);
+        rfw.stop();
+        rfw = rfw.white_list("127.0.0.1\n::1\n9.0.0.1\n");
+        rfw.spawn();
+        until(SOON, "they go", || host.entries().len() == 8);
+        check(&rfw, "after a start");
+        rfw.stop();
+        rfw.call(&["--flush"]).ok();
+        assert_eq!(host.run("ipset", &["list", "-n"]).ok(), "");
+        assert_eq!(host.tables(iptables).concat(), Vec::<String>::new());
+    });
+}
