@@ -12,7 +12,7 @@ use crate::kernel::timeout::Timeout;
 use crate::rule::lease::Lease;
 use std::collections::HashSet;
 use std::process;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// How many sets are built at a time: a list and its union.
 const WORKS: usize = 2;
@@ -52,8 +52,10 @@ impl Sets {
     }
 
     fn build_and_swap(&mut self, sets: &[Rebuilding], now: SystemTime) -> Result<(), FirewallError> {
+        // Entries have what is left when they are put in: reading the old ones takes its time.
+        let start = Instant::now();
         for (index, rebuilding) in sets.iter().enumerate() {
-            self.build(rebuilding, &self.work(index)?, now)?;
+            self.build(rebuilding, &self.work(index)?, now + start.elapsed())?;
         }
         for Rebuilding { set, .. } in sets {
             // A listing of our own would keep the set from being swapped.
@@ -79,11 +81,11 @@ impl Sets {
         work: &SetName,
         now: SystemTime,
     ) -> Result<(), FirewallError> {
-        let Rebuilding { set, room, puts, dels } = rebuilding;
+        let (Rebuilding { set, room, puts, dels }, start) = (rebuilding, Instant::now());
         let kept = self.kept(set, dels, now)?;
         let definition = self.definition(set, *room, kept.len().saturating_add(puts.len()));
         self.make(work, &definition, building(set))?;
-        let mut batch = self.ipset.batch();
+        let (now, mut batch) = (now + start.elapsed(), self.ipset.batch());
         batch.add_many(
             work,
             kept.iter().map(|kept| NewEntry {
@@ -107,7 +109,7 @@ impl Sets {
         dels: &HashSet<Element<'static>>,
         now: SystemTime,
     ) -> Result<Vec<Kept>, FirewallError> {
-        let (mut entries, mut foreign) = (Vec::new(), false);
+        let (mut entries, mut foreign, start) = (Vec::new(), false, Instant::now());
         self.each_entry(&name_of(set)?, |entry| {
             let element = owned(&entry.element);
             foreign |= entry.other || element.is_none();
@@ -122,7 +124,7 @@ impl Sets {
         if foreign {
             return Err(FirewallError::ForeignSet(set.name()));
         }
-        let mirror = self.mirrors.whole(set);
+        let (mirror, now) = (self.mirrors.whole(set), now + start.elapsed());
         for kept in &mut entries {
             kept.timeout = match mirror.and_then(|mirror| mirror.end(&kept.element, now)) {
                 Some(lease) => Timeout::left(lease, now),
