@@ -960,9 +960,32 @@ fn an_entry_that_ends_later_than_the_kernel_counts_is_renewed_soon_after_a_start
         let entry = ["-exist", "add", "rfw4-ids", "1.2.3.4", "timeout", "1000", "comment", &comment];
         host.run("ipset", &entry).ok();
         rfw.spawn();
-        until(Duration::from_secs(90), "it is renewed", || {
+        until(SOON, "it is renewed", || {
+            // The look at the sets that comes each minute comes with this too.
+            rfw.signal("HUP");
             host.run("ipset", &["save", "rfw4-ids"]).ok().contains("timeout 21474")
         });
+    });
+}
+
+/// A replacement did not know what it takes out while the list was not read, and took no room from that.
+#[test]
+fn a_full_list_that_others_have_touched_is_replaced() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure("ipset\nipset.maxelem = 200").start();
+        let body = |net: u8| (0..200).map(|host| format!("11.{net}.0.{host}\n")).collect::<String>();
+        rfw.send_ok("PUT", "/drop/input/any?replace=true", &body(1));
+        for line in
+            ["add rfw4-ids 9.9.9.9", "del rfw4-ids 11.1.0.7", "del rfw4-ids 11.1.0.8", "add rfw4-ids 9.9.9.9"]
+        {
+            host.run("ipset", &line.split(' ').collect::<Vec<_>>());
+        }
+        // The kernel contradicts what is remembered: it is forgotten.
+        rfw.ok("PUT", "/drop/input/any/11.1.0.7");
+        let answer = rfw.send_ok("PUT", "/drop/input/any?replace=true", &body(2));
+        assert_eq!((&answer["inserted"], &answer["removed"]), (&200.into(), &200.into()), "{answer}");
+        assert_eq!(host.entries().len(), 200);
     });
 }
 

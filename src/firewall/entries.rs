@@ -102,6 +102,22 @@ impl Firewall {
         self.settle(union, now)
     }
 
+    /// Reads what is not known yet of a list that is to go or to be replaced: what others have added goes
+    /// too.
+    ///
+    /// # Errors
+    /// As for [`Firewall::complete`].
+    pub(super) fn read_list(
+        &mut self,
+        union: &SetKey,
+        list: ListName,
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
+        let set = self.sets()?.set_of(union, list);
+        self.sets()?.verify(&set, now)?;
+        self.complete(union, now)
+    }
+
     fn settle(&mut self, union: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
         let sets = self.sets()?;
         if sets.to_settle().contains(union) {
@@ -253,10 +269,7 @@ impl Firewall {
         self.link_expecting(&list.set, list.networks.len())?;
         self.open_list(&list.set, terms.list, list.networks.len(), now)?;
         if terms.replace {
-            // What others have added goes too, so that has to be known.
-            let set = self.sets()?.set_of(&list.set, terms.list);
-            self.sets()?.verify(&set, now)?;
-            self.complete(&list.set, now)?;
+            self.read_list(&list.set, terms.list, now)?;
         }
         let as_rules = self.change(list.set.family(), Plan::FromCache, |cache, _| {
             let present = list.present(cache, terms.list);

@@ -58,10 +58,7 @@ impl Firewall {
     ) -> Result<usize, FirewallError> {
         let mut count = 0_usize;
         for list in self.sets()?.lists_of(union).into_iter().filter(|list| which.admits(*list)) {
-            // What others have added goes too, so that has to be known.
-            let set = self.sets()?.set_of(union, list);
-            self.sets()?.verify(&set, now)?;
-            self.complete(union, now)?;
+            self.read_list(union, list, now)?;
             let cleared = match self.sets()?.clear(union, list, now) {
                 // Others have destroyed the set of the list: what the union has of it goes now.
                 Err(FirewallError::Set(_, IpsetError::NoSet)) => {

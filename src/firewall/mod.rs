@@ -178,7 +178,13 @@ impl Firewall {
         }
         for list in &lists {
             match self.is_for_sets(&list.set)? {
-                true => self.check_room(list, terms)?,
+                true => {
+                    if terms.replace && self.has_set_of(&list.set, terms.list)? {
+                        // What is to go makes room.
+                        self.read_list(&list.set, terms.list, now)?;
+                    }
+                    self.check_room(list, terms)?;
+                }
                 false => self.check_rules(list, terms)?,
             }
         }
