@@ -75,7 +75,8 @@ fn kill_9_while_rules_become_entries_loses_nothing() {
                 client.ok("PUT", &put, &hosts(0, 30));
             }
             client.ok("PUT", "/drop/input/any?expire=0&special=true", &hosts(20, 40));
-            assert_eq!((host.rules(iptables, "INPUT").len(), host.sets().len()), (100, 0), "{round}");
+            // A set that the kernel did not let go of at once may still be there, empty.
+            assert_eq!((host.rules(iptables, "INPUT").len(), host.entries().len()), (100, 0), "{round}");
             let before = held(&host, iptables);
             let mut talk = host.connect(7390);
             talk.say(request("PUT", "/drop/input/any/9.9.9.9?list=c&expire=0", "").as_bytes());
