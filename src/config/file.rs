@@ -183,10 +183,11 @@ fn read_options(text: &str) -> Located<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Splits a line as Python's ConfigParser does: at the first `=` or `:`. A `;` after a space
-/// starts a comment.
+/// Splits a line as Python's ConfigParser does: at the first `=` or `:`. A `;` after a space or a
+/// tab starts a comment.
 fn split_option(line: &str) -> (&str, Option<String>) {
-    let line = line.find(" ;").and_then(|at| line.get(..at)).unwrap_or(line).trim_end();
+    let comment = [" ;", "\t;"].into_iter().filter_map(|start| line.find(start)).min();
+    let line = comment.and_then(|at| line.get(..at)).unwrap_or(line).trim_end();
     match line.split_once(['=', ':']) {
         Some((name, value)) => (name.trim(), Some(value.trim().to_owned())),
         None => (line, None),

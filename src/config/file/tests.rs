@@ -49,6 +49,17 @@ fn a_file_of_the_original_works_as_it_is() {
 }
 
 #[test]
+fn a_tab_before_a_semicolon_begins_a_comment_as_a_space_does() {
+    let golden =
+        [("a\t; b ; c", "a"), ("a ; b\t; c", "a"), ("a;b", "a;b"), ("a;b\t;c", "a;b"), ("a\tb", "a\tb")];
+    for (value, expected) in golden {
+        let config = parse(&BASE.replace("secret", value)).unwrap();
+        assert_eq!(config.credentials.unwrap().password, expected, "{value:?}");
+    }
+    assert!(parse(&BASE.replace("outward.server\n", "outward.server\t; a flag\n")).is_ok());
+}
+
+#[test]
 fn ip6tables_is_the_companion_of_iptables() {
     let golden = [
         ("iptables.path = iptables-legacy", "ip6tables-legacy"),
