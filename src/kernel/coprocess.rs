@@ -78,9 +78,10 @@ impl Coprocess {
                     false => Ok(()),
                 }
             }
-            Ok(Outcome::Ended(errors)) => Err(match process.wait_exit() {
-                Some(status) => self.program.failure(self.arguments, Some(status), &errors),
-                None => ProgramError::TimedOut(line(), EXIT_TIME),
+            Ok(Outcome::Ended) => Err(match process.wait_exit() {
+                Ok((Some(status), errors)) => self.program.failure(self.arguments, Some(status), &errors),
+                Ok((None, _)) => ProgramError::TimedOut(line(), EXIT_TIME),
+                Err(error) => ProgramError::Spawn(line(), error),
             }),
             Ok(Outcome::TimedOut) => Err(ProgramError::TimedOut(line(), limit)),
             Err(error) => Err(ProgramError::Spawn(line(), error)),
@@ -127,8 +128,8 @@ fn pseudo_terminal() -> Result<(OwnedFd, OwnedFd), Errno> {
 enum Outcome {
     /// The sentinel was printed; this is standard error.
     Done(String),
-    /// The process has closed its output; this is standard error.
-    Ended(String),
+    /// The process has closed its output.
+    Ended,
     /// The deadline has passed.
     TimedOut,
 }
@@ -166,7 +167,7 @@ impl Process {
             let leader = read_part(|bytes| Ok(rustix::io::read(&self.leader, bytes)?))?;
             self.stderr.read()?;
             match leader {
-                Part::End => return Ok(Outcome::Ended(self.stderr.take())),
+                Part::End => return Ok(Outcome::Ended),
                 Part::Nothing => {}
                 Part::Text(part) => {
                     received.push_str(&part);
@@ -189,9 +190,11 @@ impl Process {
         stop.wait(&fds, deadline)
     }
 
-    /// Waits for the exit status; `None` if the process does not exit in time.
-    fn wait_exit(mut self) -> Option<ExitStatus> {
-        self.child.status_by(Instant::now() + EXIT_TIME)
+    /// Waits for the exit status, which is `None` if the process does not exit in time, and gives
+    /// standard error, too.
+    fn wait_exit(mut self) -> io::Result<(Option<ExitStatus>, String)> {
+        let status = self.child.exit_by(Instant::now() + EXIT_TIME, &mut self.stderr)?;
+        Ok((status, self.stderr.take()))
     }
 }
 
@@ -304,6 +307,15 @@ mod tests {
     fn much_on_standard_error_does_not_deadlock() {
         let mut shell = shell(false);
         shell.transact(&"echo 0123456789012345678901234567890123456789 >&2\n".repeat(5_000)).unwrap();
+    }
+
+    #[test]
+    fn much_on_standard_error_at_the_end_does_not_deadlock() {
+        let mut shell = shell(false);
+        let line = "exec >&-; yes what went wrong | head -c 300000 >&2; exit 3\n";
+        let error = shell.transact(line).unwrap_err();
+        assert!(error.says("what went wrong"), "{error}");
+        shell.transact(&"true\n".repeat(20_000)).unwrap();
     }
 
     #[test]

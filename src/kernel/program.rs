@@ -196,9 +196,25 @@ impl KillOnDrop {
         KillOnDrop { child, reaped: false }
     }
 
-    /// Its exit status, if it ends before the deadline.
-    pub(crate) fn status_by(&mut self, deadline: Instant) -> Option<ExitStatus> {
+    /// Its exit status, if it ends before the deadline. What it writes to standard error until then
+    /// is read, so that it does not block on a full pipe.
+    ///
+    /// # Errors
+    /// Those of read(2).
+    pub(crate) fn exit_by(
+        &mut self,
+        deadline: Instant,
+        stderr: &mut StandardError,
+    ) -> io::Result<Option<ExitStatus>> {
+        let mut read = Ok(());
+        let status = self.status_by(deadline, || read = stderr.read());
+        read.and_then(|()| stderr.read()).map(|()| status)
+    }
+
+    /// Its exit status, if it ends before the deadline; `meanwhile` is called until then.
+    fn status_by(&mut self, deadline: Instant, mut meanwhile: impl FnMut()) -> Option<ExitStatus> {
         loop {
+            meanwhile();
             match self.child.try_wait() {
                 Ok(Some(status)) => {
                     self.reaped = true;
@@ -219,7 +235,7 @@ impl Drop for KillOnDrop {
         // It leads its group, which has its number until it is waited for.
         let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-        if self.status_by(Instant::now() + EXIT_TIME).is_none() {
+        if self.status_by(Instant::now() + EXIT_TIME, || {}).is_none() {
             log::warn!("the process {} does not end though it was killed", self.child.id());
         }
     }
@@ -366,10 +382,10 @@ impl Lines {
     /// Waits for the program to exit, after the end of its output.
     fn wait_exit(&mut self) -> Result<(), ProgramError> {
         let deadline = self.program.stop.for_reading().limit(Instant::now() + EXIT_TIME.max(self.left));
-        let Some(status) = self.child.status_by(deadline) else {
+        let exited = self.child.exit_by(deadline, &mut self.stderr);
+        let Some(status) = exited.map_err(|error| self.error(error))? else {
             return Err(ProgramError::TimedOut(self.command_line(), EXIT_TIME));
         };
-        self.stderr.read().map_err(|error| self.error(error))?;
         match status.success() {
             true => Ok(()),
             false => {
@@ -489,6 +505,15 @@ mod tests {
             count += 1;
         }
         assert_eq!(count, 20_000);
+    }
+
+    #[test]
+    fn much_on_standard_error_behind_the_end_of_the_output_does_not_deadlock() {
+        let script = "exec >&-; yes what went wrong | head -c 300000 >&2; exit 3";
+        let start = Instant::now();
+        let error = program("/bin/sh").run(&["-c", script]).unwrap_err();
+        assert!(error.says("what went wrong"), "{error}");
+        assert!(start.elapsed() < READ_TIME, "{:?}", start.elapsed());
     }
 
     #[test]
