@@ -23,7 +23,7 @@ impl WhiteList {
     ///
     /// # Errors
     /// A line that is not an entry, an entry that includes all addresses or is the
-    /// unspecified address, or a file without entries.
+    /// unspecified address, entries that do so together, or a file without entries.
     pub(crate) fn parse(text: &str) -> Result<WhiteList, WhiteListError> {
         let mut networks = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
@@ -32,10 +32,17 @@ impl WhiteList {
                 networks.extend(parse_entry(entry, number)?);
             }
         }
-        match networks.is_empty() {
-            true => Err(WhiteListError::Empty),
-            false => Ok(WhiteList::new(networks)),
+        if networks.is_empty() {
+            return Err(WhiteListError::Empty);
         }
+        let list = WhiteList::new(networks);
+        let whole = [Family::V4, Family::V6].into_iter().find(|family| list.has_all(*family));
+        whole.map_or(Ok(list), |family| Err(WhiteListError::Together(family)))
+    }
+
+    /// Whether every address of a family is listed, which two halves of it are merged to.
+    fn has_all(&self, family: Family) -> bool {
+        self.merged(family).iter().filter(|network| network.prefix() == 1).count() == 2
     }
 
     fn new(listed: Vec<Network>) -> WhiteList {
@@ -117,6 +124,9 @@ pub(crate) enum WhiteListError {
     /// is the unspecified address, which no host has.
     #[error("\"{1}\" means any address: expected the addresses of clients")]
     Everything(usize, String),
+    /// Entries that together include every address of a family.
+    #[error("the entries together mean any address of {0}: expected the addresses of clients")]
+    Together(Family),
     /// A file without entries.
     #[error("no entry: expected at least one address, network or range")]
     Empty,
@@ -127,7 +137,7 @@ impl WhiteListError {
     pub(crate) fn line(&self) -> Option<usize> {
         match self {
             WhiteListError::Entry(line, _) | WhiteListError::Everything(line, _) => Some(*line),
-            WhiteListError::Empty => None,
+            WhiteListError::Together(_) | WhiteListError::Empty => None,
         }
     }
 }
@@ -157,6 +167,8 @@ mod tests {
         }
     }
 
+    const ANY_IPV4: &str = "the entries together mean any address of IPv4: expected the addresses of clients";
+
     #[test]
     fn a_wrong_line_is_named() {
         let golden = [
@@ -172,6 +184,13 @@ mod tests {
             ),
             ("1.2.3.4-", Some(1), "\"\" is not an IPv4 or IPv6 address"),
             ("0.0.0.0/0", Some(1), "\"0.0.0.0/0\" means any address: expected the addresses of clients"),
+            ("0.0.0.0/1\n1.2.3.4\n128.0.0.0/1\n::1", None, ANY_IPV4),
+            ("128.0.0.0/1\n0.0.0.0/2\n64.0.0.1-127.255.255.255\n64.0.0.0", None, ANY_IPV4),
+            (
+                "1.2.3.4\n::/1\n8000::/1",
+                None,
+                "the entries together mean any address of IPv6: expected the addresses of clients",
+            ),
             ("::", Some(1), "\"::\" means any address: expected the addresses of clients"),
         ];
         for (text, line, message) in golden {
@@ -210,7 +229,7 @@ mod tests {
             ("10.0.1.0/24\n10.0.2.0/24", "10.0.1.0/24 10.0.2.0/24 |"),
             ("10.0.0.0/8\n10.1.2.3\n10.0.0.0/8", "10.0.0.0/8 |"),
             ("::1\n10.0.0.1\n::2\n::3\n10.0.0.0", "10.0.0.0/31 | ::1 ::2/127"),
-            ("0.0.0.0/1\n128.0.0.0/2\n192.0.0.0/2\n::/1\n8000::/1", "0.0.0.0/1 128.0.0.0/1 | ::/1 8000::/1"),
+            ("0.0.0.0/2\n128.0.0.0/2\n192.0.0.0/2\n8000::/1", "0.0.0.0/2 128.0.0.0/1 | 8000::/1"),
         ];
         for (text, expected) in golden {
             let list = WhiteList::parse(text).unwrap();
