@@ -167,14 +167,14 @@ impl List {
 const NOT_AN_ADDRESS: &str = "is not an address or network";
 
 /// Parses a line: an address or network, an optional number (ipsum lists have a count there),
-/// and an optional comment from `#` or `;`; `None` if it has no address. The error is a predicate
-/// for [`ListError::Line`].
+/// and an optional comment from `#` or `;`; `None` if it has no address. White space is that of ASCII. The
+/// error is a predicate for [`ListError::Line`].
 fn parse_line(line: &str) -> Result<Option<(Network, Option<&str>)>, &'static str> {
     let (text, comment) = match line.split_once(['#', ';']) {
         Some((text, comment)) => (text, Some(comment)),
         None => (line, None),
     };
-    let mut words = text.split_whitespace();
+    let mut words = text.split_ascii_whitespace();
     let Some(address) = words.next() else { return Ok(None) };
     let network = address.parse().map_err(|error| match error {
         NetworkError::Prefix(..) | NetworkError::Mapped(_) => "has no proper mask",

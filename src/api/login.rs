@@ -19,8 +19,8 @@ pub(super) fn is_local(host: &str) -> bool {
 /// Parses a header value of the scheme `Basic` (RFC 7617).
 pub(super) fn basic_credentials(header: &str) -> Option<Credentials> {
     let (scheme, encoded) = header.split_once(' ')?;
-    let decoded =
-        BASE64_STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("Basic"))?;
+    let encoded = encoded.trim_matches([' ', '\t']);
+    let decoded = BASE64_STANDARD.decode(encoded).ok().filter(|_| scheme.eq_ignore_ascii_case("Basic"))?;
     let text = String::from_utf8(decoded).ok()?;
     let (username, password) = text.split_once(':')?;
     Some(Credentials { username: username.to_owned(), password: password.to_owned() })
@@ -53,6 +53,8 @@ mod tests {
             ("basic bWU6c2VjcmV0", Some(("me", "secret"))),
             ("Basic bWU6YTpi", Some(("me", "a:b"))),
             ("Basic  bWU6c2VjcmV0 ", Some(("me", "secret"))),
+            ("Basic\u{20}\u{a0}bWU6c2VjcmV0", None),
+            ("Basic bWU6c2VjcmV0\u{2003}", None),
             ("Basic bWU=", None),
             ("Basic !!!!", None),
             ("Basic /w==", None),

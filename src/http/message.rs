@@ -117,10 +117,11 @@ impl<'a> Headers<'a> {
         }
     }
 
-    /// The elements of a header whose value is a comma-separated list (RFC 9110, 5.6.1).
+    /// The elements of a header whose value is a comma-separated list (RFC 9110, 5.6.1), without the
+    /// white space of HTTP around them.
     fn list(&self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let texts = self.all(name).filter_map(|value| str::from_utf8(value).ok());
-        texts.flat_map(|text| text.split(',').map(str::trim))
+        texts.flat_map(|text| text.split(',').map(|word| word.trim_matches([' ', '\t'])))
     }
 
     /// Rejects a request with both framing headers or a repeated one, which allow request
@@ -280,6 +281,10 @@ mod tests {
         let long = format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n");
         for text in [many, long] {
             assert_eq!(read(&text).unwrap_err().status(), Some(431), "{text}");
+            ("GET / HTTP/1.1\r\nHost: x\r\nConnection: x,\tclose \r\n\r\n", false),
+            // White space elsewhere, but not in HTTP.
+            ("GET / HTTP/1.1\r\nHost: x\r\nConnection: \u{a0}close\r\n\r\n", true),
+            ("GET / HTTP/1.1\r\nHost: x\r\nConnection: x,\u{2003}close\r\n\r\n", true),
         }
         assert!(read("").unwrap().is_none());
     }
