@@ -81,7 +81,7 @@ fn parse_headers(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
         target,
         host,
         authorization: headers.text("Authorization")?,
-        body: headers.framing()?,
+        body: headers.framing(minor)?,
         keep_alive: minor > 0 && !headers.list("Connection").any(|word| word.eq_ignore_ascii_case("close")),
         from_web_page: headers.all("Origin").next().is_some()
             || headers.all("Sec-Fetch-Site").any(|site| site != b"none"),
@@ -125,8 +125,9 @@ impl<'a> Headers<'a> {
     }
 
     /// Rejects a request with both framing headers or a repeated one, which allow request
-    /// smuggling (RFC 9112, 6.3 and 11.2).
-    fn framing(&self) -> Result<Framing, HttpError> {
+    /// smuggling (RFC 9112, 6.3 and 11.2), and one with a transfer coding by HTTP/1.0, which has
+    /// none: a server before rfw may have taken its body for the next request (RFC 9112, 6.1).
+    fn framing(&self, minor: u8) -> Result<Framing, HttpError> {
         let length = self.text("Content-Length")?;
         let encoding = self.text("Transfer-Encoding")?;
         match (length, encoding) {
@@ -151,6 +152,9 @@ impl<'a> Headers<'a> {
     }
 }
 
+            (_, Some(_)) if minor == 0 => {
+                Err(HttpError::Malformed("HTTP/1.0 has no Transfer-Encoding".to_owned()))
+            }
 /// Error in reading a request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpError {
