@@ -69,7 +69,7 @@ impl ApiError {
             ApiError::NotLoggedIn | ApiError::WrongCredentials => 401,
             ApiError::Misdirected(_) => 421,
             ApiError::WhiteListChanged | ApiError::Listings(_) | ApiError::Ending => 503,
-            ApiError::Url(UrlError::Method { .. }) => 405,
+            ApiError::Url(UrlError::Method { .. } | UrlError::NonRestful { .. }) => 405,
             // A broken connection has no status code; the log level follows from 400.
             ApiError::List(ListError::Http(error)) => error.status().unwrap_or(400),
             ApiError::Url(_)
@@ -100,7 +100,9 @@ impl ApiError {
             ApiError::NotLoggedIn | ApiError::WrongCredentials => {
                 Some(("WWW-Authenticate", "Basic realm=\"rfw\", charset=\"UTF-8\"".to_owned()))
             }
-            ApiError::Url(UrlError::Method { allow }) => Some(("Allow", (*allow).to_owned())),
+            ApiError::Url(UrlError::Method { allow } | UrlError::NonRestful { allow }) => {
+                Some(("Allow", (*allow).to_owned()))
+            }
             _ if self.status() == 503 => Some(("Retry-After", BUSY_TIME.as_secs().to_string())),
             _ => None,
         }

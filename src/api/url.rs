@@ -325,6 +325,7 @@ impl Verb {
             (Verb::Unknown, _) if non_restful => {
                 Err(UrlError::Method { allow: "GET, HEAD, PUT, POST, DELETE" })
             }
+            (Verb::Read, Some(_)) if !non_restful => Err(UrlError::NonRestful { allow: "PUT, POST, DELETE" }),
             (Verb::Unknown | Verb::Read, _) if !non_restful => {
                 Err(UrlError::Method { allow: "PUT, POST, DELETE" })
             }

@@ -15,6 +15,14 @@ pub(crate) enum UrlError {
         /// The allowed methods, as a value of `Allow` (RFC 9110, 10.2.1).
         allow: &'static str,
     },
+    /// A GET that is to change rules, where none may.
+    #[error(
+        "this path takes {allow} only: a GET with the parameter \"modify\" is for non.restful in rfw.conf"
+    )]
+    NonRestful {
+        /// The allowed methods.
+        allow: &'static str,
+    },
     /// A path that does not begin with a slash.
     #[error("the path \"{}\" does not begin with /", .0.escape_debug())]
     Path(String),
