@@ -42,12 +42,17 @@ impl Parameters {
         self.0.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
     }
 
+    /// The value of a parameter that may be given without one, which is as if it were not given.
+    fn non_empty(&self, wanted: &str) -> Option<&str> {
+        self.value(wanted).filter(|value| !value.is_empty())
+    }
+
     /// How long a rule stays.
     ///
     /// # Errors
     /// Not a time span.
     pub(super) fn expire(&self) -> Result<Option<Interval>, UrlError> {
-        self.value("expire").map(Interval::parse).transpose().map_err(UrlError::Expire)
+        self.non_empty("expire").map(Interval::parse).transpose().map_err(UrlError::Expire)
     }
 
     /// Why an address is put in; no words are no reason.
@@ -94,12 +99,12 @@ impl Parameters {
         }
     }
 
-    /// Accepts `wait=true` only: a request is answered after the kernel has the change.
+    /// Accepts `wait=true` and an empty value only: a request is answered after the kernel has the change.
     ///
     /// # Errors
     /// Another value.
     pub(super) fn wait(&self) -> Result<(), UrlError> {
-        self.is_true("wait").map(drop)
+        self.non_empty("wait").map_or(Ok(()), |_| self.is_true("wait").map(drop))
     }
 
     /// Whether a parameter is given, which has to be `true`.

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Each segment is percent-decoded (RFC 3986, 2.1) after the path is split. Unknown and
-//! repeated parameters and surplus segments are errors. A change has the parameters `expire`,
+//! repeated parameters and surplus segments are errors. Words are taken in any case. A change has the parameters `expire`,
 //! `wait`, `list` and `reason`, and `modify` with a GET; the PUT of an address list also
 //! `replace`, `reasons` and `special`.
 
@@ -145,13 +145,13 @@ pub(crate) fn parse(method: &Method, target: &str, non_restful: bool) -> Result<
         segments => segments?,
     };
     let parameters = Parameters::of(query)?;
-    match segments.next().as_deref() {
-        None => help(verb, &parameters),
-        Some("list") => list(verb, segments, &parameters),
-        Some("lists") => lists(verb, segments, &parameters),
-        Some(text) => match Target::parse(text) {
+    let Some(action) = segments.next() else { return help(verb, &parameters) };
+    match action.to_ascii_lowercase().as_str() {
+        "list" => list(verb, segments, &parameters),
+        "lists" => lists(verb, segments, &parameters),
+        _ => match Target::parse(&action) {
             Some(target) => change(verb, target, segments, &parameters, non_restful),
-            None => Err(UrlError::Action(text.to_owned())),
+            None => Err(UrlError::Action(action)),
         },
     }
 }
@@ -280,11 +280,11 @@ fn chain(text: &str) -> Result<Chain, UrlError> {
     Chain::parse(text).ok_or_else(|| UrlError::Chain(text.to_owned()))
 }
 
-/// Parses an interface; `None` is `any`.
+/// Parses an interface; `None` is `any`, in any case.
 fn interface(text: &str) -> Result<Option<Interface>, UrlError> {
-    match text {
-        "any" => Ok(None),
-        _ => Ok(Some(text.parse()?)),
+    match text.eq_ignore_ascii_case("any") {
+        true => Ok(None),
+        false => Ok(Some(text.parse()?)),
     }
 }
 
@@ -321,7 +321,7 @@ impl Verb {
 
     /// The verb of a request for a rule: with `non_restful`, `modify` decides that of a GET.
     fn or_modify(self, parameters: &Parameters, non_restful: bool) -> Result<Verb, UrlError> {
-        match (self, parameters.value("modify")) {
+        match (self, parameters.value("modify").map(str::to_ascii_lowercase).as_deref()) {
             (Verb::Unknown, _) if non_restful => {
                 Err(UrlError::Method { allow: "GET, HEAD, PUT, POST, DELETE" })
             }
@@ -331,8 +331,9 @@ impl Verb {
             }
             (Verb::Read, Some("insert")) => Ok(Verb::Write),
             (Verb::Read, Some("delete")) => Ok(Verb::Remove),
-            (Verb::Read, value) => {
-                Err(UrlError::Value("modify", value.unwrap_or_default().to_owned(), "insert or delete"))
+            (Verb::Read, _) => {
+                let value = parameters.value("modify").unwrap_or_default().to_owned();
+                Err(UrlError::Value("modify", value, "insert or delete"))
             }
             (_, Some(_)) if non_restful => Err(UrlError::ModifyWithoutGet),
             (verb, _) => Ok(verb),

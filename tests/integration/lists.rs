@@ -264,7 +264,7 @@ fn a_list_has_the_lease_of_its_request_or_the_default() {
                 assert!(entry.timeout.abs_diff(seconds) <= 2, "{query}: {entry:?}");
             }
         }
-        for query in ["?expire=x", "?expire=", "?expires=3", "?address=1.2.3.4"] {
+        for query in ["?expire=x", "?expire=%20", "?expires=3", "?address=1.2.3.4"] {
             assert_eq!(rfw.send("PUT", &format!("/drop/output/any{query}"), list).status, 400, "{query}");
         }
         rfw.send_ok("PUT", "/drop/output/any?expire=1", list);
