@@ -10,6 +10,7 @@ use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
 use crate::rule::network::Family;
 use crate::rule::{Rule, SetUse};
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
@@ -25,10 +26,10 @@ impl Firewall {
     ///
     /// # Errors
     /// A table or set can't be read or changed.
-    pub(super) fn make_sets(
+    pub(super) fn make_sets<R: Borrow<Rule>>(
         &mut self,
         set: &SetKey,
-        new: impl Iterator<Item = Rule>,
+        new: impl Iterator<Item = R>,
         list: ListName,
         now: SystemTime,
     ) -> Result<(), FirewallError> {
@@ -37,7 +38,8 @@ impl Firewall {
         }
         let cache = self.table(set.family())?.cache();
         // More than that are too many, however many they are.
-        let more = new.filter(|rule| cache.labels(rule, list).is_empty()).take(FAMILY_MAX + 1).count();
+        let more =
+            new.filter(|rule| cache.labels(rule.borrow(), list).is_empty()).take(FAMILY_MAX + 1).count();
         if cache.len().saturating_add(more) <= SCOPE_MAX {
             return Ok(());
         }

@@ -108,7 +108,7 @@ impl Firewall {
         if self.may_have_sets() {
             entries::check_lease(label.lease, now)?;
         }
-        self.make_sets(&set, iter::once(rule.clone()), label.list, now)?;
+        self.make_sets(&set, iter::once(rule), label.list, now)?;
         if self.is_for_sets(&set)? {
             return self.insert_entry(rule, &set, label, now);
         }

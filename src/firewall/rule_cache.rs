@@ -281,6 +281,9 @@ impl RuleCache {
         rules: impl Iterator<Item = Rule>,
         list: ListName,
     ) -> Vec<(&Rule, &CachedRule)> {
+        if self.len() == 0 {
+            return Vec::new();
+        }
         let there = rules.filter_map(|rule| self.kind(rule.scope().target()).get_key_value(&rule));
         let copies = there.flat_map(|(rule, copies)| copies.iter().map(move |copy| (rule, copy)));
         in_order(copies.filter(|(_, copy)| copy.label.list == list))

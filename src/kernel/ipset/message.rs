@@ -301,7 +301,10 @@ fn write_network(builder: &mut Builder, ip: u16, cidr: u16, network: &Network) {
         IpAddr::V6(addr) => builder.bytes_be(IPSET_ATTR_IPADDR_IPV6, &addr.octets()),
     }
     builder.end_nest(nest);
-    builder.u8(cidr, network.prefix());
+    // Without a prefix length it is a host; a list of hosts is a fifth shorter so.
+    if !network.is_host() {
+        builder.u8(cidr, network.prefix());
+    }
 }
 
 /// An address of a nested `IPSET_ATTR_IP`.
