@@ -125,7 +125,7 @@ impl ScopeRules {
         now: SystemTime,
     ) -> Result<Step<(Rule, Label, Counters)>, FirewallError> {
         if let Some(counting) = &mut self.counting {
-            match counting.next_rule(now)? {
+            match unless_gone(counting.next_rule(now))? {
                 Step::Next((rule, _, counters)) if counters != Counters::default() => {
                     self.counters.get_or_insert_default().insert(addresses(&rule), counters);
                 }
@@ -140,12 +140,7 @@ impl ScopeRules {
             self.open = Some(reader.open(&set)?);
         }
         let Some(open) = &mut self.open else { return Ok(Step::End) };
-        let next = match open.next_rule(now) {
-            // A list that is empty loses its set, also while it is being read.
-            Err(error) if is_gone(&error) && open.set.list().is_some() => Step::End,
-            next => next?,
-        };
-        Ok(match next {
+        Ok(match unless_gone(open.next_rule(now))? {
             Step::End => {
                 self.open = None;
                 Step::Piece
@@ -156,6 +151,14 @@ impl ScopeRules {
             }
             Step::Piece => Step::Piece,
         })
+    }
+}
+
+/// The end of a set that is not there any more: it was empty, and taken away since the listing began.
+fn unless_gone<T>(step: Result<Step<T>, FirewallError>) -> Result<Step<T>, FirewallError> {
+    match step {
+        Err(error) if is_gone(&error) => Ok(Step::End),
+        step => step,
     }
 }
 

@@ -42,25 +42,28 @@ pub(super) fn end_in_union<'m>(
     latest(others, element, now).map_or(lease, |other| other.max(lease))
 }
 
-/// Compares a union with its lists.
+/// Compares a union with its lists. What is as one of them has it is not looked up in the others: had
+/// one of those it for longer, that would be found there.
 fn compare(union: &Mirror, lists: &[&Mirror], now: SystemTime) -> Settlement {
     let mut settlement = Settlement::default();
     for (index, list) in lists.iter().enumerate() {
-        let (before, others) = lists.split_at(index);
+        let before = lists.get(..index).unwrap_or_default();
         list.each(now, |element, lease| {
-            // An address of several lists is looked at in the first of them.
-            if latest(before.iter().copied(), &element, now).is_some() {
+            let known = union.end(&element, now);
+            if lease.is_due(now) || known.is_some_and(|known| is_close(known, lease, now)) {
                 return;
             }
-            let end = latest(others.iter().copied(), &element, now).unwrap_or(lease);
-            let known = union.end(&element, now);
-            if !end.is_due(now) && !known.is_some_and(|known| is_close(known, end, now)) {
-                settlement.puts.push((element, end));
+            // It is put by the first of the lists that have it for longest.
+            let is_latest = latest(lists.iter().copied(), &element, now) == Some(lease);
+            if is_latest && !before.iter().any(|other| other.end(&element, now) == Some(lease)) {
+                settlement.puts.push((element, lease));
             }
         });
     }
-    union.each(now, |element, _| {
-        if latest(lists.iter().copied(), &element, now).is_none() {
+    // What is about to end needs no help.
+    let soon = now + Duration::from_secs(TOLERANCE);
+    union.each(now, |element, lease| {
+        if !lease.is_due(soon) && !lists.iter().any(|list| list.end(&element, now).is_some()) {
             settlement.dels.push(element);
         }
     });
