@@ -354,8 +354,12 @@ impl Firewall {
                 unused.for_each(|set| transaction.delete_set(set));
             })?;
         }
-        let used: HashSet<String> = self.linked_sets().iter().map(SetKey::name).collect();
-        let mut registered = self.sets()?.registered()?;
+        let linked_now = self.linked_sets();
+        let sets = self.sets()?;
+        // The lists of a union too, which may have been empty when `infos` were read.
+        let used: HashSet<String> =
+            linked_now.iter().flat_map(|union| sets.sets_of(union)).map(|set| set.name()).collect();
+        let mut registered = sets.registered()?;
         let linked = linked.iter().map(|set| (set.name(), Some(set.clone())));
         match &mut registered {
             Registered::Whole(members) => members.extend(linked),

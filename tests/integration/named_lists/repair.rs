@@ -239,3 +239,30 @@ fn a_white_list_takes_addresses_out_of_all_lists_and_a_flush_takes_all() {
         assert_eq!(host.tables(iptables).concat(), Vec::<String>::new());
     });
 }
+
+/// As kill -9 leaves it after the sets of a scope are made and before its rules are entries.
+#[test]
+fn a_list_that_was_empty_at_a_start_keeps_the_rules_that_become_its_entries() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = start(&host, iptables);
+        for list in ["a", "b"] {
+            rfw.ok("PUT", &format!("/drop/input/any/1.2.3.4?list={list}&expire=0"));
+        }
+        rfw.signal("KILL");
+        rfw.end();
+        for set in ["rfw4-ids", "rfw4-ids/a", "rfw4-ids/b"] {
+            host.run("ipset", &["flush", set]).ok();
+        }
+        let rule = |list| {
+            format!("-A INPUT -s 5.6.7.8/32 -m comment --comment \"rfw permanent list {list}\" -j DROP")
+        };
+        let (a, b) = (rule("a"), rule("b"));
+        super::restore(&host, iptables, &[&a, &b]);
+        rfw.spawn();
+        let rows = rfw.ok("GET", "/list");
+        assert_eq!(column(&rows, &["list", "source"]), ["a 5.6.7.8", "b 5.6.7.8"]);
+        assert_same(&listed(&rows), &held(&host, iptables), "listed");
+        assert_unions(&host, "at last");
+    });
+}
