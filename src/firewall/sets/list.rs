@@ -1,10 +1,10 @@
 //! Bodies: many addresses of a list in one send to the kernel, and counted.
 
-use super::lists::is_gone;
+use super::entry::new_entry;
+use super::is_gone;
 use super::mirror::Known;
 use super::plan::{Comments, Plan};
 use super::rebuild::Rebuilding;
-use super::single::new_entry;
 use super::{Sets, name_of, size};
 use crate::firewall::{FirewallError, ListResult, Terms};
 use crate::kernel::ipset::{Batch, Element, Existing, Outcome};

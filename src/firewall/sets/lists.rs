@@ -2,13 +2,12 @@
 //! named list on, each list has a set of its own, which costs packets nothing, and the union holds
 //! each address with the latest end of all lists.
 
+use super::entry::{comment_of, new_entry};
 use super::registry::building;
-use super::single::new_entry;
 use super::{Made, Sets, deadline, name_of, of, owned, rule_of};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::{Element, IpsetError};
 use crate::kernel::set_key::{SetKey, Side};
-use crate::kernel::timeout::Timeout;
 use crate::rule::Rule;
 use crate::rule::label::Label;
 use crate::rule::lease::Lease;
@@ -365,14 +364,4 @@ impl Sets {
             self.unsettled.insert(union);
         }
     }
-}
-
-/// The comment of an entry with that label.
-pub(super) fn comment_of(label: &Label, now: SystemTime) -> Option<String> {
-    label.entry_comment(Timeout::is_beyond(label.lease, now))
-}
-
-/// Whether an error says that there is no such set.
-pub(super) fn is_gone(error: &FirewallError) -> bool {
-    matches!(error, FirewallError::Set(_, IpsetError::NoSet))
 }

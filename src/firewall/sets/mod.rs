@@ -6,6 +6,7 @@
 //! a user namespace), or where the room of a set changes, is a set built beside and
 //! swapped in.
 
+mod entry;
 mod fill;
 mod guard;
 mod list;
@@ -470,6 +471,11 @@ fn of(set: &SetKey, error: IpsetError) -> FirewallError {
 /// The same for a set of which only the name is known.
 fn about(name: &SetName, error: IpsetError) -> FirewallError {
     FirewallError::Set(name.as_str().to_owned(), error)
+}
+
+/// Whether an error says that there is no such set.
+fn is_gone(error: &FirewallError) -> bool {
+    matches!(error, FirewallError::Set(_, IpsetError::NoSet))
 }
 
 fn deadline() -> Instant {

@@ -1,6 +1,6 @@
 //! Reads the entries of a set piece by piece, while rfw goes on changing it.
 
-use super::lists::is_gone;
+use super::is_gone;
 use super::{about, deadline, name_of, of, rule};
 use crate::firewall::FirewallError;
 use crate::kernel::Counters;

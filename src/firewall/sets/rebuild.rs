@@ -1,8 +1,8 @@
 //! Sets that are built beside others and swapped in: where the room of a set changes, and where a
 //! process may have no send buffer for the whole of a list (in a user namespace).
 
+use super::entry::new_entry;
 use super::registry::building;
-use super::single::new_entry;
 use super::{Sets, deadline, is_like_ours, name_of, of, owned, set_name};
 use crate::firewall::FirewallError;
 use crate::kernel::Counters;

@@ -1,8 +1,8 @@
 //! Entries that end later than the kernel can count: each has its true end in its comment, and gets the
 //! longest timeout again each day.
 
-use super::lists::{comment_of, is_gone};
-use super::single::new_entry;
+use super::entry::{comment_of, new_entry};
+use super::is_gone;
 use super::union::end_in_union;
 use super::{Sets, label, name_of, owned};
 use crate::firewall::FirewallError;

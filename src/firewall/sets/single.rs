@@ -1,14 +1,13 @@
 //! One address at a time: put into a list and taken out of it. Where a scope has several lists, the
 //! list's own set and the union change in one send.
 
-use super::lists::comment_of;
+use super::entry::{comment_of, new_entry};
 use super::mirror::{Known, Mirror};
 use super::union::{end_in_union, latest};
 use super::{Sets, deadline, element, name_of, of};
 use crate::firewall::FirewallError;
-use crate::kernel::ipset::{Comment, Element, Existing, IpsetError, NewEntry, SetName};
+use crate::kernel::ipset::{Element, Existing, IpsetError, SetName};
 use crate::kernel::set_key::SetKey;
-use crate::kernel::timeout::Timeout;
 use crate::rule::Rule;
 use crate::rule::label::Label;
 use crate::rule::lease::Lease;
@@ -311,19 +310,5 @@ impl Sets {
             found.is_none()
         })?;
         Ok(found.is_some_and(|timeout| timeout.seconds() == 0))
-    }
-}
-
-/// An entry with what is left of its time.
-pub(super) fn new_entry<'a>(
-    element: Element<'a>,
-    lease: Lease,
-    comment: Option<&'a str>,
-    now: SystemTime,
-) -> NewEntry<'a> {
-    NewEntry {
-        timeout: Some(Timeout::left(lease, now)),
-        comment: comment.and_then(Comment::new),
-        ..NewEntry::new(element)
     }
 }

@@ -1,8 +1,8 @@
 //! The union of the lists of a scope: each address with the latest end that a list has it with.
 
-use super::lists::is_gone;
+use super::entry::new_entry;
+use super::is_gone;
 use super::mirror::Mirror;
-use super::single::new_entry;
 use super::{Sets, name_of};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::{Element, IpsetError};
