@@ -93,9 +93,9 @@ impl Firewall {
             self.sets()?.hurry(&set);
             self.fill_one(now)?;
             if self.sets()?.is_lost(&set) && self.sets()?.unread(union).as_ref() == Some(&set) {
-                return match self.sets()?.own_size(&set)? {
-                    Some(_) => Err(ProgramError::Contended.into()),
-                    None => Err(FirewallError::ForeignSet(set.name())),
+                return match self.sets()?.is_foreign(&set)? {
+                    true => Err(FirewallError::ForeignSet(set.name())),
+                    false => Err(ProgramError::Contended.into()),
                 };
             }
         }
@@ -276,7 +276,9 @@ impl Firewall {
             present.iter().flat_map(|(rule, _)| rule.networks().copied()).collect::<HashSet<Network>>()
         })?;
         let count = self.change_entries(list, ListOp::Put(terms), &as_rules, now + start.elapsed())?;
-        if !as_rules.is_empty() {
+        if terms.replace {
+            self.delete_whole(list, terms.list)?;
+        } else if !as_rules.is_empty() {
             self.delete_rules(list, terms.list)?;
         }
         Ok(count)

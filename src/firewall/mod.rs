@@ -444,7 +444,7 @@ pub(crate) enum FirewallError {
     )]
     TooManyEntries(Family, usize, usize),
     /// There are so many named lists already.
-    #[error("there are {0} named lists, and there may be no more (lists.max in rfw.conf)")]
+    #[error("there may be at most {0} named lists (lists.max in rfw.conf): take one away first")]
     TooManyLists(usize),
     /// A set of that name exists, but rfw has not created it.
     #[error(

@@ -148,6 +148,14 @@ impl Firewall {
         Ok(())
     }
 
+    /// Deletes what rules a list has in the scope of a body, as in a scope that has a set after others
+    /// have brought rules back.
+    pub(super) fn delete_whole(&mut self, list: &FamilyList, name: ListName) -> Result<(), FirewallError> {
+        self.change(list.set.family(), Plan::FromCache, |cache, transaction| {
+            delete_copies(&list.whole(cache, name), transaction);
+        })
+    }
+
     /// Deletes what `plan` says in one transaction or, where that is too long, in as few as may be.
     /// Gives what `told` makes of each.
     pub(super) fn delete_in_parts<T>(
@@ -222,7 +230,13 @@ fn plan_rule(
     let number = if by_precedence { cache.number_without(rule.scope(), &copies) } else { 1 };
     delete_copies(&copies, transaction);
     transaction.insert(rule, label, number);
-    Ok(if copies.is_empty() { Outcome::Inserted } else { Outcome::Refreshed })
+    let is_permanent = |(_, copy): &(&Rule, &CachedRule)| copy.label().lease == Lease::Permanent;
+    Ok(match copies.is_empty() {
+        true => Outcome::Inserted,
+        // But for the reason.
+        false if label.lease == Lease::Permanent && copies.iter().all(is_permanent) => Outcome::Unchanged,
+        false => Outcome::Refreshed,
+    })
 }
 
 /// Plans to insert or renew the rules of a body, and to delete what else the list has if it is to be

@@ -15,7 +15,7 @@ pub(crate) enum Outcome {
     Inserted,
     /// The rule existed and has a new lease.
     Refreshed,
-    /// The rule existed without an end, as requested; nothing was changed.
+    /// The rule existed without an end, as requested; nothing was changed but perhaps its reason.
     Unchanged,
     /// The rule existed and was deleted.
     Deleted,

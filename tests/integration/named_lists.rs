@@ -65,9 +65,9 @@ fn an_address_is_blocked_while_any_list_holds_it() {
             ("?list=f2b&expire=0", "inserted"),
             ("?expire=0", "inserted"),
             ("?list=tor&expire=0", "unchanged"),
-            ("?list=tor&expire=0&reason=exit", "refreshed"),
             ("?list=tor&expire=0&reason=exit", "unchanged"),
-            ("?list=tor&expire=0", "refreshed"),
+            ("?list=tor&expire=0&reason=exit", "unchanged"),
+            ("?list=tor&expire=0", "unchanged"),
         ] {
             let answer = rfw.ok("PUT", &format!("{PATH}{query}"));
             assert_eq!(answer["result"], result, "{query}");

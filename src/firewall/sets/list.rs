@@ -7,7 +7,7 @@ use super::plan::{Comments, Plan};
 use super::rebuild::Rebuilding;
 use super::{Sets, name_of, size};
 use crate::firewall::{FirewallError, ListResult, Terms};
-use crate::kernel::ipset::{Batch, Element, Existing, Outcome};
+use crate::kernel::ipset::{Batch, Element, Existing, IpsetError, Outcome};
 use crate::kernel::set_key::SetKey;
 use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
@@ -106,6 +106,10 @@ impl Sets {
             Err(error) if is_gone(&error) && change.op.terms().is_none() => return Ok(as_rules.len()),
             present => present?,
         };
+        if replaces && self.mirrors.whole(change.set).is_none() {
+            // Others have changed the set in this moment: what is to go is not known.
+            return Err(FirewallError::Set(change.set.name(), IpsetError::Interrupted));
+        }
         change.gone = self.gone(change, replaces, now);
         self.change_all(change, now)?;
         Ok(present)

@@ -25,11 +25,11 @@ impl Sets {
         if !self.supports(set)? {
             return Ok(false);
         }
-        self.own_info(set)?;
-        if self.foreign.contains(set) {
+        let is_foreign = self.is_foreign(set)?;
+        if is_foreign {
             log::debug!("addresses stay rules: {}", FirewallError::ForeignSet(set.name()));
         }
-        Ok(!self.foreign.contains(set))
+        Ok(!is_foreign)
     }
 
     /// Whether the lists of a scope have sets of their own.

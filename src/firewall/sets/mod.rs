@@ -180,6 +180,15 @@ impl Sets {
         }
     }
 
+    /// Whether there is a set of others in the place of one.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(crate) fn is_foreign(&mut self, set: &SetKey) -> Result<bool, FirewallError> {
+        self.own_info(set)?;
+        Ok(self.foreign.contains(set))
+    }
+
     /// Whether there is a set of that name, whoever has made it.
     ///
     /// # Errors

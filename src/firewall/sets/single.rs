@@ -58,9 +58,7 @@ impl Sets {
         let mut result = self.enter(set, rule, label, now, Existing::Refuse)?;
         self.compare(set, rule, result == EntryResult::Already, now)?;
         if result == EntryResult::Already {
-            let same = label.lease == Lease::Permanent
-                && label.note.is_none()
-                && self.is_permanent(set, rule, now)?;
+            let same = label.lease == Lease::Permanent && self.is_permanent(set, rule, now)?;
             result = match self.enter(set, rule, label, now, Existing::Accept)? {
                 EntryResult::NoSet => return Ok(EntryResult::NoSet),
                 _ if same => EntryResult::Unchanged,
@@ -135,7 +133,7 @@ impl Sets {
         let same = before == Some(Lease::Permanent) && label.lease == Lease::Permanent;
         Ok(match was_there {
             false => EntryResult::Done,
-            true if same && label.note.is_none() => EntryResult::Unchanged,
+            true if same => EntryResult::Unchanged,
             true => EntryResult::Already,
         })
     }
