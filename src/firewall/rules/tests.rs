@@ -107,7 +107,7 @@ fn a_rule_of_one_list_leaves_those_of_others() {
         ("rfw permanent", Outcome::Unchanged, 2),
         ("rfw permanent list tor", Outcome::Refreshed, 2),
         ("rfw permanent list tor", Outcome::Unchanged, 2),
-        ("rfw permanent list tor by me: why", Outcome::Refreshed, 2),
+        ("rfw permanent list tor by me: why", Outcome::Unchanged, 2),
         ("rfw until 2026-11-22T10:05:00Z list tor by me: why", Outcome::Refreshed, 2),
         ("rfw until 2026-11-22T10:05:00Z list tor by me: why", Outcome::Refreshed, 2),
         ("rfw permanent list feed", Outcome::Inserted, 3),
