@@ -31,6 +31,33 @@ fn each_of_many_silent_clients_makes_room_after_a_second() {
     drop(silent);
 }
 
+/// SIGHUP tells nobody what came of it: the reload of a broken white list succeeded.
+#[test]
+fn a_reload_with_a_broken_white_list_fails_and_changes_nothing() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-nft").start();
+    let unit = include_str!("../etc/systemd/rfw.service");
+    let words = [
+        ("@sbindir@/rfw", env!("CARGO_BIN_EXE_rfw").to_owned()),
+        ("@sysconfdir@/rfw/rfw.conf", "rfw.conf".to_owned()),
+        ("$MAINPID", rfw.pid().to_string()),
+    ];
+    let commands: Vec<String> = unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("ExecReload="))
+        .map(|line| words.iter().fold(line.to_owned(), |line, (word, meant)| line.replace(word, meant)))
+        .collect();
+    // systemd runs one after the other, up to the first that fails.
+    let reload = || host.run("sh", &["-c", &commands.join(" && ")]);
+    host.write("white.list", 0o644, "127.0.0.1\n::1\nlaptop\n");
+    let said = reload();
+    assert!(said.status != Some(0) && said.err.contains("white.list:3: \"laptop\""), "{said:#?}");
+    host.write("white.list", 0o644, "127.0.0.1\n::1\n10.0.0.1\n");
+    reload().ok();
+    until(SOON, "the white list is read again", || rfw.log().contains("has been read again"));
+    assert!(!rfw.log().contains("laptop"), "{}", rfw.log());
+}
+
 /// A kept connection was closed for another client though its next request had come.
 #[test]
 fn a_request_that_is_there_when_another_client_comes_is_answered() {
