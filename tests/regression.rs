@@ -58,6 +58,38 @@ fn a_reload_with_a_broken_white_list_fails_and_changes_nothing() {
     assert!(!rfw.log().contains("laptop"), "{}", rfw.log());
 }
 
+/// The rest of a line that the disk had no room for came later, within other lines.
+#[test]
+fn a_disk_that_was_full_leaves_no_half_line_in_the_log() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-nft");
+    let sh = |script: &str| host.run("sh", &["-c", script]);
+    // A name from the root: the folder of a command is that of the machine.
+    let small = host.dir.join("small").display().to_string();
+    sh(&format!("mkdir {small} && mount -t tmpfs -o size=64k tmpfs {small}")).ok();
+    let file = format!("{small}/rfw.log");
+    let log = || host.run("cat", &[&file]).out;
+    let arguments = ["-f", "rfw.conf", "--logfile", &file, "--loglevel", "DEBUG"];
+    let _running = host.talk(env!("CARGO_BIN_EXE_rfw"), &arguments);
+    until(SOON, "rfw is ready", || log().contains("is ready"));
+    sh(&format!("head -c 64K /dev/zero >{small}/rest")).fails_with(1);
+    (0..40).for_each(|n| drop(rfw.ok("PUT", &format!("/drop/input/any/1.2.3.{n}"))));
+    let full = log();
+    assert!(full.contains("1.2.3.0") && !full.contains("1.2.3.39"), "{full}");
+    sh(&format!("rm {small}/rest")).ok();
+    (0..3).for_each(|n| drop(rfw.ok("PUT", &format!("/drop/input/any/1.2.4.{n}"))));
+    let all = log();
+    for line in all.lines() {
+        let (time, rest) = line.split_once(' ').unwrap_or_default();
+        let levels = ["[DEBUG] ", "[INFO] ", "[WARN] ", "[ERROR] "];
+        let levels: usize = levels.iter().map(|level| rest.matches(level).count()).sum();
+        let whole = OffsetDateTime::parse(time, &Rfc3339).is_ok() && rest.starts_with('[') && levels == 1;
+        assert!(whole, "{line:?} in\n{all}");
+    }
+    assert!(full.is_empty() || full.ends_with('\n'), "{full}");
+    assert!((0..3).all(|n| all.contains(&format!("inserted: INPUT -s 1.2.4.{n} "))), "{all}");
+}
+
 /// A kept connection was closed for another client though its next request had come.
 #[test]
 fn a_request_that_is_there_when_another_client_comes_is_answered() {

@@ -3,6 +3,7 @@
 mod crowd;
 mod instance;
 mod listener;
+mod log_file;
 mod reception;
 mod server;
 mod signals;

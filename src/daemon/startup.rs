@@ -8,6 +8,7 @@ use crate::config::file::{Config, LocatedError, Outward, Setting};
 use crate::config::trusted_file::{self, FileError};
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener, ServerError};
+use crate::daemon::log_file::LogFile;
 use crate::daemon::server::Server;
 use crate::daemon::signals::Signals;
 use crate::daemon::terminal::{self, TerminalLogger};
@@ -277,8 +278,7 @@ fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failu
     let mut loggers: Vec<Box<dyn SharedLogger>> = Vec::new();
     if let Some(path) = file {
         let file = trusted_file::open_log(path).map_err(|error| Failure::Log(path.to_owned(), error))?;
-        // One write(2) a line, so that lines of concurrent writers do not interleave.
-        loggers.push(WriteLogger::new(arguments.log_level, format.clone(), io::LineWriter::new(file)));
+        loggers.push(WriteLogger::new(arguments.log_level, format.clone(), LogFile::new(file)));
     }
     let level = match file {
         _ if arguments.verbose => LevelFilter::Debug,
