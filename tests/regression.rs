@@ -14,6 +14,7 @@
 mod host;
 
 use host::{Host, SOON, Talk, in_both_variants, until};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant, SystemTime};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -88,6 +89,43 @@ fn a_disk_that_was_full_leaves_no_half_line_in_the_log() {
     }
     assert!(full.is_empty() || full.ends_with('\n'), "{full}");
     assert!((0..3).all(|n| all.contains(&format!("inserted: INPUT -s 1.2.4.{n} "))), "{all}");
+}
+
+/// They stayed in memory that had been given back, for a core dump or the swap to keep.
+#[test]
+fn neither_logins_nor_the_text_of_the_configuration_stay_in_memory() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-nft").configure("local.server.authentication").start();
+    let mut kept = host.connect(7390);
+    for (login, status) in [("bWU6c2VjcmV0", 200), ("bWU6T3BlblNlc2FtZQ==", 401)] {
+        kept.say(
+            format!("GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {login}\r\n\r\n").as_bytes(),
+        );
+        assert_eq!(kept.reply().status, status);
+    }
+    let memory = String::from_utf8_lossy(&memory(rfw.pid())).into_owned();
+    // What the server needs is there: this is its memory.
+    assert!(memory.contains("secret"));
+    for secret in ["bWU6c2VjcmV0", "bWU6T3BlblNlc2FtZQ", "OpenSesame", "auth.password = secret"] {
+        assert!(!memory.contains(secret), "{secret:?}");
+    }
+}
+
+/// All that a process may write in its memory.
+fn memory(pid: u32) -> Vec<u8> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let file = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let mut memory = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (range, _) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
+        let mut part = vec![0; usize::try_from(end - start).unwrap()];
+        if file.read_exact_at(&mut part, start).is_ok() {
+            memory.extend(part);
+        }
+    }
+    memory
 }
 
 /// A kept connection was closed for another client though its next request had come.

@@ -3,6 +3,7 @@
 use crate::config::file::{CREDENTIAL_MAX, Credentials};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 /// Whether a host, with an optional port, is a loopback name. This prevents DNS rebinding,
 /// where a web site resolves its own name to 127.0.0.1.
@@ -21,22 +22,22 @@ pub(super) fn basic_credentials(header: &str) -> Option<Credentials> {
     let (scheme, encoded) = header.split_once(' ')?;
     let encoded = encoded.trim_matches([' ', '\t']);
     let decoded = BASE64_STANDARD.decode(encoded).ok().filter(|_| scheme.eq_ignore_ascii_case("Basic"))?;
-    let text = String::from_utf8(decoded).ok()?;
-    let (username, password) = text.split_once(':')?;
-    Some(Credentials { username: username.to_owned(), password: password.to_owned() })
+    let decoded = Zeroizing::new(decoded);
+    let (username, password) = str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some(Credentials { username: username.to_owned(), password: password.to_owned().into() })
 }
 
 /// Compares in constant time: it depends neither on the expected credentials nor on the length
 /// of a common prefix.
 pub(super) fn same_credentials(given: &Credentials, expected: &Credentials) -> bool {
-    let same = |a: &str, b: &str| padded(a).ct_eq(&padded(b));
+    let same = |a: &str, b: &str| padded(a).ct_eq(&*padded(b));
     (same(&given.username, &expected.username) & same(&given.password, &expected.password)).into()
 }
 
 /// A text with its length in front, zero-padded to a fixed size. A text longer than
 /// [`CREDENTIAL_MAX`] is truncated, and its length differs from that of any valid credential.
-fn padded(text: &str) -> [u8; CREDENTIAL_MAX + 3] {
-    let mut padded = [0; CREDENTIAL_MAX + 3];
+fn padded(text: &str) -> Zeroizing<[u8; CREDENTIAL_MAX + 3]> {
+    let mut padded = Zeroizing::new([0; CREDENTIAL_MAX + 3]);
     let length = u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes();
     padded.iter_mut().zip(length.iter().chain(text.as_bytes())).for_each(|(to, from)| *to = *from);
     padded
@@ -97,7 +98,7 @@ mod tests {
     fn credentials_are_the_same_only_as_a_whole() {
         let credentials = |username: &str, password: &str| Credentials {
             username: username.to_owned(),
-            password: password.to_owned(),
+            password: password.to_owned().into(),
         };
         let expected = credentials("me", "secret");
         let long = "x".repeat(70_000);

@@ -172,7 +172,7 @@ impl Service {
     fn user(&self, peer: Peer, request: &Request) -> Result<String, ApiError> {
         match &self.config.credentials {
             Some(expected) if peer.authentication => {
-                let given = request.authorization.as_deref().and_then(login::basic_credentials);
+                let given = request.authorization.as_ref().and_then(|text| login::basic_credentials(text));
                 let given = given.ok_or(ApiError::NotLoggedIn)?;
                 if login::same_credentials(&given, expected) {
                     Ok(given.username)

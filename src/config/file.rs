@@ -9,6 +9,7 @@ use crate::rule::lease::{Interval, IntervalError, SET_LONGEST};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Options without a value.
 const FLAGS: [&str; 4] = ["outward.server", "local.server", "local.server.authentication", "non.restful"];
@@ -100,8 +101,8 @@ pub(crate) struct Local {
 pub(crate) struct Credentials {
     /// The user name; without a colon when configured (RFC 7617, 2).
     pub username: String,
-    /// The password.
-    pub password: String,
+    /// The password, which is wiped when it is dropped.
+    pub password: Zeroizing<String>,
 }
 
 /// Omits the password, so that it never reaches a log.
@@ -141,12 +142,11 @@ impl Config {
     }
 }
 
-/// An option of the file, its value not validated.
-#[derive(Debug)]
+/// An option of the file, its value not validated; it may be the password.
 struct Entry {
     line: usize,
     name: &'static str,
-    value: Option<String>,
+    value: Option<Zeroizing<String>>,
 }
 
 type Located<T> = Result<T, (Option<usize>, ConfigError)>;
@@ -185,11 +185,11 @@ fn read_options(text: &str) -> Located<Vec<Entry>> {
 
 /// Splits a line as Python's ConfigParser does: at the first `=` or `:`. A `;` after a space or a
 /// tab starts a comment.
-fn split_option(line: &str) -> (&str, Option<String>) {
+fn split_option(line: &str) -> (&str, Option<Zeroizing<String>>) {
     let comment = [" ;", "\t;"].into_iter().filter_map(|start| line.find(start)).min();
     let line = comment.and_then(|at| line.get(..at)).unwrap_or(line).trim_end();
     match line.split_once(['=', ':']) {
-        Some((name, value)) => (name.trim(), Some(value.trim().to_owned())),
+        Some((name, value)) => (name.trim(), Some(value.trim().to_owned().into())),
         None => (line, None),
     }
 }
@@ -268,7 +268,7 @@ impl<'a> Options<'a> {
 
     /// The line and value of an option that is set.
     fn value(&self, name: &'static str) -> Option<(usize, &'a str)> {
-        self.entry(name).and_then(|entry| Some((entry.line, entry.value.as_deref()?)))
+        self.entry(name).and_then(|entry| Some((entry.line, entry.value.as_deref()?.as_str())))
     }
 
     /// The value of an option, parsed by `parse`, or its default.
@@ -346,12 +346,12 @@ impl<'a> Options<'a> {
 
     fn credentials(&self) -> Located<Credentials> {
         Ok(Credentials {
-            username: self.credential("auth.username")?,
-            password: self.credential("auth.password")?,
+            username: self.credential("auth.username")?.to_owned(),
+            password: self.credential("auth.password")?.to_owned().into(),
         })
     }
 
-    fn credential(&self, name: &'static str) -> Located<String> {
+    fn credential(&self, name: &'static str) -> Located<&'a str> {
         match self.value(name) {
             None | Some((_, "")) => {
                 Err((self.entry(name).map(|entry| entry.line), ConfigError::Credential(name)))
@@ -362,7 +362,7 @@ impl<'a> Options<'a> {
             Some((line, text)) if name == "auth.username" && text.contains(':') => {
                 Err((Some(line), ConfigError::Value(name, text.to_owned(), "a name without a colon")))
             }
-            Some((_, text)) => Ok(text.to_owned()),
+            Some((_, text)) => Ok(text),
         }
     }
 

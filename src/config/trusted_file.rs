@@ -9,19 +9,23 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Maximum size in bytes of a configuration, a white list, a certificate or a key.
 const LARGEST: u64 = 4 << 20;
+
+/// Room in bytes behind the text of a file, with which its end is seen without more.
+const SPARE: usize = 1 << 10;
 
 /// Maximum number of symbolic links in a path, as in the kernel (path_resolution(7)).
 const LINKS_MAX: u32 = 40;
 
 /// Reads a file that holds a secret: owned by root or the effective user, and without any
-/// access for group and others.
+/// access for group and others. Its text is wiped when it is dropped.
 ///
 /// # Errors
 /// The file can't be read, or other users can read or replace it.
-pub(crate) fn read_secret(path: &Path) -> Result<String, FileError> {
+pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, FileError> {
     read(path, 0o077, FileError::Readable)
 }
 
@@ -30,7 +34,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<String, FileError> {
 /// # Errors
 /// The file can't be read, or other users can write or replace it.
 pub(crate) fn read_trusted(path: &Path) -> Result<String, FileError> {
-    read(path, 0o022, FileError::Writable)
+    read(path, 0o022, FileError::Writable).map(|mut text| std::mem::take(&mut *text))
 }
 
 /// Opens the log for appending, and creates it with mode 0640: a regular file, or a character
@@ -63,7 +67,7 @@ fn open(options: &mut OpenOptions, path: &Path) -> Result<File, FileError> {
 
 /// Reads a file whose mode has none of the bits `forbidden`; `error` makes the error from the
 /// mode otherwise.
-fn read(path: &Path, forbidden: u32, error: fn(u32) -> FileError) -> Result<String, FileError> {
+fn read(path: &Path, forbidden: u32, error: fn(u32) -> FileError) -> Result<Zeroizing<String>, FileError> {
     let file = open(OpenOptions::new().read(true), path)?;
     let meta = file.metadata().map_err(FileError::Io)?;
     let mode = meta.permissions().mode() & 0o7777;
@@ -74,7 +78,9 @@ fn read(path: &Path, forbidden: u32, error: fn(u32) -> FileError) -> Result<Stri
         () if mode & forbidden != 0 => return Err(error(mode)),
         () => check_folders(&std::path::absolute(path).map_err(FileError::Io)?, LINKS_MAX)?,
     }
-    let mut text = String::new();
+    // With room to spare, since a string that grows leaves its text behind.
+    let length = usize::try_from(meta.len()).unwrap_or_default();
+    let mut text = Zeroizing::new(String::with_capacity(length.saturating_add(SPARE)));
     file.take(LARGEST).read_to_string(&mut text).map_err(FileError::Io)?;
     Ok(text)
 }

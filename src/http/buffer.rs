@@ -1,5 +1,7 @@
 //! Bytes that come in at one end and are consumed at the other.
 
+use zeroize::Zeroize;
+
 /// The capacity that an empty buffer may keep, in bytes: a connection that idles is small.
 const KEPT: usize = 1 << 10;
 
@@ -36,6 +38,13 @@ impl Buffer {
         if self.consumed == self.bytes.len() {
             self.clear();
         }
+    }
+
+    /// Consumes the first `length` bytes and wipes them, since they are secret.
+    pub(crate) fn consume_secret(&mut self, length: usize) {
+        let end = self.consumed.saturating_add(length).min(self.bytes.len());
+        self.bytes.get_mut(self.consumed..end).unwrap_or_default().zeroize();
+        self.consume(length);
     }
 
     /// Drops everything.

@@ -12,6 +12,7 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
+use zeroize::Zeroize;
 
 /// Parts of an answer sent before others get their turn.
 const PARTS_MAX: usize = 4;
@@ -100,6 +101,7 @@ impl<P> Connection<P> {
             self.conversation.step(event, now, handler);
             return Ok(());
         }
+        let in_head = !self.conversation.is_in_body();
         let mut plain = Vec::new();
         let ended = self.transport.receive(&mut plain)?;
         self.active = now;
@@ -108,6 +110,10 @@ impl<P> Connection<P> {
         }
         if !plain.is_empty() {
             self.conversation.step(Event::Received(&plain), now, handler);
+        }
+        // It has what clients log in with.
+        if in_head {
+            plain.as_mut_slice().zeroize();
         }
         if ended {
             self.conversation.step(Event::End, now, handler);

@@ -325,7 +325,7 @@ impl<P> Conversation<P> {
     fn read_head(&mut self, now: Instant, handler: &mut impl Handler<Pending = P>) -> bool {
         match parse_head(self.input.bytes()) {
             Ok(Some((request, length))) => {
-                self.input.consume(length);
+                self.input.consume_secret(length);
                 self.begin(request, now, handler);
             }
             Ok(None) if !self.ended => return false,

@@ -1,7 +1,9 @@
 //! The head of a request in HTTP/1.1 (RFC 9112), within fixed bounds, parsed by httparse.
 
+use std::fmt;
 use std::io;
 use tiny_http::Method;
+use zeroize::Zeroizing;
 
 /// Maximum size of the request line and headers together, in bytes.
 pub(crate) const HEAD_MAX: usize = 8 << 10;
@@ -10,7 +12,6 @@ pub(crate) const HEAD_MAX: usize = 8 << 10;
 const HEADERS_MAX: usize = 64;
 
 /// The head of a request: request line and headers.
-#[derive(Debug)]
 pub(crate) struct Request {
     /// The request method.
     pub method: Method,
@@ -19,8 +20,8 @@ pub(crate) struct Request {
     /// Host and optional port: those of a target in absolute form, else the value of `Host`
     /// (RFC 9112, 3.3). `None` only with HTTP/1.0, which does not require `Host`.
     pub host: Option<String>,
-    /// The value of `Authorization` (RFC 9110, 11.6.2).
-    pub authorization: Option<String>,
+    /// The value of `Authorization` (RFC 9110, 11.6.2), which is wiped when it is dropped.
+    pub authorization: Option<Zeroizing<String>>,
     /// How the body is framed.
     pub body: Framing,
     /// Whether the connection persists after this request (RFC 9112, 9.3); always `false` with
@@ -33,6 +34,15 @@ pub(crate) struct Request {
     pub expects_continue: bool,
     /// The minor version: 0 or 1.
     pub minor: u8,
+}
+
+/// Omits what the client logs in with, so that it never reaches a log.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Request { method, target, authorization, .. } = self;
+        write!(f, "Request({method} {target:?}, ")?;
+        f.write_str(if authorization.is_some() { "with Authorization, …)" } else { "…)" })
+    }
 }
 
 /// How the body of a request is framed (RFC 9112, 6).
@@ -80,7 +90,7 @@ fn parse_headers(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
         method: method.parse().map_err(|()| malformed("not a method"))?,
         target,
         host,
-        authorization: headers.text("Authorization")?,
+        authorization: headers.text("Authorization")?.map(Zeroizing::new),
         body: headers.framing(minor)?,
         keep_alive: minor > 0 && !headers.list("Connection").any(|word| word.eq_ignore_ascii_case("close")),
         from_web_page: headers.all("Origin").next().is_some()
@@ -222,8 +232,16 @@ mod tests {
         let text = "PUT /drop/input/any/1.2.3.4 HTTP/1.1\r\nhost: x\r\nAUTHORIZATION: Basic abc\r\n\r\n";
         let request = read(text).unwrap().unwrap();
         assert_eq!((request.method, request.target.as_str()), (Method::Put, "/drop/input/any/1.2.3.4"));
-        assert_eq!(request.authorization.as_deref(), Some("Basic abc"));
+        assert_eq!(request.authorization.as_ref().map(|text| text.as_str()), Some("Basic abc"));
         assert!(request.keep_alive && request.body == Framing::Length(0));
+    }
+
+    #[test]
+    fn what_a_client_logs_in_with_is_not_shown() {
+        let text = "GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic bWU6c2VjcmV0\r\n\r\n";
+        let request = read(text).unwrap().unwrap();
+        let shown = format!("{request:?}");
+        assert!(shown.contains("/") && !shown.contains("bWU6c2VjcmV0"), "{shown}");
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl Transport {
     /// # Errors
     /// The socket fails, or what comes is not TLS.
     pub(super) fn receive(&mut self, plain: &mut Vec<u8>) -> io::Result<bool> {
+        let Some(tls) = &mut self.tls else { return receive_plain(&mut self.socket, plain) };
         let mut received = [0; READ];
         let length = match self.socket.read(&mut received) {
             Ok(0) => return Ok(true),
@@ -58,10 +59,6 @@ impl Transport {
             Err(error) => return Err(error),
         };
         let mut received = received.get(..length).unwrap_or_default();
-        let Some(tls) = &mut self.tls else {
-            plain.extend_from_slice(received);
-            return Ok(false);
-        };
         while !received.is_empty() {
             if tls.read_tls(&mut received)? == 0 {
                 break;
@@ -150,6 +147,19 @@ impl Transport {
 impl AsFd for Transport {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// Reads once without TLS, straight to where it stays, and tells whether the client sends no more.
+fn receive_plain(socket: &mut TcpStream, plain: &mut Vec<u8>) -> io::Result<bool> {
+    let start = plain.len();
+    plain.resize(start.saturating_add(READ), 0);
+    let read = socket.read(plain.get_mut(start..).unwrap_or_default());
+    plain.truncate(start.saturating_add(*read.as_ref().unwrap_or(&0)));
+    match read {
+        Ok(length) => Ok(length == 0),
+        Err(error) if is_momentary(&error) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -129,6 +129,7 @@ fn everything_is_installed_with_its_mode() {
 
     let unit = dir.read("usr/local/lib/systemd/system/rfw.service");
     assert!(unit.contains("\nExecStart=/usr/local/sbin/rfw -f /etc/rfw/rfw.conf\n"), "{unit}");
+    assert!(unit.contains("\nLimitCORE=0\n"), "{unit}");
     assert!(!unit.contains("@sbindir@") && !unit.contains("@sysconfdir@"), "{unit}");
     for (place, file) in [
         ("etc/rfw/rfw.conf", "etc/rfw.conf"),

@@ -54,7 +54,7 @@ fn a_tab_before_a_semicolon_begins_a_comment_as_a_space_does() {
         [("a\t; b ; c", "a"), ("a ; b\t; c", "a"), ("a;b", "a;b"), ("a;b\t;c", "a;b"), ("a\tb", "a\tb")];
     for (value, expected) in golden {
         let config = parse(&BASE.replace("secret", value)).unwrap();
-        assert_eq!(config.credentials.unwrap().password, expected, "{value:?}");
+        assert_eq!(config.credentials.unwrap().password.as_str(), expected, "{value:?}");
     }
     assert!(parse(&BASE.replace("outward.server\n", "outward.server\t; a flag\n")).is_ok());
 }
