@@ -128,6 +128,29 @@ fn memory(pid: u32) -> Vec<u8> {
     memory
 }
 
+/// `curl -d @list` sends the lines without their ends, which was told as an error of the first line.
+#[test]
+fn a_list_whose_lines_curl_has_glued_is_told_of_data_binary() {
+    let host = Host::new();
+    let rfw = host.rfw("iptables-nft").start();
+    let send = |how: &str, list: &str| {
+        host.write("feed", 0o644, list);
+        let url = "https://127.0.0.1:7393/drop/input/any";
+        rfw.curl(&["-u", "me:secret", "-X", "PUT", how, "@feed", url])
+    };
+    let long = addresses(3000);
+    for list in ["1.2.3.4\n5.6.7.8\n", "# a feed\n1.2.3.4\n", "1.2.3.4\r\n5.6.7.0/24\r\n", &long] {
+        let reply = send("-d", list);
+        assert!(reply.status == 400 && reply.body.contains("--data-binary"), "{list:.80}: {reply:?}");
+    }
+    for list in ["1.2.3.4\n5.6.7\n", "# a feed\n", "1.2.3.4\nx"] {
+        let reply = send("--data-binary", list);
+        assert!(reply.status == 400 && !reply.body.contains("--data-binary"), "{list:?}: {reply:?}");
+    }
+    assert_eq!(send("-d", "1.2.3.4\n").json()["inserted"], 1);
+    assert_eq!(send("--data-binary", "5.6.7.8\n1.2.3.5").json()["inserted"], 2);
+}
+
 /// A kept connection was closed for another client though its next request had come.
 #[test]
 fn a_request_that_is_there_when_another_client_comes_is_answered() {

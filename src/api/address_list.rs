@@ -44,11 +44,15 @@ pub(crate) struct ListReader {
     keeps_reasons: bool,
     /// Whether a list of which all is skipped is refused.
     is_replacement: bool,
+    /// Whether it is sent as a form.
+    is_form: bool,
     list: List,
     /// Addresses that are skipped.
     skipped: HashSet<Network>,
     /// The number of lines that are read.
     lines: usize,
+    /// Whether the first line has no end, so that it is all there is.
+    lacks_ends: bool,
     /// The beginning of the next one.
     line: Vec<u8>,
 }
@@ -58,6 +62,11 @@ impl ListReader {
     /// list that takes the place of another, something has to be left.
     pub(crate) fn new(keeps_reasons: bool, is_replacement: bool) -> ListReader {
         ListReader { keeps_reasons, is_replacement, ..ListReader::default() }
+    }
+
+    /// Says whether the list is sent as a form, whose line ends may have been taken away.
+    pub(crate) fn set_form(&mut self, is_form: bool) {
+        self.is_form = is_form;
     }
 
     /// Reads the next bytes; `forbidden` returns why an address is to be skipped.
@@ -97,7 +106,7 @@ impl ListReader {
         }
         self.list.sort();
         match (self.list.networks.is_empty(), self.skipped.is_empty()) {
-            (true, true) => Err(ListError::Empty),
+            (true, true) => Err(self.with_hint(ListError::Empty)),
             (true, false) if self.is_replacement => Err(ListError::AllSkipped(self.list.skipped_total)),
             _ => Ok(()),
         }
@@ -114,10 +123,12 @@ impl ListReader {
         forbidden: &impl Fn(&Network) -> Option<String>,
     ) -> Result<(), ListError> {
         self.lines = self.lines.saturating_add(1);
+        self.lacks_ends = self.lines == 1 && !line.ends_with(b"\n");
         let whole = line.len() < LINE_MAX || line.len() == LINE_MAX && line.ends_with(b"\n");
         let text = str::from_utf8(line).ok().filter(|_| whole);
         let address = text.ok_or(NOT_AN_ADDRESS).and_then(parse_line);
-        let address = address.map_err(|what| ListError::Line(self.lines, quoted(line), what))?;
+        let address =
+            address.map_err(|what| self.with_hint(ListError::Line(self.lines, quoted(line), what)))?;
         let Some((address, comment)) = address else { return Ok(()) };
         match forbidden(&address) {
             None => {
@@ -130,6 +141,11 @@ impl ListReader {
             Some(_) => {}
         }
         Ok(())
+    }
+
+    /// An error, with what is likely to be its cause where a form has one line.
+    fn with_hint(&self, error: ListError) -> ListError {
+        if self.is_form && self.lacks_ends { ListError::Glued(Box::new(error)) } else { error }
     }
 }
 
@@ -205,6 +221,9 @@ pub(crate) enum ListError {
     /// The list has no address.
     #[error("no address: expected one in the path, or a body with one address or network a line")]
     Empty,
+    /// An error of a list that was sent as a form without any line end, as `curl -d @list` does.
+    #[error("{0}: curl -d takes line ends away, --data-binary and -T keep them")]
+    Glued(Box<ListError>),
     /// All addresses of a list that is to take the place of another are skipped: their number.
     #[error("none of the {0} addresses can be used, so that nothing would be left: nothing was changed")]
     AllSkipped(usize),

@@ -144,13 +144,14 @@ impl Service {
         let user = self.admit(peer, &request)?;
         let who = format!("{} {}", peer.address, user.escape_debug());
         let command = self.command(&request, body);
-        let Request { method, target, .. } = request;
+        let Request { method, target, is_form, .. } = request;
         let origin = Origin { who, user, method, target };
         let command = command.map_err(|error| origin.refuse(&error))?;
-        let list = match &command {
+        let mut list = match &command {
             Command::InsertAll { body, .. } => Some(ListReader::new(body.reasons, body.replace)),
             command => command.has_body().then(ListReader::default),
         };
+        list.iter_mut().for_each(|list| list.set_form(is_form));
         Ok(Pending { origin, command, list, whitelist: Rc::clone(&self.whitelist) })
     }
 

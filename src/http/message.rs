@@ -11,6 +11,9 @@ pub(crate) const HEAD_MAX: usize = 8 << 10;
 /// Maximum number of headers of a request.
 const HEADERS_MAX: usize = 64;
 
+/// The media type of a form.
+const FORM: &[u8] = b"application/x-www-form-urlencoded";
+
 /// The head of a request: request line and headers.
 pub(crate) struct Request {
     /// The request method.
@@ -30,6 +33,8 @@ pub(crate) struct Request {
     /// Whether a browser sends it on behalf of a web page: it has `Origin` (Fetch standard), or
     /// `Sec-Fetch-Site` other than `none` (Fetch Metadata Request Headers).
     pub from_web_page: bool,
+    /// Whether the body is said to be a form (`application/x-www-form-urlencoded`), as `curl -d` says it.
+    pub is_form: bool,
     /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1).
     pub expects_continue: bool,
     /// The minor version: 0 or 1.
@@ -95,6 +100,7 @@ fn parse_headers(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
         keep_alive: minor > 0 && !headers.list("Connection").any(|word| word.eq_ignore_ascii_case("close")),
         from_web_page: headers.all("Origin").next().is_some()
             || headers.all("Sec-Fetch-Site").any(|site| site != b"none"),
+        is_form: headers.all("Content-Type").any(|kind| kind.eq_ignore_ascii_case(FORM)),
         expects_continue: minor > 0
             && headers.list("Expect").any(|word| word.eq_ignore_ascii_case("100-continue")),
         minor,
