@@ -13,6 +13,7 @@
 #[path = "integration/host/mod.rs"]
 mod host;
 
+use host::fake::Fault;
 use host::{Host, SOON, Talk, in_both_variants, until};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant, SystemTime};
@@ -149,6 +150,32 @@ fn a_list_whose_lines_curl_has_glued_is_told_of_data_binary() {
     }
     assert_eq!(send("-d", "1.2.3.4\n").json()["inserted"], 1);
     assert_eq!(send("--data-binary", "5.6.7.8\n1.2.3.5").json()["inserted"], 2);
+}
+
+/// A change that had been planned anew, since others had changed the table, was not tried once more.
+#[test]
+fn a_program_that_is_killed_in_the_middle_of_a_change_costs_one_retry_and_no_error() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let (path, _) = host.fake_programs(iptables);
+        let rfw = host.rfw(&path).start();
+        let target = "/drop/input/any/1.2.3.4";
+        for others_change in [false, true] {
+            for number in 1..=4 {
+                rfw.ok("PUT", target);
+                if others_change {
+                    host.run(iptables, &["-w", "-F", "INPUT"]).ok();
+                }
+                host.fail_at(Fault::Dies, number);
+                let reply = rfw.request("PUT", &format!("{target}?expire=2h"));
+                host.heal();
+                // A reading that breaks off is told.
+                let is_of_reading = reply.body.contains("-save -c");
+                assert!(reply.status == 200 || is_of_reading, "{others_change} {number}: {reply:?}");
+                assert!(reply.status != 200 || host.kept(iptables).len() == 1, "{:?}", host.kept(iptables));
+            }
+        }
+    });
 }
 
 /// A kept connection was closed for another client though its next request had come.

@@ -314,6 +314,7 @@ impl Table {
         let mut failed: Option<(Transaction, ProgramError)> = None;
         // What came of a plan that a program was cut short in: it may have been done.
         let mut cut_short: Option<T> = None;
+        let mut is_repeated = false;
         for attempt in 0..ATTEMPTS {
             if attempt > 0
                 || plan_from == Plan::FromKernel
@@ -324,24 +325,26 @@ impl Table {
             }
             let mut transaction = Transaction::default();
             let outcome = plan(&self.cache, &mut transaction);
-            match failed {
+            if let Some((_, error)) = failed.filter(|(before, _)| *before == transaction) {
                 // It is unknown whether an interrupted transaction is committed: try it once more.
-                Some((before, error)) if before == transaction && (attempt > 1 || !error.is_cut_short()) => {
+                if is_repeated || !error.is_cut_short() {
                     return Err(error);
                 }
-                _ if transaction.changes().is_empty() => return Ok(cut_short.unwrap_or(outcome)),
-                _ => {}
+                is_repeated = true;
             }
-            match self.commit(&transaction, plan_from) {
+            if transaction.changes().is_empty() {
+                return Ok(cut_short.unwrap_or(outcome));
+            }
+            failed = match self.commit(&transaction, plan_from) {
                 Ok(()) => return Ok(outcome),
                 Err(error @ ProgramError::Failed(..)) => {
                     if error.is_cut_short() {
                         cut_short = Some(outcome);
                     }
-                    failed = Some((transaction, error));
+                    Some((transaction, error))
                 }
                 Err(error) => return Err(error),
-            }
+            };
         }
         Err(failed.map_or(ProgramError::Contended, |(_, error)| error))
     }
