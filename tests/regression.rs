@@ -14,7 +14,7 @@
 mod host;
 
 use host::fake::Fault;
-use host::{Host, SOON, Talk, in_both_variants, until};
+use host::{Host, Rfw, SOON, Talk, in_both_variants, until};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant, SystemTime};
 use time::OffsetDateTime;
@@ -176,6 +176,30 @@ fn a_program_that_is_killed_in_the_middle_of_a_change_costs_one_retry_and_no_err
             }
         }
     });
+}
+
+/// Its guard stays while rfw is stopped, and cut off a connection of the host that got rfw's port.
+#[test]
+fn a_port_that_the_kernel_may_give_to_connections_is_told() {
+    let host = Host::new();
+    let mut rfw = host.rfw("iptables-nft");
+    let ports = |name: &str, ports: &str| {
+        host.run("sh", &["-c", &format!("echo '{ports}' >/proc/sys/net/ipv4/ip_local_{name}")]).ok();
+    };
+    let told = "may give the port 7393 to a connection";
+    ports("port_range", "7390 7400");
+    let check = |rfw: &Rfw<'_>| rfw.call(&["--check"]).ok();
+    assert!(check(&rfw).contains(told));
+    rfw.spawn();
+    assert!(rfw.log().contains(told), "{}", rfw.log());
+    rfw.stop();
+    ports("reserved_ports", "22,7391-7393");
+    rfw.spawn();
+    assert!(!rfw.log().contains(told), "{}", rfw.log());
+    rfw.stop();
+    ports("reserved_ports", "");
+    ports("port_range", "7394 7400");
+    assert!(!check(&rfw).contains("port"));
 }
 
 /// A kept connection was closed for another client though its next request had come.

@@ -1,6 +1,7 @@
 //! The process: startup, signals, the single-instance lock, and the loop that serves.
 
 mod crowd;
+mod ephemeral;
 mod instance;
 mod listener;
 mod log_file;

@@ -6,6 +6,7 @@ use crate::api::Service;
 use crate::config::cli::Arguments;
 use crate::config::file::{Config, LocatedError, Outward, Setting};
 use crate::config::trusted_file::{self, FileError};
+use crate::daemon::ephemeral::warn_if_ephemeral;
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener, ServerError};
 use crate::daemon::log_file::LogFile;
@@ -152,6 +153,7 @@ impl Checked {
         let whitelist = white_list::load(&config)?;
         let identity = config.outward.as_ref().map(|outward| load_identity(file, outward)).transpose()?;
         let firewall = open_firewall(file, &config, stop)?;
+        config.outward.iter().for_each(|outward| warn_if_ephemeral(outward.address.port()));
         Ok(Checked { config, whitelist, identity, firewall })
     }
 }
