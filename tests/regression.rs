@@ -1197,7 +1197,7 @@ fn lists_outlive_a_registry_that_others_empty_before_a_start() {
         for words in words {
             rfw.send_ok("PUT", "/drop/input/any?list=a", &addresses(3));
             rfw.ok("PUT", "/drop/input/any/9.9.9.9");
-            let sizes = |rfw: &host::Rfw<'_>| {
+            let sizes = |rfw: &Rfw<'_>| {
                 let rows = rfw.ok("GET", "/lists");
                 let rows = rows.as_array().unwrap().iter();
                 rows.map(|row| format!("{} {}", row["list"], row["v4"])).collect::<Vec<String>>()
