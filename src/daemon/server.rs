@@ -8,6 +8,7 @@
 
 use crate::api::{Outcome, Peer, Service};
 use crate::config::file::Config;
+use crate::daemon::certificate::CertificateWatch;
 use crate::daemon::crowd::{Client, Crowd, Room};
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Listener, ServerError};
@@ -20,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Maximum duration of TLS handshakes in a row before complete requests get their turn.
 const HANDSHAKES_TIME: Duration = Duration::from_millis(20);
@@ -56,6 +57,7 @@ pub(super) struct Server {
     instance: Instance,
     service: Service,
     crowd: Crowd,
+    certificate: Option<CertificateWatch>,
     lines: Lines,
     /// The client for which a piece of a listing was read last.
     last_piece: usize,
@@ -90,6 +92,7 @@ impl Server {
             instance,
             service,
             crowd,
+            certificate: None,
             lines: Lines::default(),
             last_piece: 0,
             full_until: None,
@@ -102,6 +105,20 @@ impl Server {
     /// Serves what connects to a listener.
     pub(super) fn open(&mut self, listener: Listener) {
         self.listeners.push(listener);
+    }
+
+    /// Warns now, and then once a day, where the certificate ends soon or has ended.
+    pub(super) fn watch_certificate(&mut self, ends: SystemTime) {
+        let now = Instant::now();
+        self.certificate = Some(CertificateWatch::new(ends, now));
+        self.look_at_certificate(now);
+    }
+
+    fn look_at_certificate(&mut self, now: Instant) {
+        let watch = self.certificate.as_mut();
+        if let Some(warning) = watch.and_then(|watch| watch.look(now, SystemTime::now())) {
+            log::warn!("{warning}");
+        }
     }
 
     /// Serves until SIGTERM or SIGINT.
@@ -118,6 +135,7 @@ impl Server {
             self.collect();
             self.expire(now);
             self.crowd.bury();
+            self.look_at_certificate(now);
             self.accept(&ready.listeners)?;
             if self.end_at.is_some_and(|end| self.crowd.clients.is_empty() || Instant::now() >= end) {
                 return Ok(());
@@ -163,7 +181,9 @@ impl Server {
             return Some(Instant::now());
         }
         let deadlines = self.crowd.clients.iter().filter_map(|client| client.connection.state().deadline());
-        deadlines.chain(self.full_until).chain(self.reload_at).chain(self.end_at).min()
+        let certificate = self.certificate.as_ref().map(CertificateWatch::next);
+        let others = [self.full_until, self.reload_at, self.end_at, certificate];
+        deadlines.chain(others.into_iter().flatten()).min()
     }
 
     fn heed_signals(&mut self, came: bool, now: Instant) {

@@ -6,6 +6,7 @@ use crate::api::Service;
 use crate::config::cli::Arguments;
 use crate::config::file::{Config, LocatedError, Outward, Setting};
 use crate::config::trusted_file::{self, FileError};
+use crate::daemon::certificate;
 use crate::daemon::ephemeral::warn_if_ephemeral;
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener, ServerError};
@@ -18,7 +19,7 @@ use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::sets::Sets;
 use crate::firewall::table::Table;
 use crate::firewall::{Firewall, FirewallError, Settings};
-use crate::http::tls::{self, Identity, TlsError};
+use crate::http::tls::{Identity, TlsError};
 use crate::kernel::program::ProgramError;
 use crate::rule::SetUse;
 use crate::rule::network::Family;
@@ -51,8 +52,9 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, None)?;
     let checked = Checked::load(&arguments.config, &StopSignal::default())?;
     let Checked { whitelist, identity, .. } = &checked;
-    if let Some(identity) = identity {
-        warn_if_ending(identity);
+    let ends = identity.as_ref().map(|identity| identity.ends);
+    if let Some(warning) = ends.and_then(|ends| certificate::warning(ends, SystemTime::now())) {
+        log::warn!("{warning}");
     }
     let networks = counted(whitelist.networks().count(), "network", "networks");
     print(&format!("{}: ok, {networks} in the white list\n", arguments.config.display()))
@@ -107,7 +109,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     shared.start_sweeper().map_err(Failure::Io)?;
     let mut server = Server::new(service, signals, instance);
     if let (Some(bound), Some(identity)) = (outward, identity) {
-        warn_if_ending(&identity);
+        server.watch_certificate(identity.ends);
         server.open(Listener::open(bound, Some(identity.tls), true)?);
     }
     if let Some(bound) = local {
@@ -253,17 +255,6 @@ fn misconfigured(file: &Path, command: &Setting<PathBuf>, error: ProgramError) -
     match may_lack_feature(&error) {
         true => command.error(file, error).into(),
         false => FirewallError::from(error).into(),
-    }
-}
-
-fn warn_if_ending(identity: &Identity) {
-    let now = SystemTime::now();
-    match identity.ends.duration_since(now) {
-        Err(_) => log::warn!("the certificate has expired: clients will refuse it"),
-        Ok(left) if left < tls::ENDS_SOON => {
-            log::warn!("the certificate expires in {} days", left.as_secs() / 86_400);
-        }
-        Ok(_) => {}
     }
 }
 

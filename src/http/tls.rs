@@ -4,12 +4,9 @@
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{Error, ServerConfig};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
-
-/// A certificate whose remaining validity is shorter than this causes a warning.
-pub(crate) const ENDS_SOON: Duration = Duration::from_secs(30 * 86_400);
 
 /// The server's certificate chain and private key, checked to match.
 pub(crate) struct Identity {

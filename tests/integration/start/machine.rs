@@ -4,6 +4,7 @@ use super::{IPTABLES, RFW, is_refused, sh, try_start, wrap_tools};
 use crate::host::{Host, SOON, until};
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 // ---- machines that lack something ----
 
@@ -80,6 +81,64 @@ fn a_certificate_that_ends_soon_is_a_warning() {
         rfw.ok("GET", "/list");
         rfw.stop();
     }
+}
+
+/// A clock that is ahead by the seconds in the file `ahead`, for a program that it is loaded into.
+const CLOCK: &str = r#"
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+int clock_gettime(clockid_t id, struct timespec *now) {
+    char text[16] = "";
+    int file = open("ahead", O_RDONLY);
+    if (file >= 0) {
+        if (read(file, text, sizeof text - 1) < 0) text[0] = 0;
+        close(file);
+    }
+    int result = syscall(SYS_clock_gettime, id, now);
+    now->tv_sec += atol(text);
+    return result;
+}
+"#;
+
+/// Five seconds before a day is over a request has rfw look at the clock, and then nobody asks.
+#[test]
+fn a_server_that_runs_and_is_asked_nothing_warns_once_a_day() {
+    let host = Host::new();
+    let rfw = host.rfw(IPTABLES);
+    let rfwgen = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/deploy/rfwgen");
+    host.write("clock.c", 0o644, CLOCK);
+    let script = "cc -shared -fPIC -o clock.so clock.c && \
+         $0 --days 10 127.0.0.1 >/dev/null && cp server_127.0.0.1/server.* client/ca.crt .";
+    host.run("sh", &["-c", script, rfwgen.to_str().unwrap()]).ok();
+    let preload = format!("LD_PRELOAD={}/clock.so", host.dir.display());
+    let _daemon = host.talk("env", &[&preload, RFW, "-f", "rfw.conf", "--logfile", "rfw.log"]);
+    let warnings = || -> Vec<String> {
+        let log = rfw.log();
+        let lines = log.lines().filter(|line| line.contains("[WARN]"));
+        lines.map(|line| line.split_once("[WARN] ").unwrap().1.to_owned()).collect()
+    };
+    until(SOON, "rfw is ready", || rfw.log().contains("is ready"));
+    let golden = [(86_395, 8), (2 * 86_395, 7)];
+    let mut expected = vec!["the certificate expires in 9 days".to_owned()];
+    for (ahead, days) in golden {
+        host.write("ahead", 0o644, &format!("{ahead}\n"));
+        let asked = Instant::now();
+        rfw.ok("GET", "/list");
+        // On a machine that is too busy it may be over by now.
+        if asked.elapsed() < Duration::from_secs(3) {
+            assert_eq!(warnings(), expected, "before the day is over");
+        }
+        expected.push(format!("the certificate expires in {days} days"));
+        until(SOON, "the next warning", || warnings() == expected);
+    }
+    host.write("ahead", 0o644, &format!("{}\n", 20 * 86_400));
+    rfw.ok("GET", "/lists");
+    let ended = "the certificate has expired: clients will refuse it".to_owned();
+    until(SOON, "a warning of the end", || warnings().last() == Some(&ended));
 }
 
 #[test]
