@@ -367,6 +367,20 @@ fn two_cas_have_two_names() {
 
 // ---- what is never overwritten ----
 
+/// As where `make install` has put the script, beside what a server has.
+#[test]
+fn on_a_server_it_warns_that_the_key_of_the_ca_is_left_there() {
+    let place = Place::new();
+    let words = "offline/ca.key will be in it";
+    let run = place.rfwgen(&["11.11.11.11"]).exits(0);
+    run.check(run.stderr().is_empty(), "wanted no warning elsewhere");
+    fs::write(place.path("../rfw.conf"), "").unwrap();
+    fs::create_dir(place.path("../ssl")).unwrap();
+    let run = place.rfwgen(&["22.22.22.22"]).exits(0);
+    run.check(run.stderr().starts_with("rfwgen: warning: "), "wanted a warning");
+    run.check(run.stderr().contains(words), "wanted the file");
+}
+
 #[test]
 fn an_old_key_or_certificate_is_not_overwritten() {
     for gone in [None, Some(SERVER_KEY), Some(SERVER_CRT)] {
