@@ -415,5 +415,5 @@ done
 running=()
 say <<'END'
 That was rfw.  All hosts of the play are gone, and this machine is as it was.
-The README tells how to use rfw on servers of your own.
+The README and the tutorial tell how to use rfw on servers of your own.
 END
