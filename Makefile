@@ -21,6 +21,7 @@ SYSCONFDIR = /etc
 sbindir = $(PREFIX)/sbin
 datadir = $(PREFIX)/share
 mandir = $(datadir)/man
+docdir = $(datadir)/doc/rfw
 unitdir = $(PREFIX)/lib/systemd/system
 
 # The program to install.  The tarball without sources has it beside this file.
@@ -93,13 +94,13 @@ lint: lint-deps	## check format, Rust, documentation and shell scripts
 .PHONY: install
 install: built	## install rfw; takes PREFIX, SYSCONFDIR, DESTDIR
 	@export DESTDIR SYSCONFDIR='$(SYSCONFDIR)' BINARY='$(BINARY)'
-	export sbindir='$(sbindir)' datadir='$(datadir)' mandir='$(mandir)' unitdir='$(unitdir)'
+	export sbindir='$(sbindir)' datadir='$(datadir)' mandir='$(mandir)' docdir='$(docdir)' unitdir='$(unitdir)'
 	etc/install.sh install
 
 .PHONY: uninstall
 uninstall:	## remove the programs again, and keep the configuration
 	@export DESTDIR SYSCONFDIR='$(SYSCONFDIR)' BINARY='$(BINARY)'
-	export sbindir='$(sbindir)' datadir='$(datadir)' mandir='$(mandir)' unitdir='$(unitdir)'
+	export sbindir='$(sbindir)' datadir='$(datadir)' mandir='$(mandir)' docdir='$(docdir)' unitdir='$(unitdir)'
 	etc/install.sh uninstall
 
 # Not for cargo to find out: root installs what someone else has built, perhaps

@@ -138,9 +138,8 @@ sed -n 's/^\([^ ]*\) v\([^ ]*\): .*/\1-\2/p' "$licences/README" | while read -r 
 done
 find "$licences" -type d -empty | grep . >&2 && fail 'no licence in these'
 
-cp -R Makefile LICENSE etc "$work/$binary/"
+cp -R Makefile LICENSE README.md etc "$work/$binary/"
 rm "$work/$binary/etc/dist.sh"
-[ ! -e README.md ] || cp README.md "$work/$binary/"
 pack "$binary"
 
 cd "$out"

@@ -11,18 +11,21 @@ fail() {
     exit 1
 }
 
-: "${SYSCONFDIR:?}" "${sbindir:?}" "${datadir:?}" "${mandir:?}" "${unitdir:?}" "${BINARY:?}"
+: "${SYSCONFDIR:?}" "${sbindir:?}" "${datadir:?}" "${mandir:?}" "${docdir:?}" "${unitdir:?}"
+: "${BINARY:?}"
 DESTDIR=${DESTDIR-}
 DESTDIR=${DESTDIR%/}
 cd -- "$(dirname -- "$0")/.."
 conf_dir=$SYSCONFDIR/rfw
 share_dir=$datadir/rfw
+# What came with the last installation: an example, and what the next one compares with.
+examples=$docdir/examples
 logrotate=$SYSCONFDIR/logrotate.d/rfw
 new_logrotate=$conf_dir/logrotate.new
 
 # These are written into other files and into commands to type, so they may have
 # nothing that is special there.  DESTDIR may.
-for path in "$SYSCONFDIR" "$sbindir" "$datadir" "$mandir" "$unitdir"; do
+for path in "$SYSCONFDIR" "$sbindir" "$datadir" "$mandir" "$docdir" "$unitdir"; do
     case $path in
         *[!A-Za-z0-9/._+-]*) fail "only A-Z a-z 0-9 / . _ + - may be in '$path'" ;;
         /*) ;;
@@ -51,18 +54,23 @@ put() {
     printf 'installed  %s\n' "$DESTDIR$3"
 }
 
-# keep MODE FILE TARGET NEW: like put, but what is at TARGET stays; if it is something
-# else, then the file becomes NEW.
+# keep MODE FILE TARGET NEW: like put, but what is at TARGET stays.  If that is something
+# else than the file, then the file becomes NEW; but not where the last installation
+# came with the same, since there is nothing new in it.
 keep() {
+    example=$examples/${2##*/}
     if cmp -s "$2" "$DESTDIR$3" 2>/dev/null; then
         rm -f "$DESTDIR$4"
         printf 'unchanged  %s\n' "$DESTDIR$3"
-    elif [ -e "$DESTDIR$3" ] || [ -L "$DESTDIR$3" ]; then
+    elif [ ! -e "$DESTDIR$3" ] && [ ! -L "$DESTDIR$3" ]; then
+        put "$1" "$2" "$3"
+    elif cmp -s "$2" "$DESTDIR$example" 2>/dev/null; then
+        printf 'kept       %s\n' "$DESTDIR$3"
+    else
         put "$1" "$2" "$4"
         printf 'kept       %s: see what is new in %s\n' "$DESTDIR$3" "$DESTDIR$4"
-    else
-        put "$1" "$2" "$3"
     fi
+    put 644 "$2" "$example"
 }
 
 # fill FILE: gives a copy with this installation's paths.
@@ -70,6 +78,19 @@ fill() {
     copy=$work/${1##*/}
     sed -e "s|@sbindir@|$sbindir|g" -e "s|@sysconfdir@|$SYSCONFDIR|g" \
         -e "s|/etc/rfw|$conf_dir|g" "$1" >"$copy"
+}
+
+# The documents, with links to each other as they lie here.
+install_documents() {
+    folder 755 "$docdir"
+    put 644 LICENSE "$docdir/LICENSE"
+    for page in README.md etc/doc/*.md; do
+        copy=$work/${page##*/}
+        sed -e 's|](etc/doc/|](|g' -e 's|](\.\./\.\./README\.md|](README.md|g' \
+            -e "s|](etc/deploy/|]($conf_dir/deploy/|g" \
+            -e "s|](\.\./deploy/|]($conf_dir/deploy/|g" "$page" >"$copy"
+        put 644 "$copy" "$docdir/${page##*/}"
+    done
 }
 
 install_rfw() {
@@ -85,6 +106,7 @@ install_rfw() {
         folder 755 "$mandir/man${page##*.}"
         put 644 "etc/man/$page" "$mandir/man${page##*.}/$page"
     done
+    install_documents
     folder 755 "$unitdir"
     fill etc/systemd/rfw.service
     put 644 "$copy" "$unitdir/rfw.service"
@@ -97,20 +119,23 @@ install_rfw() {
     folder 755 "$conf_dir/deploy"
     put 755 etc/deploy/rfwgen "$conf_dir/deploy/rfwgen"
     put 644 etc/deploy/README.md "$conf_dir/deploy/README.md"
+    folder 755 "$examples"
     fill etc/rfw.conf
     keep 600 "$copy" "$conf_dir/rfw.conf" "$conf_dir/rfw.conf.new"
     fill etc/white.list
     keep 644 "$copy" "$conf_dir/white.list" "$conf_dir/white.list.new"
     # In logrotate's folder a file of any other name would be read too.
     folder 755 "$SYSCONFDIR/logrotate.d"
-    keep 644 etc/logrotate/rfw "$logrotate" "$new_logrotate"
+    cp etc/logrotate/rfw "$work/logrotate"
+    keep 644 "$work/logrotate" "$logrotate" "$new_logrotate"
 
     cat <<END
 
 rfw is installed. What to do next:
 
-1. Make the keys on your own computer, in a copy of $conf_dir/deploy,
-   and copy this server's two files to $conf_dir/ssl:
+1. Make the keys on your own computer, in a copy of $conf_dir/deploy
+   (made here, the key of the CA would lie on a server), and copy this server's
+   two files to $conf_dir/ssl:
      ./rfwgen ADDRESS
 2. Fill in user name and password, and the addresses that are never to be
    blocked; then have it checked:
@@ -145,6 +170,12 @@ and then run make uninstall again."
     fi
 }
 
+remove() {
+    [ -e "$DESTDIR$1" ] || return 0
+    rm -f "$DESTDIR$1"
+    printf 'removed    %s\n' "$DESTDIR$1"
+}
+
 # A folder that has something else in it stays.
 remove_empty() {
     for name in "$@"; do
@@ -157,14 +188,17 @@ uninstall_rfw() {
     for file in "$sbindir/rfw" "$mandir/man8/rfw.8" "$mandir/man5/rfw.conf.5" \
         "$mandir/man1/rfwgen.1" "$unitdir/rfw.service" \
         "$share_dir/fail2ban/action.d/rfw.conf" \
+        "$docdir/LICENSE" "$docdir/README.md" \
+        "$examples/rfw.conf" "$examples/white.list" "$examples/logrotate" \
         "$conf_dir/deploy/rfwgen" "$conf_dir/deploy/README.md" \
-        "$logrotate" "$new_logrotate"; do
-        [ -e "$DESTDIR$file" ] || continue
-        rm -f "$DESTDIR$file"
-        printf 'removed    %s\n' "$DESTDIR$file"
+        "$conf_dir/rfw.conf.new" "$conf_dir/white.list.new" "$logrotate" "$new_logrotate"; do
+        remove "$file"
+    done
+    for page in etc/doc/*.md; do
+        remove "$docdir/${page##*/}"
     done
     remove_empty "$share_dir/fail2ban/action.d" "$share_dir/fail2ban" "$share_dir" \
-        "$conf_dir/deploy"
+        "$examples" "$docdir" "$conf_dir/deploy"
 
     # The program that was installed is gone, but there is one here, or can be.
     here=$(pwd)/$BINARY

@@ -150,6 +150,28 @@ fn everything_is_installed_with_its_mode() {
     }
 }
 
+/// Links of a document lead to where the others are installed, or to nothing of this machine.
+#[test]
+fn the_documents_are_installed_with_links_that_lead_somewhere() {
+    let dir = Folder::new();
+    install(&dir);
+    let folder = "usr/local/share/doc/rfw";
+    let pages = fs::read_dir(dir.0.join(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+    let pages: Vec<String> = pages.map(|name| name.into_string().unwrap()).collect();
+    for page in pages.iter().filter(|name| name.ends_with(".md")) {
+        let text = dir.read(&format!("{folder}/{page}"));
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or_default();
+            let target = match file.strip_prefix('/') {
+                Some(path) => dir.0.join(path),
+                None => dir.0.join(folder).join(file),
+            };
+            assert!(target.exists(), "{page}: {link}");
+        }
+    }
+    assert!(dir.read(&format!("{folder}/README.md")).contains("](tutorial.md)"));
+}
+
 #[test]
 fn a_second_installation_changes_nothing() {
     let dir = Folder::new();
@@ -168,8 +190,16 @@ fn a_configuration_is_never_overwritten() {
     fs::rename(dir.path("etc/rfw/white.list"), dir.path("etc/rfw/elsewhere")).unwrap();
     symlink("nowhere", dir.path("etc/rfw/white.list")).unwrap();
 
-    // Twice, as the new files are there the second time.
-    for _ in 0..2 {
+    // What came with this rfw came with the last one too: there is nothing new to look at.
+    let said = install(&dir);
+    assert!(said.contains(&format!("kept       {}\n", dir.path("etc/rfw/rfw.conf"))), "{said}");
+    assert!(!dir.list().contains("new"), "{}", dir.list());
+
+    // Other files came with the last one, and then what is new stays, if nobody has looked at it.
+    for name in ["rfw.conf", "white.list", "logrotate"] {
+        dir.write(&format!("usr/local/share/doc/rfw/examples/{name}"), 0o644, "of before");
+    }
+    for is_new in [true, false] {
         let said = install(&dir);
         for (old, new) in [
             ("rfw/rfw.conf", "rfw/rfw.conf.new"),
@@ -178,7 +208,7 @@ fn a_configuration_is_never_overwritten() {
         ] {
             let [old, new] = [old, new].map(|name| dir.path(&format!("etc/{name}")));
             let line = format!("kept       {old}: see what is new in {new}\n");
-            assert!(said.contains(&line), "{line:?} is not in {said}");
+            assert_eq!(said.contains(&line), is_new, "{line:?} in {said}");
         }
         assert_eq!(dir.read("etc/rfw/rfw.conf"), "mine");
         assert_eq!(dir.read("etc/logrotate.d/rfw"), "mine too");
@@ -204,6 +234,9 @@ fn a_configuration_is_never_overwritten() {
 fn uninstalling_keeps_configuration_and_keys() {
     let dir = Folder::new();
     install(&dir);
+    for name in ["rfw.conf.new", "white.list.new", "logrotate.new"] {
+        dir.write(&format!("etc/rfw/{name}"), 0o644, "of an upgrade");
+    }
     dir.write("etc/rfw/ssl/server.key", 0o600, "key");
     dir.write("etc/rfw/deploy/offline/ca.key", 0o600, "key");
     let said = uninstall(&dir);
