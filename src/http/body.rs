@@ -8,7 +8,7 @@ use crate::http::message::{Framing, HttpError};
 pub(crate) const BODY_MAX: u64 = 16 << 20;
 
 /// Maximum length in bytes of a chunk-size line, extensions included, and of a trailer
-/// line.
+/// line, without the LF.
 const CHUNK_LINE_MAX: usize = 1 << 10;
 
 /// Maximum number of lines of the trailer section, the empty one included.
@@ -135,12 +135,11 @@ impl Body {
 /// Takes a line of the chunk framing, its line end included; `None` if it has not all come.
 fn take_line(buffer: &mut Buffer) -> Result<Option<Vec<u8>>, HttpError> {
     let bytes = buffer.bytes();
-    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
-        return match bytes.len() > CHUNK_LINE_MAX {
-            true => Err(malformed("a line before a chunk is too long")),
-            false => Ok(None),
-        };
-    };
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    if end.unwrap_or(bytes.len()) > CHUNK_LINE_MAX {
+        return Err(malformed("a line before a chunk is too long"));
+    }
+    let Some(end) = end else { return Ok(None) };
     let line = bytes.get(..=end).unwrap_or_default().to_vec();
     buffer.consume(line.len());
     Ok(Some(line))
@@ -220,6 +219,15 @@ mod tests {
             }
         }
         assert_eq!(read(Framing::Chunked, &"1".repeat(2000), 7).unwrap_err().status(), Some(400));
+        for (length, status) in [(CHUNK_LINE_MAX, None), (CHUNK_LINE_MAX + 1, Some(400))] {
+            let text = length - 1;
+            for line in [format!("{:x<text$}\r\n", "0;"), format!("0\r\n{:x<text$}\r\n", "X:")] {
+                for piece in [1, 7, line.len()] {
+                    let error = read(Framing::Chunked, &line, piece).err();
+                    assert_eq!(error.and_then(|error| error.status()), status, "{length} by {piece}");
+                }
+            }
+        }
         let trailers = format!("0\r\n{}\r\n", "X: y\r\n".repeat(16));
         assert_eq!(read(Framing::Chunked, &trailers, 7).unwrap_err().status(), Some(400));
     }
