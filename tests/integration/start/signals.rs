@@ -49,12 +49,15 @@ fn a_list_at_hand_is_finished_when_ctrl_c_signals_the_whole_group() {
     finish_list("INT", true);
 }
 
-/// Sends a signal while rfw reads the tables, which takes a second.
+/// Sends a signal while rfw reads the tables, which takes 0.4 seconds: after a signal it may take one.
 #[track_caller]
 fn finish_list(signal: &str, group: bool) {
     let host = Host::new();
     let dir = host.dir.display();
-    wrap_tools(&host, &format!("case $0 in *-save) [ -e {dir}/slow ] && touch {dir}/busy && sleep 1;; esac"));
+    wrap_tools(
+        &host,
+        &format!("case $0 in *-save) [ -e {dir}/slow ] && touch {dir}/busy && sleep 0.4;; esac"),
+    );
     let mut rfw = host.rfw("tools/iptables").start();
     rfw.ok("PUT", "/drop/input/any/1.2.3.4");
     host.write("slow", 0o644, "");
