@@ -126,7 +126,7 @@ fn a_rule_of_one_list_leaves_those_of_others() {
         plan_rule(&model.read(), &mut transaction, &rule_of(PATH), &label(comment), false, 3)
     };
     assert!(matches!(refused("rfw permanent list more"), Err(FirewallError::TooManyRules(3))));
-    assert!(matches!(refused("rfw permanent list feed by me: x"), Ok(Outcome::Refreshed)));
+    assert!(matches!(refused("rfw permanent list feed by me: x"), Ok(Outcome::Unchanged)));
 }
 
 #[test]

@@ -102,6 +102,15 @@ impl Sets {
         {
             return Ok(present);
         }
+        if replaces && as_rules.is_empty() {
+            self.check_size(change.set, change.networks.len(), now)?;
+            if let Some(mirror) = self.mirrors.whole(change.set) {
+                let present;
+                (change.gone, present) = mirror.beside(change.networks, now);
+                self.change_all(change, now)?;
+                return Ok(present);
+            }
+        }
         let present = match self.count_present(change.set, change.networks, as_rules, now) {
             Err(error) if is_gone(&error) && change.op.terms().is_none() => return Ok(as_rules.len()),
             present => present?,
@@ -121,7 +130,7 @@ impl Sets {
             return change.networks.iter().copied().map(Element::Net).collect();
         }
         let mirror = self.mirrors.whole(change.set).filter(|_| replaces);
-        mirror.map(|mirror| mirror.beside(change.networks, now)).unwrap_or_default()
+        mirror.map(|mirror| mirror.beside(change.networks, now).0).unwrap_or_default()
     }
 
     /// Has the kernel make and count a change of a body that is short, in the only set of a scope.
@@ -325,14 +334,21 @@ impl Sets {
         as_rules: &HashSet<Network>,
         now: SystemTime,
     ) -> Result<usize, FirewallError> {
-        if set.list().is_none() || self.is_cheap(set, list.len()) {
-            self.verify(set, now)?;
-        }
+        self.check_size(set, list.len(), now)?;
         let entries = match self.count_known(set, list, as_rules, now) {
             Some(known) => *known.end(),
             None => self.count(set, list, |network| !as_rules.contains(network))?,
         };
         Ok(as_rules.len().saturating_add(entries))
+    }
+
+    /// Compares the size of a set with its mirror before a body of that length is counted by it, where
+    /// the kernel tells it fast enough.
+    fn check_size(&mut self, set: &SetKey, length: usize, now: SystemTime) -> Result<(), FirewallError> {
+        match set.list().is_none() || self.is_cheap(set, length) {
+            true => self.verify(set, now),
+            false => Ok(()),
+        }
     }
 
     /// How many of a list are entries, at least and at most, without those that are rules, if the

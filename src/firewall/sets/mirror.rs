@@ -43,7 +43,8 @@ trait Entries {
     fn len(&self) -> usize;
     fn count(&self, wanted: &dyn Fn(End) -> bool) -> usize;
     fn each(&self, work: &mut dyn FnMut(Element<'static>, End));
-    fn each_beside(&self, listed: &[Network], work: &mut dyn FnMut(Element<'static>, End));
+    /// Of each that is listed only the end is told.
+    fn each_but(&self, listed: &[Network], work: &mut dyn FnMut(Option<Element<'static>>, End));
 }
 
 /// What the mirror says of an entry.
@@ -142,13 +143,15 @@ impl Mirror {
         });
     }
 
-    /// The entries that the kernel may have and that are not listed.
-    pub(super) fn beside(&self, listed: &[Network], now: SystemTime) -> Vec<Element<'static>> {
-        let mut beside = Vec::new();
-        self.0.each_beside(listed, &mut |element, end| {
-            beside.extend(Some(element).filter(|_| !end.is_over(now, TOLERANCE)));
+    /// The entries that the kernel may have and that are not listed, and how many are listed.
+    pub(super) fn beside(&self, listed: &[Network], now: SystemTime) -> (Vec<Element<'static>>, usize) {
+        let (mut beside, mut present) = (Vec::new(), 0_usize);
+        self.0.each_but(listed, &mut |element, end| match element {
+            _ if end.is_over(now, TOLERANCE) => {}
+            None => present = present.saturating_add(1),
+            Some(element) => beside.push(element),
         });
-        beside
+        (beside, present)
     }
 }
 
@@ -319,11 +322,15 @@ impl<K: Key> Entries for Table<K> {
         self.ends.iter().filter_map(|(key, end)| Some((key.element()?, *end))).for_each(|(k, e)| work(k, e));
     }
 
-    fn each_beside(&self, listed: &[Network], work: &mut dyn FnMut(Element<'static>, End)) {
+    fn each_but(&self, listed: &[Network], work: &mut dyn FnMut(Option<Element<'static>>, End)) {
         let listed = listed.iter().filter_map(|network| K::of(&Element::Net(*network)));
         let listed: HashSet<K, RandomState> = listed.collect();
-        let beside = self.ends.iter().filter(|(key, _)| !listed.contains(*key));
-        beside.filter_map(|(key, end)| Some((key.element()?, *end))).for_each(|(k, e)| work(k, e));
+        for (key, end) in &self.ends {
+            match listed.contains(key) {
+                true => work(None, *end),
+                false => key.element().into_iter().for_each(|element| work(Some(element), *end)),
+            }
+        }
     }
 }
 
