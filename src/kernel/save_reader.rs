@@ -76,7 +76,8 @@ impl SaveReader {
                 Ok(None)
             }
             (Section::Inside, _) if line.starts_with(':') => {
-                let chain = line.trim_start_matches(':').split(' ').next().unwrap_or_default();
+                let chain =
+                    line.strip_prefix(':').and_then(|line| line.split(' ').next()).unwrap_or_default();
                 self.chains.push(chain.to_owned());
                 Ok(None)
             }
