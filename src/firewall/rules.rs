@@ -230,12 +230,11 @@ fn plan_rule(
     let number = if by_precedence { cache.number_without(rule.scope(), &copies) } else { 1 };
     delete_copies(&copies, transaction);
     transaction.insert(rule, label, number);
-    let is_permanent = |(_, copy): &(&Rule, &CachedRule)| copy.label().lease == Lease::Permanent;
-    Ok(match copies.is_empty() {
-        true => Outcome::Inserted,
+    Ok(match copies.as_slice() {
+        [] => Outcome::Inserted,
         // But for the reason.
-        false if label.lease == Lease::Permanent && copies.iter().all(is_permanent) => Outcome::Unchanged,
-        false => Outcome::Refreshed,
+        [(_, copy)] if [copy.label().lease, label.lease] == [Lease::Permanent; 2] => Outcome::Unchanged,
+        _ => Outcome::Refreshed,
     })
 }
 

@@ -52,14 +52,6 @@ impl Timeout {
         }
     }
 
-    /// One second more, which is at least what is left of an entry that is printed so.
-    pub(crate) fn rounded_up(self) -> Timeout {
-        match self.seconds() {
-            0 => self,
-            seconds => Timeout::new(seconds.saturating_add(1)).unwrap_or(self),
-        }
-    }
-
     /// Its length in seconds, 0 for ever.
     pub(crate) fn seconds(self) -> u64 {
         u64::from(self.0)

@@ -6,9 +6,8 @@ use super::registry::building;
 use super::{Sets, deadline, is_like_ours, name_of, of, owned, set_name};
 use crate::firewall::FirewallError;
 use crate::kernel::Counters;
-use crate::kernel::ipset::{Comment, Element, IpsetError, NewEntry, SetName};
+use crate::kernel::ipset::{Element, IpsetError, NewEntry, SetName};
 use crate::kernel::set_key::{SetKey, work_name};
-use crate::kernel::timeout::Timeout;
 use crate::rule::lease::Lease;
 use std::collections::HashSet;
 use std::process;
@@ -32,9 +31,18 @@ pub(super) struct Rebuilding {
 /// An entry that stays.
 struct Kept {
     element: Element<'static>,
-    timeout: Timeout,
+    lease: Lease,
     counters: Option<Counters>,
     comment: Option<String>,
+}
+
+impl Kept {
+    fn entry(&self, now: SystemTime) -> NewEntry<'_> {
+        NewEntry {
+            counters: self.counters,
+            ..new_entry(self.element, self.lease, self.comment.as_deref(), now)
+        }
+    }
 }
 
 impl Sets {
@@ -85,16 +93,15 @@ impl Sets {
         let kept = self.kept(set, dels, now)?;
         let definition = self.definition(set, *room, kept.len().saturating_add(puts.len()));
         self.make(work, &definition, building(set))?;
+        // Each with what is left of its time when it goes in: what has no end takes none of that.
+        let (lasting, ending): (Vec<&Kept>, Vec<&Kept>) =
+            kept.iter().partition(|kept| kept.lease == Lease::Permanent);
+        for kept in [lasting, ending] {
+            let (now, mut batch) = (now + start.elapsed(), self.ipset.batch());
+            batch.add_many(work, kept.into_iter().map(|kept| kept.entry(now)));
+            self.transact(set, batch)?;
+        }
         let (now, mut batch) = (now + start.elapsed(), self.ipset.batch());
-        batch.add_many(
-            work,
-            kept.iter().map(|kept| NewEntry {
-                timeout: Some(kept.timeout),
-                counters: kept.counters,
-                comment: kept.comment.as_deref().and_then(Comment::new),
-                ..NewEntry::new(kept.element)
-            }),
-        );
         batch.add_many(
             work,
             puts.iter().map(|(element, lease, comment)| new_entry(*element, *lease, comment.as_deref(), now)),
@@ -115,7 +122,7 @@ impl Sets {
             foreign |= entry.other || element.is_none();
             entries.extend(element.filter(|element| !dels.contains(element)).map(|element| Kept {
                 element,
-                timeout: entry.timeout.unwrap_or_default(),
+                lease: entry.timeout.unwrap_or_default().latest_end(now + start.elapsed()),
                 counters: entry.counters,
                 comment: entry.comment.as_deref().map(str::to_owned),
             }));
@@ -126,11 +133,9 @@ impl Sets {
         }
         let (mirror, now) = (self.mirrors.whole(set), now + start.elapsed());
         for kept in &mut entries {
-            kept.timeout = match mirror.and_then(|mirror| mirror.end(&kept.element, now)) {
-                Some(lease) => Timeout::left(lease, now),
-                // The kernel tells whole seconds and leaves out a part of one.
-                None => kept.timeout.rounded_up(),
-            };
+            // The mirror knows the end to the second.
+            let known = mirror.and_then(|mirror| mirror.end(&kept.element, now));
+            kept.lease = known.unwrap_or(kept.lease);
         }
         Ok(entries)
     }

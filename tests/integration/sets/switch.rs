@@ -71,7 +71,7 @@ fn what_is_too_long_for_a_set_stays_a_rule_that_requests_find() {
         let host = Host::new();
         let mut rfw = host.rfw(iptables).start();
         for address in ["1.0.0.1", "1.0.0.2", "1.0.0.3"] {
-            rfw.ok("PUT", &format!("/drop/input/any/{address}?expire=30d"));
+            rfw.ok("PUT", &format!("/drop/input/any/{address}?expire=3700d"));
         }
         rfw.ok("PUT", "/drop/input/any/1.0.0.4?expire=1d");
         rfw.stop();
@@ -81,14 +81,14 @@ fn what_is_too_long_for_a_set_stays_a_rule_that_requests_find() {
         assert_eq!(host.entries().len(), 1);
         let listed = times(&rfw.ok("GET", "/list"));
         assert_eq!(listed.len(), 4);
-        assert_eq!(listed.iter().filter(|(_, left)| left.unwrap() > 29 * 86_400).count(), 3);
+        assert_eq!(listed.iter().filter(|(_, left)| left.unwrap() > 3_600 * 86_400).count(), 3);
         // A PUT and a list renew it, and then it is in the set alone.
         assert_eq!(rfw.ok("PUT", "/drop/input/any/1.0.0.1?expire=600")["result"], "refreshed");
         let answer = rfw.send_ok("PUT", "/drop/input/any?expire=600", "1.0.0.2\n1.0.0.9\n");
         assert_eq!((&answer["inserted"], &answer["refreshed"]), (&json!(1), &json!(1)), "{answer}");
         let listed = times(&rfw.ok("GET", "/list"));
         assert_eq!(listed.len(), 5, "{listed:?}");
-        assert_eq!(listed.iter().filter(|(_, left)| left.unwrap() > 29 * 86_400).count(), 1, "{listed:?}");
+        assert_eq!(listed.iter().filter(|(_, left)| left.unwrap() > 3_600 * 86_400).count(), 1, "{listed:?}");
         let answer = rfw.send_ok("DELETE", "/drop/input/any", "1.0.0.3\n1.0.0.4\n1.0.0.7\n");
         assert_eq!((&answer["deleted"], &answer["absent"]), (&json!(2), &json!(1)), "{answer}");
         assert_eq!(host.kept(iptables).len(), 3);
