@@ -81,12 +81,16 @@ impl Sets {
         set.list().is_some_and(|list| lists.is_some_and(|lists| lists.contains(&list)))
     }
 
-    /// Takes down that there is a set of a list.
+    /// Takes down that there is a set of a list, with entries that the union may not have.
     pub(crate) fn know_list(&mut self, set: &SetKey) {
+        self.know_new_list(set);
+        self.unsettled.extend(set.list().map(|_| set.union()));
+    }
+
+    /// Takes down that there is a set of a list that is new: it has nothing that the union has not.
+    pub(super) fn know_new_list(&mut self, set: &SetKey) {
         if let Some(list) = set.list() {
-            let union = set.union();
-            self.unsettled.insert(union.clone());
-            self.lists.entry(union).or_default().insert(list);
+            self.lists.entry(set.union()).or_default().insert(list);
         }
     }
 

@@ -248,8 +248,11 @@ impl Sets {
         self.mirrors.begin(set);
         self.rooms.remove(set);
         self.foreign.remove(set);
-        self.know_list(set);
-        self.unsettle(set);
+        self.know_new_list(set);
+        if set.list().is_none() {
+            // A union that others had destroyed lacks what its lists have.
+            self.unsettle(set);
+        }
     }
 
     fn take_over(&mut self, set: &SetKey) -> Result<Made, FirewallError> {
