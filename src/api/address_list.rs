@@ -123,7 +123,8 @@ impl ListReader {
         forbidden: &impl Fn(&Network) -> Option<String>,
     ) -> Result<(), ListError> {
         self.lines = self.lines.saturating_add(1);
-        self.lacks_ends = self.lines == 1 && !line.ends_with(b"\n");
+        // Of a longer line the rest may not have come yet.
+        self.lacks_ends = self.lines == 1 && !line.get(..LINE_MAX).unwrap_or(line).ends_with(b"\n");
         let whole = line.len() < LINE_MAX || line.len() == LINE_MAX && line.ends_with(b"\n");
         let text = str::from_utf8(line).ok().filter(|_| whole);
         let address = text.ok_or(NOT_AN_ADDRESS).and_then(parse_line);
@@ -291,6 +292,19 @@ mod tests {
             let message = format!("line 2: \"{shown}\" is not an address or network; nothing was changed");
             assert_eq!(read(text).unwrap_err().to_string(), message);
         }
+    }
+
+    #[test]
+    fn a_hint_is_the_same_in_whatever_pieces_a_form_comes() {
+        let text = format!("1.2.3.4{}\n1.2.3.5\n", " ".repeat(LINE_MAX));
+        let read = |length: usize| {
+            let mut reader = ListReader::default();
+            reader.set_form(true);
+            let error = text.as_bytes().chunks(length).try_for_each(|piece| reader.take(piece, |_| None));
+            error.unwrap_err().to_string()
+        };
+        assert_eq!(read(text.len()), read(7));
+        assert!(read(7).contains("curl -d"));
     }
 
     #[test]
