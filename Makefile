@@ -59,6 +59,25 @@ test: test-deps	## run all tests; as root or as a plain user
 	@echo 'Testing the parts, the whole in namespaces, and defects of the past: three minutes on two processors'
 	cargo test --locked -- --test-threads "$$(($$(nproc) * 2))"
 
+# Each for a minute, or SECONDS; or only TARGET.  What is found stays in FUZZ_DIR: in corpus what
+# reaches something new, and in artifacts that for which a property does not hold.
+FUZZ_DIR = $(TARGET_DIR)/fuzz
+SECONDS = 60
+
+.PHONY: fuzz
+fuzz: rust	## look for inputs that the parsers should not take as they do (cargo-fuzz)
+	@cargo fuzz --version >/dev/null 2>&1 || {
+		echo 'cargo fuzz is missing: cargo install cargo-fuzz' >&2
+		exit 1
+	}
+	targets='$(TARGET)'
+	for target in $${targets:-$$(ls tests/fuzz/corpus)}; do
+		mkdir -p '$(FUZZ_DIR)/corpus/'"$$target" '$(FUZZ_DIR)/artifacts/'"$$target"
+		cargo fuzz run --sanitizer none --fuzz-dir tests/fuzz --target-dir '$(FUZZ_DIR)' "$$target" \
+			'$(FUZZ_DIR)/corpus/'"$$target" "tests/fuzz/corpus/$$target" -- \
+			-max_total_time='$(SECONDS)' -artifact_prefix='$(FUZZ_DIR)/artifacts/'"$$target/"
+	done
+
 .PHONY: bench
 bench: bench-deps	## measure rfw against the bare tools and in a crowd, in five minutes
 	@cargo bench --locked --bench bench
@@ -80,6 +99,7 @@ lint: lint-deps	## check format, Rust, documentation and shell scripts
 	}
 	set -x
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
 	find . \( -path ./.git -o -path ./target -o -path ./vendor \) -prune -o -type f -exec awk \

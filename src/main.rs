@@ -14,6 +14,9 @@ mod golden;
 mod http;
 mod kernel;
 mod log_limit;
+#[cfg(test)]
+#[path = "../tests/fuzz/properties/mod.rs"]
+mod properties;
 mod rule;
 mod stop_signal;
 

@@ -2,7 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod body;
-mod buffer;
+pub(crate) mod buffer;
 pub(crate) mod connection;
 pub(crate) mod conversation;
 pub(crate) mod handler;

@@ -62,12 +62,12 @@ impl Dump {
         self.state = State::Failed;
         let datagram = self.socket.receive(&mut self.buffer, deadline)?;
         self.state = if is_last(datagram)? { State::Complete } else { State::Running };
-        Ok(Some(Piece { messages: messages(datagram), entries: Attributes::default() }))
+        Ok(Some(Piece::of(datagram)))
     }
 }
 
 /// Looks through a datagram for errors and for the end, before an entry is used.
-fn is_last(datagram: &[u8]) -> Result<bool, IpsetError> {
+pub(super) fn is_last(datagram: &[u8]) -> Result<bool, IpsetError> {
     let mut last = false;
     for message in messages(datagram) {
         let message = message?;
@@ -97,6 +97,11 @@ pub(crate) struct Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
+    /// The entries of a datagram.
+    pub(super) fn of(datagram: &'a [u8]) -> Piece<'a> {
+        Piece { messages: messages(datagram), entries: Attributes::default() }
+    }
+
     fn next_entry(&mut self) -> Result<Option<Entry<'a>>, Malformed> {
         loop {
             if let Some(attribute) = self.entries.next().transpose()? {
@@ -245,7 +250,7 @@ mod tests {
     }
 
     fn read(datagram: &[u8]) -> Result<Vec<Entry<'_>>, IpsetError> {
-        Piece { messages: messages(datagram), entries: Attributes::default() }.collect()
+        Piece::of(datagram).collect()
     }
 
     #[test]

@@ -10,6 +10,9 @@ mod dump;
 mod error;
 mod info;
 mod message;
+#[cfg(any(test, fuzzing))]
+#[path = "../../../tests/fuzz/properties/sets.rs"]
+pub(crate) mod properties;
 #[cfg(test)]
 mod tests;
 

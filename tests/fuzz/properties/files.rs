@@ -1,0 +1,139 @@
+use crate::config::file::{Config, LocatedError};
+use crate::rule::SetUse;
+use crate::rule::network::{Family, Network};
+use crate::rule::whitelist::WhiteList;
+use std::path::Path;
+
+/// Input: a file `rfw.conf`.
+pub(super) fn config_holds(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let result = parse(text);
+    // Comments and line ends of another system mean nothing, but for the numbers of lines.
+    let commented: String = text.lines().map(|line| format!("\t{line}\r\n; x = y\r\n")).collect();
+    match (&result, parse(&commented)) {
+        (Ok(config), Ok(other)) => assert_eq!(print(config), print(&other)),
+        (Err(error), Err(other)) => {
+            let why = error.why.split(" in line ").next();
+            assert_eq!(why, other.why.split(" in line ").next());
+            assert_eq!(error.line.map(|line| 2 * line - 1), other.line);
+            assert!(!error.why.contains(char::is_control), "{error}");
+            assert!(error.line.is_none_or(|line| (1..=text.lines().count()).contains(&line)));
+        }
+        (_, other) => panic!("{result:?}, with comments {other:?}"),
+    }
+    let Ok(config) = result else { return };
+    assert!(config.outward.is_some() || config.local.is_some());
+    assert!(config.rules_max > 0 && config.connections_max > 0 && config.maxelem > 0);
+    if let Some(credentials) = &config.credentials {
+        for word in [&credentials.username, &credentials.password] {
+            assert!((1..=255).contains(&word.len()));
+        }
+        let told = format!("Credentials({:?}, …)", credentials.username);
+        assert_eq!(format!("{credentials:?}"), told, "the password is not told");
+    }
+    let printed = print(&config);
+    assert_eq!(parse(&printed).map(|config| print(&config)).as_ref(), Ok(&printed));
+}
+
+fn parse(text: &str) -> Result<Config, LocatedError> {
+    Config::parse(Path::new("rfw.conf"), text)
+}
+
+/// A file that says the same; a value may begin with `;`, which behind a blank begins a comment.
+fn print(config: &Config) -> String {
+    let mut lines = vec!["[config]".to_owned()];
+    if let Some(outward) = &config.outward {
+        lines.push("outward.server".to_owned());
+        lines.push(format!("outward.server.ip={}", outward.address.ip()));
+        lines.push(format!("outward.server.port={}", outward.address.port()));
+        lines.push(format!("outward.server.certfile={}", outward.certfile.value.display()));
+        lines.push(format!("outward.server.keyfile={}", outward.keyfile.value.display()));
+    }
+    if let Some(local) = &config.local {
+        lines.push(format!("local.server\nlocal.server.port={}", local.address.port()));
+        lines.extend(local.authentication.then(|| "local.server.authentication".to_owned()));
+    }
+    if let Some(credentials) = &config.credentials {
+        lines.push(format!("auth.username={}", credentials.username));
+        lines.push(format!("auth.password={}", credentials.password.as_str()));
+    }
+    lines.extend(config.non_restful.then(|| "non.restful".to_owned()));
+    let use_sets = match config.use_sets.value {
+        SetUse::Off => "off",
+        SetUse::On => "on",
+        SetUse::Auto => "auto",
+    };
+    for (name, value) in [
+        ("default.expire", config.default_expire.to_string()),
+        ("whitelist.file", config.whitelist_file.value.display().to_string()),
+        ("iptables.path", config.iptables.value.display().to_string()),
+        ("ip6tables.path", config.ip6tables.value.display().to_string()),
+        ("ipset", use_sets.to_owned()),
+        ("ipset.path", config.ipset.value.display().to_string()),
+        ("ipset.maxelem", config.maxelem.to_string()),
+        ("rules.max", config.rules_max.to_string()),
+        ("lists.max", config.lists_max.to_string()),
+        ("connections.max", config.connections_max.to_string()),
+        ("connections.max.source", config.connections_max_source.to_string()),
+    ] {
+        lines.push(format!("{name}={value}"));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// Input: a file `white.list`.
+pub(super) fn white_list_holds(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let list = match WhiteList::parse(text) {
+        Ok(list) => list,
+        Err(error) => {
+            assert!(error.line().is_none_or(|line| (1..=text.lines().count()).contains(&line)));
+            assert!(!error.to_string().contains(char::is_control), "{error}");
+            return;
+        }
+    };
+    let networks: Vec<&Network> = list.networks().collect();
+    let printed: String = networks.iter().map(|network| format!("{network} # x\r\n")).collect();
+    assert_eq!(WhiteList::parse(&printed).as_ref(), Ok(&list));
+    for network in &networks {
+        assert!(network.prefix() > 0 && !network.is_unspecified());
+        assert!(list.contains(network.addr()) && list.overlap(network).is_some());
+    }
+    let merged: Vec<Network> =
+        [Family::V4, Family::V6].into_iter().flat_map(|family| list.merged(family)).collect();
+    check_merged(&networks, &merged);
+    // Around each network, all of the list says the same as the networks one by one.
+    for network in networks.iter().take(50).flat_map(|network| around(network)) {
+        let overlaps = networks.iter().any(|listed| listed.overlaps(&network));
+        assert_eq!(list.overlap(&network).is_some(), overlaps, "{network}");
+        assert_eq!(merged.iter().any(|part| part.overlaps(&network)), overlaps, "{network}");
+    }
+}
+
+/// Networks without overlap, in ascending order, none of them superfluous.
+fn check_merged(networks: &[&Network], merged: &[Network]) {
+    assert!(merged.is_sorted() && merged.len() <= networks.len());
+    assert!(networks.iter().all(|network| merged.iter().any(|part| part.covers(network))));
+    for pair in merged.windows(2) {
+        assert!(!pair[0].overlaps(&pair[1]));
+        assert!(pair[0].joined(&pair[1]).is_none_or(|whole| whole.prefix() == 0), "{pair:?}");
+    }
+}
+
+/// A network, what it is a half of, and its neighbours.
+fn around(network: &Network) -> Vec<Network> {
+    let wider = network.prefix().checked_sub(1).and_then(|prefix| Network::new(network.addr(), prefix).ok());
+    let bits = |addr| match addr {
+        std::net::IpAddr::V4(addr) => u128::from(addr.to_bits()),
+        std::net::IpAddr::V6(addr) => addr.to_bits(),
+    };
+    let next = |step: i8| {
+        let bits = bits(network.addr()).checked_add_signed(step.into())?;
+        let addr = match network.family() {
+            Family::V4 => std::net::Ipv4Addr::from_bits(u32::try_from(bits).ok()?).into(),
+            Family::V6 => std::net::Ipv6Addr::from_bits(bits).into(),
+        };
+        Some(Network::host(addr))
+    };
+    [Some(*network), wider, next(-1), next(1)].into_iter().flatten().collect()
+}
