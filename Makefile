@@ -56,7 +56,7 @@ demo: demo-deps all	## see what rfw does, on packets, in half a minute
 # Most tests wait most of the time, so there are two at once for each processor.
 .PHONY: test
 test: test-deps	## run all tests; as root or as a plain user
-	@echo 'Testing the parts, the whole in namespaces, and defects of the past: three minutes on two processors'
+	@echo 'Testing the parts, the whole in namespaces, and defects of the past: seven minutes on two processors'
 	cargo test --locked -- --test-threads "$$(($$(nproc) * 2))"
 
 # Each for a minute, or SECONDS; or only TARGET.  What is found stays in FUZZ_DIR: in corpus what
