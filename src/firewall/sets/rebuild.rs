@@ -143,7 +143,7 @@ impl Sets {
     /// Makes a set that is built as `work`: it is there whole, in one send.
     pub(super) fn make_by_swap(&mut self, set: &SetKey, work: &SetName) -> Result<(), FirewallError> {
         let (name, definition) = (name_of(set)?, self.definition(set, self.maxelem, 0));
-        self.while_busy(|sets| sets.make_and_swap(&name, work, &definition, set.description()))
+        self.while_busy(|sets| sets.make_of(&name, Some(work), &definition, set.description()))
     }
 
     /// Gives a set another room, in which its entries fit, and comments.

@@ -138,26 +138,18 @@ impl Sets {
         definition: &Definition,
         comment: String,
     ) -> Result<(), FirewallError> {
-        let revision =
-            self.ipset.revision(definition.set_type, deadline()).map_err(|error| about(name, error))?;
-        let mut batch = self.ipset.batch();
-        batch.create(name, definition, revision);
-        self.enroll(&mut batch, name, comment)?;
-        let mut outcomes =
-            self.ipset.transact(batch, deadline()).map_err(|error| about(name, error))?.outcomes.into_iter();
-        if let Some((_, error)) = outcomes.next().and_then(|outcome| outcome.failure) {
-            self.forget_member(name);
-            return Err(about(name, error));
-        }
-        self.note_registry(outcomes.filter_map(|outcome| outcome.failure));
-        Ok(())
+        self.make_of(name, None, definition, comment)
     }
 
-    /// Makes a set that is registered, and swaps it with `work`, in one send: it is there whole.
-    pub(super) fn make_and_swap(
+    /// Makes a set that is registered, of `work` if there is one: what is built there is in it then, whole,
+    /// in the same send.
+    ///
+    /// # Errors
+    /// As for [`Sets::make`].
+    pub(super) fn make_of(
         &mut self,
         name: &SetName,
-        work: &SetName,
+        work: Option<&SetName>,
         definition: &Definition,
         comment: String,
     ) -> Result<(), FirewallError> {
@@ -165,12 +157,13 @@ impl Sets {
             self.ipset.revision(definition.set_type, deadline()).map_err(|error| about(name, error))?;
         let mut batch = self.ipset.batch();
         batch.create(name, definition, revision);
-        batch.swap(work, name);
+        work.iter().for_each(|work| batch.swap(work, name));
+        let own = 1 + usize::from(work.is_some());
         self.enroll(&mut batch, name, comment)?;
         let mut outcomes =
             self.ipset.transact(batch, deadline()).map_err(|error| about(name, error))?.outcomes.into_iter();
-        let failures: Vec<_> = outcomes.by_ref().take(2).filter_map(|outcome| outcome.failure).collect();
-        if let Some((_, error)) = failures.into_iter().next() {
+        let failure = outcomes.by_ref().take(own).fold(None, |first, outcome| first.or(outcome.failure));
+        if let Some((_, error)) = failure {
             self.forget_member(name);
             return Err(about(name, error));
         }
