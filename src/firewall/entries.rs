@@ -79,9 +79,11 @@ impl Firewall {
             return Ok(());
         }
         self.complete(union, now)?;
-        self.sets()?.open_list(union, list, expected, now)?;
-        // A set that was left over is not read yet.
-        self.complete(union, now)
+        match self.sets()?.open_list(union, list, expected, now)? {
+            // One that was left over is not read yet.
+            true => self.complete(union, now),
+            false => Ok(()),
+        }
     }
 
     /// Reads what is not known yet of the sets of a scope, and makes the union what its lists are.
@@ -269,7 +271,7 @@ impl Firewall {
         self.link_expecting(&list.set, list.networks.len())?;
         self.open_list(&list.set, terms.list, list.networks.len(), now)?;
         if terms.replace {
-            self.read_list(&list.set, terms.list, now)?;
+            self.complete(&list.set, now)?;
         }
         let as_rules = self.change(list.set.family(), Plan::FromCache, |cache, _| {
             let present = list.present(cache, terms.list);

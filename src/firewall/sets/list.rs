@@ -102,35 +102,37 @@ impl Sets {
         {
             return Ok(present);
         }
-        if replaces && as_rules.is_empty() {
-            self.check_size(change.set, change.networks.len(), now)?;
-            if let Some(mirror) = self.mirrors.whole(change.set) {
-                let present;
-                (change.gone, present) = mirror.beside(change.networks, now);
-                self.change_all(change, now)?;
-                return Ok(present);
-            }
-        }
-        let present = match self.count_present(change.set, change.networks, as_rules, now) {
-            Err(error) if is_gone(&error) && change.op.terms().is_none() => return Ok(as_rules.len()),
-            present => present?,
+        let present = match replaces {
+            true => self.find_gone(change, as_rules, now)?,
+            false => match self.count_present(change.set, change.networks, as_rules, now) {
+                Err(error) if is_gone(&error) && change.op.terms().is_none() => return Ok(as_rules.len()),
+                present => present?,
+            },
         };
-        if replaces && self.mirrors.whole(change.set).is_none() {
-            // Others have changed the set in this moment: what is to go is not known.
-            return Err(FirewallError::Set(change.set.name(), IpsetError::Interrupted));
+        if change.op.terms().is_none() {
+            change.gone = change.networks.iter().copied().map(Element::Net).collect();
         }
-        change.gone = self.gone(change, replaces, now);
         self.change_all(change, now)?;
         Ok(present)
     }
 
-    /// What is to go out of the set of the list.
-    fn gone(&self, change: &Change<'_>, replaces: bool, now: SystemTime) -> Vec<Element<'static>> {
-        if change.op.terms().is_none() {
-            return change.networks.iter().copied().map(Element::Net).collect();
-        }
-        let mirror = self.mirrors.whole(change.set).filter(|_| replaces);
-        mirror.map(|mirror| mirror.beside(change.networks, now).0).unwrap_or_default()
+    /// Finds what a body that replaces a list takes out of it. Gives the number of its addresses that
+    /// were there.
+    fn find_gone(
+        &self,
+        change: &mut Change<'_>,
+        as_rules: &HashSet<Network>,
+        now: SystemTime,
+    ) -> Result<usize, FirewallError> {
+        let Some(mirror) = self.mirrors.whole(change.set) else {
+            // Others have changed the set in this moment: what is to go is not known.
+            return Err(FirewallError::Set(change.set.name(), IpsetError::Interrupted));
+        };
+        let present;
+        (change.gone, present) = mirror.beside(change.networks, now);
+        let is_entry = |network: &&Network| mirror.get(&Element::Net(**network), now) != Known::Absent;
+        let others = as_rules.len().saturating_sub(as_rules.iter().filter(is_entry).count());
+        Ok(present.saturating_add(others))
     }
 
     /// Has the kernel make and count a change of a body that is short, in the only set of a scope.
@@ -265,7 +267,9 @@ impl Sets {
         let list = self.set_of(&union, terms.list);
         let (op, comments) = (ListOp::Put(terms), Comments::default());
         let mut change = Change { set: &list, union: &union, networks, op, gone: Vec::new(), comments };
-        change.gone = self.gone(&change, true, SystemTime::UNIX_EPOCH);
+        let mirror = self.mirrors.whole(&list);
+        change.gone =
+            mirror.map(|mirror| mirror.beside(networks, SystemTime::UNIX_EPOCH).0).unwrap_or_default();
         let gone = match *set == list {
             true => change.gone.len(),
             false => self.plan(&change, SystemTime::UNIX_EPOCH).union_dels().count(),
@@ -334,21 +338,14 @@ impl Sets {
         as_rules: &HashSet<Network>,
         now: SystemTime,
     ) -> Result<usize, FirewallError> {
-        self.check_size(set, list.len(), now)?;
+        if set.list().is_none() || self.is_cheap(set, list.len()) {
+            self.verify(set, now)?;
+        }
         let entries = match self.count_known(set, list, as_rules, now) {
             Some(known) => *known.end(),
             None => self.count(set, list, |network| !as_rules.contains(network))?,
         };
         Ok(as_rules.len().saturating_add(entries))
-    }
-
-    /// Compares the size of a set with its mirror before a body of that length is counted by it, where
-    /// the kernel tells it fast enough.
-    fn check_size(&mut self, set: &SetKey, length: usize, now: SystemTime) -> Result<(), FirewallError> {
-        match set.list().is_none() || self.is_cheap(set, length) {
-            true => self.verify(set, now),
-            false => Ok(()),
-        }
     }
 
     /// How many of a list are entries, at least and at most, without those that are rules, if the

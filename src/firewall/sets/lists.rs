@@ -114,7 +114,8 @@ impl Sets {
         }
     }
 
-    /// Makes the set of a list, with what the scope needs for it; the union is there.
+    /// Makes the set of a list, with what the scope needs for it, unless it is known; the union is
+    /// there. Gives whether that took anything.
     ///
     /// # Errors
     /// The kernel does not have it.
@@ -124,19 +125,19 @@ impl Sets {
         list: ListName,
         expected: usize,
         now: SystemTime,
-    ) -> Result<(), FirewallError> {
+    ) -> Result<bool, FirewallError> {
         let set = self.set_of(union, list);
         if set == *union || self.has_list(&set) {
-            return Ok(());
+            return Ok(false);
         }
         if !self.has_lists(union) {
             self.split(union, now)?;
         }
         if self.has_list(&set) {
-            return Ok(());
+            return Ok(true);
         }
         match self.create(&set, expected)? {
-            Made::New | Made::Present(_) => Ok(()),
+            Made::New | Made::Present(_) => Ok(true),
             Made::Foreign => Err(FirewallError::ForeignSet(set.name())),
         }
     }
