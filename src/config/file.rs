@@ -5,6 +5,7 @@
 //! module does no I/O: it does not open the files that options name.
 
 use crate::rule::SetUse;
+use crate::rule::layout::{ChainName, InputTable, Layout};
 use crate::rule::lease::{Interval, IntervalError, SET_LONGEST};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,7 +17,7 @@ const FLAGS: [&str; 4] = ["outward.server", "local.server", "local.server.authen
 /// Options that take a value, or are on without one.
 const SWITCHES: [&str; 1] = ["ipset"];
 /// Options with a value.
-const VALUES: [&str; 17] = [
+const VALUES: [&str; 21] = [
     "outward.server.port",
     "outward.server.ip",
     "outward.server.certfile",
@@ -34,6 +35,10 @@ const VALUES: [&str; 17] = [
     "ipset.maxelem",
     "rules.max",
     "lists.max",
+    "input.table",
+    "forward.chain",
+    "stay.first",
+    "state.file",
 ];
 
 /// Maximum length of a user name and of a password, in bytes.
@@ -70,6 +75,12 @@ pub(crate) struct Config {
     pub rules_max: u32,
     /// Maximum number of named lists.
     pub lists_max: u32,
+    /// Where rules stand (`input.table`, `forward.chain`).
+    pub layout: Layout,
+    /// Whether rfw's rules are kept before those of others that could accept (`stay.first`).
+    pub stay_first: bool,
+    /// The file that holds across a reboot what is blocked (`state.file`); `None` is off.
+    pub state_file: Setting<Option<PathBuf>>,
     /// Maximum number of connections.
     pub connections_max: u32,
     /// Maximum number of connections from one address.
@@ -237,6 +248,9 @@ fn check(file: &Path, entries: &[Entry]) -> Located<Config> {
         maxelem: options.number("ipset.maxelem", 1 << 20)?,
         rules_max: options.number("rules.max", 5_000)?,
         lists_max: options.number("lists.max", 64)?,
+        layout: options.layout()?,
+        stay_first: options.stay_first()?,
+        state_file: options.state_file()?,
         connections_max: options.number("connections.max", 256)?,
         connections_max_source: options.number("connections.max.source", 32)?,
     })
@@ -342,6 +356,41 @@ impl<'a> Options<'a> {
             number.ok_or_else(|| ConfigError::Value(name, text.to_owned(), "a number from 1 to 4294967295"))
         });
         Ok(number?.value)
+    }
+
+    fn layout(&self) -> Located<Layout> {
+        let name = "input.table";
+        let input = self.parse(name, InputTable::default(), |text| match text {
+            "filter" => Ok(InputTable::Filter),
+            "raw" => Ok(InputTable::Raw),
+            _ => Err(ConfigError::Value(name, text.to_owned(), "filter or raw")),
+        })?;
+        let name = "forward.chain";
+        let forward = self.parse(name, ChainName::forward(), |text| {
+            let wanted = "FORWARD, or a chain that FORWARD jumps to, as DOCKER-USER";
+            text.parse().map_err(|_| ConfigError::Value(name, text.to_owned(), wanted))
+        })?;
+        Ok(Layout { input: input.value, forward: forward.value })
+    }
+
+    fn stay_first(&self) -> Located<bool> {
+        let name = "stay.first";
+        let stays = self.parse(name, true, |text| match text {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err(ConfigError::Value(name, text.to_owned(), "on or off")),
+        });
+        Ok(stays?.value)
+    }
+
+    /// The option `state.file`; an empty value is off.
+    fn state_file(&self) -> Located<Setting<Option<PathBuf>>> {
+        let name = "state.file";
+        self.parse(name, Some(PathBuf::from("/var/lib/rfw/state")), |text| match text {
+            "" => Ok(None),
+            text if text.starts_with('/') => Ok(Some(PathBuf::from(text))),
+            _ => Err(ConfigError::Value(name, text.to_owned(), "an absolute path, or nothing for off")),
+        })
     }
 
     fn credentials(&self) -> Located<Credentials> {

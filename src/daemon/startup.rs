@@ -218,6 +218,9 @@ fn open_firewall(file: &Path, config: &Config, stop: &StopSignal) -> Result<Fire
         set_use: config.use_sets.value,
         rules_max: count(config.rules_max),
         lists_max: count(config.lists_max),
+        layout: config.layout.clone(),
+        stay_first: config.stay_first,
+        state_file: config.state_file.value.clone(),
     };
     // Sets are needed without the option too, to take along what was kept in them before.
     match Sets::open(config.maxelem) {

@@ -28,6 +28,7 @@ use crate::kernel::iptables::{Change, Transaction};
 use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::SetKey;
 use crate::rule::label::Label;
+use crate::rule::layout::Layout;
 use crate::rule::lease::{Lease, Moment, SET_LONGEST};
 use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
@@ -37,6 +38,7 @@ pub(crate) use sets::Step;
 use sets::{EntryResult, ListOp, Sets};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::iter;
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 pub(crate) use verbs::{
     Deleted, Held, Inserted, ListResult, ListSummary, Outcome, STILL_MAX, Terms, WhichLists,
@@ -46,7 +48,7 @@ pub(crate) use verbs::{
 const MANY_RULES: usize = 500;
 
 /// The options of the configuration that are about what is kept where, and how much.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// Where addresses are entries of sets (`ipset`).
     pub set_use: SetUse,
@@ -54,6 +56,12 @@ pub(crate) struct Settings {
     pub rules_max: usize,
     /// The most named lists (`lists.max`).
     pub lists_max: usize,
+    /// Where rules stand (`input.table`, `forward.chain`).
+    pub layout: Layout,
+    /// Whether rfw's rules are kept before those of others that could accept (`stay.first`).
+    pub stay_first: bool,
+    /// The file that holds across a reboot what is blocked (`state.file`).
+    pub state_file: Option<PathBuf>,
 }
 
 /// The filter tables of IPv4 and, if the host has it, IPv6, and the sets.

@@ -8,6 +8,9 @@ use crate::rule::note::Note;
 use crate::rule::{Rule, Scope};
 use std::collections::HashMap;
 
+/// The reasons of rules.
+pub(crate) type Notes = HashMap<Rule, Box<Note>>;
+
 /// The outcome of inserting or deleting a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {

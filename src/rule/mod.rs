@@ -6,6 +6,7 @@
 //! option of iptables.
 
 pub(crate) mod label;
+pub(crate) mod layout;
 pub(crate) mod lease;
 pub(crate) mod list_name;
 pub(crate) mod network;

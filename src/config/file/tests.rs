@@ -25,6 +25,8 @@ fn options_have_the_defaults_of_the_original() {
     assert_eq!(config.iptables.value, Path::new("iptables"));
     assert_eq!(config.ip6tables.value, Path::new("ip6tables"));
     assert_eq!((config.use_sets.value, config.lists_max), (SetUse::Off, 64));
+    assert_eq!((config.layout, config.stay_first), (Layout::default(), true));
+    assert_eq!(config.state_file.value.as_deref(), Some(Path::new("/var/lib/rfw/state")));
     assert_eq!((config.ipset.value.as_path(), config.maxelem), (Path::new("ipset"), 1_048_576));
     let local = parse("[config]\nlocal.server\n").unwrap().local.unwrap();
     assert_eq!((local.address, local.authentication), ("127.0.0.1:7390".parse().unwrap(), false));
@@ -85,6 +87,15 @@ fn sets_are_used_as_ipset_says() {
         let sets = parse(&format!("{BASE}{text}\n")).unwrap().use_sets;
         assert_eq!(sets, Setting { option: "ipset", line, value }, "{text}");
     }
+}
+
+#[test]
+fn a_host_with_neighbours_has_options_of_its_own() {
+    let text = "input.table = raw\nforward.chain = DOCKER-USER\nstay.first = off\nstate.file =\n";
+    let config = parse(&format!("{BASE}{text}")).unwrap();
+    assert_eq!(config.layout.input, InputTable::Raw);
+    assert_eq!(config.layout.forward.as_str(), "DOCKER-USER");
+    assert!(!config.stay_first && config.state_file.value.is_none());
 }
 
 #[test]

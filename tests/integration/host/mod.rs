@@ -96,7 +96,8 @@ impl Host {
         // Files in /proc/net belong to whoever is root of the user namespace when the
         // network namespace is made: so somebody has to be by then.
         let unshare = if has_own_users { "-r unshare -nm" } else { "-nm" };
-        let setup = "mount -t tmpfs tmpfs /run && ip link set lo up && echo ready && exec cat";
+        // What rfw keeps across a reboot is in /var/lib.
+        let setup = "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && ip link set lo up && echo ready && exec cat";
         let mut holder = Command::new("unshare")
             .args(unshare.split(' '))
             .args(["sh", "-c", setup])
