@@ -1,6 +1,8 @@
 //! Access to the kernel's packet filter: the formats of iptables(8) and ipset(8), the
 //! execution of these programs, and netlink(7).
 
+#[cfg(test)]
+mod alone;
 pub(crate) mod coprocess;
 pub(crate) mod generation;
 pub(crate) mod guard;

@@ -3,10 +3,10 @@
 
 use super::*;
 use crate::kernel::Counters;
+use crate::kernel::alone::{self, OUTSIDE, namespace};
 use crate::kernel::timeout::Timeout;
 use crate::rule::network::{Family, Network};
 use std::env;
-use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::Command as Process;
 use std::thread;
@@ -14,35 +14,9 @@ use std::time::Duration;
 
 mod batches;
 
-/// Holds the network namespace that the tests were started in.
-const OUTSIDE: &str = "RFW_TEST_OUTSIDE";
-
-fn namespace() -> String {
-    fs::read_link("/proc/self/ns/net").unwrap().to_string_lossy().into_owned()
-}
-
-/// Runs `body` in a network namespace of its own: in another run of this program, of
-/// that test only.
+/// Runs `body` in a network namespace of its own.
 fn alone(test: &str, body: impl FnOnce(&mut Ipset)) {
-    let Ok(outside) = env::var(OUTSIDE) else {
-        let unshare = if rustix::process::geteuid().is_root() { "-nm" } else { "-rnm" };
-        // ipset is in sbin, which is not in every user's PATH.
-        let path = env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin";
-        let output = Process::new("unshare")
-            .arg(unshare)
-            .arg(env::current_exe().unwrap())
-            .args(["--exact", &format!("kernel::ipset::tests::{test}"), "--nocapture"])
-            .env(OUTSIDE, namespace())
-            .env("PATH", path)
-            .output()
-            .expect("unshare (util-linux)");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 passed"), "{output:#?}");
-        said.lines().filter(|line| line.starts_with("time: ")).for_each(|line| println!("{line}"));
-        return;
-    };
-    assert_ne!(outside, namespace(), "nothing is tried outside a namespace of its own");
-    body(&mut Ipset::open(soon()).unwrap());
+    alone::alone(&format!("kernel::ipset::tests::{test}"), || body(&mut Ipset::open(soon()).unwrap()));
 }
 
 fn soon() -> Instant {
@@ -51,9 +25,7 @@ fn soon() -> Instant {
 
 /// What ipset(8) prints.
 fn program(arguments: &str) -> String {
-    let output = Process::new("ipset").args(arguments.split(' ')).output().expect("ipset");
-    assert!(output.status.success(), "ipset {arguments}: {output:#?}");
-    String::from_utf8(output.stdout).unwrap()
+    alone::program(&format!("ipset {arguments}"))
 }
 
 /// The lines of `ipset save` for the entries, in order.
