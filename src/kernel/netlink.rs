@@ -272,6 +272,11 @@ impl<'a> Message<'a> {
         self.payload.get(FAMILY_HEADER..).map(attributes).ok_or(Malformed)
     }
 
+    /// The address family of its `nfgenmsg`, if it has one.
+    pub(crate) fn family(&self) -> Option<u8> {
+        self.payload.first().copied()
+    }
+
     /// Whether what is dumped changed in the middle.
     pub(crate) fn is_interrupted(&self) -> bool {
         self.flags & NLM_F_DUMP_INTR != 0

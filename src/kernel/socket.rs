@@ -4,12 +4,12 @@
 //! its answers meanwhile: so both buffers are as large as the process may have them.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::sockopt;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recvfrom, send, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recvfrom, send, socket_with,
 };
 use std::fmt;
 use std::io;
@@ -95,6 +95,16 @@ impl Socket {
         Ok(Socket { socket, send_limit, receive_limit })
     }
 
+    /// Has the kernel send what it tells of these multicast groups: the bit n - 1 stands for
+    /// the group n.
+    ///
+    /// # Errors
+    /// There is no such group, or the process has no `CAP_NET_ADMIN`.
+    pub(crate) fn join(&self, groups: u32) -> Result<(), SocketError> {
+        // The kernel chooses the port.
+        Ok(bind(&self.socket, &SocketAddrNetlink::new(0, groups))?)
+    }
+
     /// The most bytes that the kernel takes in one send.
     pub(crate) fn send_limit(&self) -> usize {
         self.send_limit
@@ -155,8 +165,12 @@ impl Socket {
         }
     }
 
-    /// The length of a datagram that is there, or nothing if it is not the kernel's.
-    fn receive_now(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
+    /// The length of a datagram that is there, which may be more than the buffer holds, or nothing if
+    /// it is not the kernel's.
+    ///
+    /// # Errors
+    /// `EAGAIN` if there is none, `ENOBUFS` if others were lost.
+    pub(crate) fn receive_now(&self, buffer: &mut [u8]) -> Result<Option<usize>, Errno> {
         let flags = RecvFlags::DONTWAIT | RecvFlags::TRUNC;
         let (_, length, sender) = recvfrom(&self.socket, buffer, flags)?;
         let port =
@@ -174,6 +188,13 @@ impl Socket {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+}
+
+/// To poll for input.
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
