@@ -189,7 +189,7 @@ impl Firewall {
 
     /// Deletes the entries of a set that the white list forbids, before a rule looks it
     /// up: nobody has looked at them while it had none.
-    fn remove_conflicts_of(&mut self, set: &SetKey) -> Result<(), FirewallError> {
+    pub(super) fn remove_conflicts_of(&mut self, set: &SetKey) -> Result<(), FirewallError> {
         let Some((_, list)) = self.guarded.clone() else { return Ok(()) };
         let now = SystemTime::now();
         for (rule, _) in self.sets()?.rules(set, now, |rule| list.conflict(rule).is_some())? {

@@ -6,12 +6,16 @@
 //! under one mutex. The sweeper keeps its transactions short and yields to a client after
 //! each, which bounds the time that a request waits for the mutex.
 
+use crate::firewall::clock::{Clock, Reading};
+use crate::firewall::looks::Looks;
 use crate::firewall::{Firewall, FirewallError};
+use crate::kernel::notifications::Notifications;
 use crate::kernel::program::ProgramError;
 use crate::log_limit::LogLimit;
 use crate::rule::Rule;
 use crate::rule::lease::Moment;
 use crate::rule::list_name::ListName;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
@@ -32,8 +36,12 @@ pub(crate) struct SharedFirewall {
     firewall: Mutex<Firewall>,
     /// Until when requests are refused at once.
     busy: Mutex<Option<Busy>>,
-    /// When the tables are looked at, whatever happens until then.
-    next_check: Mutex<Instant>,
+    /// When tables and sets are looked at, whatever happens until then.
+    looks: Mutex<Looks>,
+    /// Until when nothing is swept, since the clock was set.
+    doubtful_until: Mutex<Option<Instant>>,
+    /// What the kernel tells of changes of tables; with iptables-legacy nothing.
+    notifications: Option<Notifications>,
     timer: OwnedFd,
     /// Whether a client waits for the mutex.
     client_waits: AtomicBool,
@@ -41,9 +49,6 @@ pub(crate) struct SharedFirewall {
 
 /// Time from a failure of the sweeper to its next attempt.
 const RETRY: Duration = Duration::from_secs(5);
-
-/// Interval of the check for changes by other programs, which don't notify rfw.
-const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Time from finding the xtables lock held to the next attempt.
 const LOCKED_TIME: Duration = Duration::from_millis(200);
@@ -71,11 +76,14 @@ impl SharedFirewall {
     /// # Errors
     /// Those of timerfd_create(2).
     pub(crate) fn new(firewall: Firewall) -> io::Result<Arc<SharedFirewall>> {
-        let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC)?;
+        let notifications = firewall.uses_nft().then(|| Notifications::open().ok()).flatten();
+        let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         Ok(Arc::new(SharedFirewall {
             firewall: Mutex::new(firewall),
             busy: Mutex::default(),
-            next_check: Mutex::new(Instant::now() + CHECK_INTERVAL),
+            looks: Mutex::new(Looks::new(Instant::now())),
+            doubtful_until: Mutex::default(),
+            notifications,
             timer,
             client_waits: AtomicBool::new(false),
         }))
@@ -87,8 +95,17 @@ impl SharedFirewall {
         let mut firewall = self.lock();
         self.client_waits.store(false, Ordering::SeqCst);
         let result = work(&mut firewall);
+        self.look_soon_after(&firewall);
         self.arm(firewall.next_due(SystemTime::now()));
         result
+    }
+
+    /// Has a look made at once, or as soon as a repair may be made, where others have flushed something.
+    fn look_soon_after(&self, firewall: &Firewall) {
+        if firewall.is_flushed() {
+            let at = firewall.next_repair().unwrap_or_else(Instant::now);
+            self.looks().no_later_than(at);
+        }
     }
 
     /// Changes the firewall for a client. After a change that timed out waiting for another
@@ -153,37 +170,62 @@ impl SharedFirewall {
         let sweeper = thread::Builder::new().name("sweeper".to_owned()).stack_size(256 << 10);
         sweeper.spawn(move || {
             let mut failures = LogLimit::default();
+            let mut clock = Clock::new(SystemTime::now(), Instant::now());
             loop {
-                shared.sweep_all(&mut failures);
+                let now = shared.read_clock(&mut clock);
+                shared.sweep_all(now, &mut failures);
                 shared.fill_mirrors(&mut failures);
                 shared.sleep();
-                if !shared.is_woken_to_fill() {
-                    shared.check_tables(&mut failures);
-                }
+                shared.look(&mut failures);
             }
         })?;
         Ok(())
     }
 
-    /// Whether there are mirrors to be filled, and the tables are not to be looked at yet.
-    fn is_woken_to_fill(&self) -> bool {
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn doubtful_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.doubtful_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time by which rules are due: after a step of the clock, for a minute, the earlier of both.
+    fn read_clock(&self, clock: &mut Clock) -> SystemTime {
+        let now = SystemTime::now();
+        let reading = clock.read(now, Instant::now());
+        let (time, doubtful_until) = match reading {
+            Reading::Steady => (now, None),
+            Reading::Stepped => {
+                log::warn!("the clock was set: ends of rules and entries count by the new time");
+                (now, None)
+            }
+            Reading::Doubtful { earlier, until } => (earlier, Some(until)),
+        };
+        *self.doubtful_until() = doubtful_until;
+        time
+    }
+
+    /// Looks at what others have done to tables and sets, if it is time.
+    fn look(&self, failures: &mut LogLimit) {
+        let begun = Instant::now();
         // Not held while the other lock is waited for: who has that asks for this one.
-        let next_check = *self.next_check();
-        Instant::now() < next_check && self.lock().is_fill_due()
-    }
-
-    fn next_check(&self) -> MutexGuard<'_, Instant> {
-        self.next_check.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sees what others have done to the tables, since nobody else tells.
-    fn check_tables(&self, failures: &mut LogLimit) {
-        *self.next_check() = Instant::now() + CHECK_INTERVAL;
-        let looked = self.lock().check_tables(SystemTime::now());
+        let (is_due, sets) = {
+            let looks = self.looks();
+            (looks.is_due(begun), looks.is_due_for_sets(begun))
+        };
+        if !is_due {
+            return;
+        }
+        let mut firewall = self.lock();
+        let begun = Instant::now();
+        let looked = firewall.look(sets, SystemTime::now());
+        self.looks().looked(begun, Instant::now(), sets);
+        self.look_soon_after(&firewall);
+        drop(firewall);
         if let Err(error) = looked {
             self.note(Some(&error).filter(|error| error.is_timeout()));
-            let line =
-                format_args!("the tables can't be looked after, next try in {CHECK_INTERVAL:?}: {error}");
+            let line = format_args!("tables and sets can't be looked after, tried again: {error}");
             log_failure(&error, line, failures);
         }
         self.yield_to_client();
@@ -192,12 +234,12 @@ impl SharedFirewall {
     /// Deletes all rules that are due, in short transactions, and sets the timer to the
     /// next expiry. If a transaction fails, its size is halved; a rule that fails alone is
     /// skipped.
-    fn sweep_all(&self, failures: &mut LogLimit) {
+    fn sweep_all(&self, now: SystemTime, failures: &mut LogLimit) {
         let (mut batch, mut largest, mut skipped) = (1024, BATCH.1, 0);
         loop {
             let mut firewall = self.lock();
             let start = Instant::now();
-            match firewall.sweep(SystemTime::now(), skipped, batch) {
+            match firewall.sweep(now, skipped, batch) {
                 Ok(removed) if removed.is_empty() && skipped == 0 => {
                     return self.arm(firewall.next_due(SystemTime::now()));
                 }
@@ -264,12 +306,15 @@ impl SharedFirewall {
         }
     }
 
-    /// Sets the timer to the next expiry or the next check of the tables, whichever is
+    /// Sets the timer to the next expiry or the next look at the tables, whichever is
     /// earlier.
     fn arm(&self, due: Option<Moment>) {
-        // Who asks once more before that does not put it off.
-        let left = self.next_check().saturating_duration_since(Instant::now());
-        let check = Moment::at_or_after(SystemTime::now() + left);
+        let at = |instant: Instant| {
+            Moment::at_or_after(SystemTime::now() + instant.saturating_duration_since(Instant::now()))
+        };
+        let check = at(self.looks().next());
+        // What is due by a clock that was set has to wait.
+        let due = self.doubtful_until().map(at).or(due);
         // An it_value of zero disarms the timer (timerfd_settime(2)).
         let seconds = due.map_or(check, |due| due.min(check)).seconds().max(1);
         let none = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -288,17 +333,47 @@ impl SharedFirewall {
         self.arm(Some(Moment::at_or_after(SystemTime::now() + RETRY)));
     }
 
-    /// Blocks until the timer expires.
+    /// Blocks until the timer expires or a look is due. What the kernel tells of changes of tables
+    /// brings that forward.
     fn sleep(&self) {
+        let mut listens = self.notifications.is_some();
         loop {
-            match rustix::io::read(&self.timer, &mut [0; 8]) {
-                // The clock was set: what is due has to be looked at anew.
-                Ok(_) | Err(Errno::CANCELED) => return,
-                Err(Errno::INTR) => {}
+            let mut fds = vec![PollFd::new(&self.timer, PollFlags::IN)];
+            let told = self.notifications.iter().filter(|_| listens);
+            fds.extend(told.map(|told| PollFd::new(told, PollFlags::IN)));
+            let left = self.looks().next().saturating_duration_since(Instant::now());
+            // One that can't be told is so long that the timer comes first.
+            let timeout = Timespec::try_from(left).ok();
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(0) => return,
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => {
-                    log::error!("the timer of the next expiry can't be read: {error}");
+                    log::error!("the timer of the next expiry can't be waited for: {error}");
                     return thread::sleep(RETRY);
                 }
+            }
+            let has_expired = fds.first().is_some_and(|timer| !timer.revents().is_empty());
+            if listens && self.notifications.as_ref().is_some_and(Notifications::drain) {
+                self.looks().hint(Instant::now());
+                // One hint is enough: in a storm of changes, what is told waits for the look.
+                listens = false;
+            }
+            if has_expired && self.read_timer() {
+                return;
+            }
+        }
+    }
+
+    /// Takes the expiry of the timer; `false` if it has not expired.
+    fn read_timer(&self) -> bool {
+        match rustix::io::read(&self.timer, &mut [0; 8]) {
+            // The clock was set: what is due has to be looked at anew.
+            Ok(_) | Err(Errno::CANCELED) => true,
+            Err(Errno::INTR | Errno::AGAIN) => false,
+            Err(error) => {
+                log::error!("the timer of the next expiry can't be read: {error}");
+                thread::sleep(RETRY);
+                true
             }
         }
     }

@@ -21,9 +21,9 @@ use std::time::SystemTime;
 const NETWORKS_MAX: usize = 16;
 
 /// The guard rules of a family that are wanted.
-struct Wanted {
+pub(super) struct Wanted {
     /// In the order of insertion.
-    rules: Vec<Guard>,
+    pub(super) rules: Vec<Guard>,
     /// Whether the set that they look packets up in has been changed for them.
     set_changed: bool,
 }
@@ -191,7 +191,7 @@ impl Firewall {
 
     /// The guard rules of a family for a white list. What they look up in a set is put into that, so
     /// that it is there before they are.
-    fn wanted_guards(
+    pub(super) fn wanted_guards(
         &mut self,
         family: Family,
         port: Option<u16>,
@@ -248,27 +248,9 @@ impl Firewall {
         unused.into_iter().try_for_each(|family| sets.drop_guard(family, used_before.contains(&family)))
     }
 
-    /// Reads the tables anew where others may have changed them, and puts back what
-    /// they have removed: the guard, and the rules of sets that have entries.
-    ///
-    /// # Errors
-    /// A table or set can't be read or changed.
-    pub(crate) fn check_tables(&mut self, now: SystemTime) -> Result<(), FirewallError> {
-        let mut failed: Option<FirewallError> = None;
-        for family in self.families() {
-            if failed.as_ref().is_some_and(FirewallError::is_timeout) {
-                break;
-            }
-            if let Err(error) = self.check_table(family) {
-                failed = failed.or(Some(error));
-            }
-        }
-        let sets = if self.sets.is_some() { self.check_sets(now) } else { Ok(()) };
-        failed.or(sets.err()).map_or(Ok(()), Err)
-    }
-
-    /// Puts the registry of sets back, and finds mirrors that others have made wrong.
-    fn check_sets(&mut self, now: SystemTime) -> Result<(), FirewallError> {
+    /// Puts the registry of sets back, and finds mirrors that others have made wrong. Gives what has come
+    /// back, as the log tells it.
+    pub(super) fn check_sets(&mut self, now: SystemTime) -> Result<Vec<String>, FirewallError> {
         let registry = self.sets()?.check_registry();
         for union in self.linked_sets() {
             for set in self.sets()?.sets_of(&union) {
@@ -280,7 +262,7 @@ impl Firewall {
         if renewed > 0 {
             log::debug!("{renewed} entries that end later than the kernel can count are renewed");
         }
-        registry
+        registry.map(|()| Vec::new())
     }
 
     /// Puts the guard of a family back where others have changed its rules or its set.
@@ -307,7 +289,8 @@ impl Firewall {
         Ok(())
     }
 
-    fn check_table(&mut self, family: Family) -> Result<(), FirewallError> {
+    /// Mends what of a table is wrong without others having flushed it.
+    pub(super) fn check_table(&mut self, family: Family) -> Result<(), FirewallError> {
         match self.guarded.take() {
             Some((port, list)) => {
                 let checked = self.check_guard(family, port, &list);
@@ -325,7 +308,12 @@ impl Firewall {
 /// Plans the guard rules that are wanted, which are in the order of insertion, in place of those
 /// there are. What may stay is left alone, unless all are to be made anew. Rules are deleted chain
 /// by chain, in the order of a reading.
-fn plan_guards(there: &VecDeque<Guard>, transaction: &mut Transaction, wanted: &[Guard], anew: bool) {
+pub(super) fn plan_guards(
+    there: &VecDeque<Guard>,
+    transaction: &mut Transaction,
+    wanted: &[Guard],
+    anew: bool,
+) {
     let kept = if anew { HashSet::new() } else { kept(there, wanted) };
     for output in [false, true] {
         let old = there.iter().filter(|guard| guard.is_output() == output && !kept.contains(*guard));
@@ -336,7 +324,7 @@ fn plan_guards(there: &VecDeque<Guard>, transaction: &mut Transaction, wanted: &
 }
 
 /// Whether nothing has to be changed for the guard rules that are wanted.
-fn is_guarded(there: &VecDeque<Guard>, wanted: &[Guard]) -> bool {
+pub(super) fn is_guarded(there: &VecDeque<Guard>, wanted: &[Guard]) -> bool {
     let mut transaction = Transaction::default();
     plan_guards(there, &mut transaction, wanted, false);
     transaction.changes().is_empty()

@@ -132,6 +132,8 @@ impl Firewall {
                 |changes| held(changes.iter().filter_map(deletion)),
             )?;
             deleted.extend(parts.into_iter().flatten());
+            let lost = self.forget_lost(family, &wanted)?;
+            deleted.extend(held(lost.iter().map(|(rule, label)| (rule, label))));
         }
         Ok(deleted)
     }

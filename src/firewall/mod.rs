@@ -6,13 +6,17 @@
 //! difference. Foreign rules and sets are never changed.
 
 mod auto;
+mod clock;
 mod entries;
 pub(crate) mod expiry;
 mod family_list;
 mod guard;
 pub(crate) mod listing;
 mod lists;
+mod looks;
+mod memory;
 mod migrate;
+mod repair;
 mod rule_cache;
 mod rules;
 pub(crate) mod sets;
@@ -21,6 +25,7 @@ pub(crate) mod verbs;
 
 use crate::firewall::listing::{Filter, Listing};
 use crate::firewall::lists::Updates;
+use crate::firewall::repair::Repairs;
 use crate::firewall::rule_cache::RuleCache;
 use crate::firewall::table::{Plan, Table};
 use crate::kernel::ipset::IpsetError;
@@ -77,6 +82,7 @@ pub(crate) struct Firewall {
     /// The port that is guarded, if there is one, and the white list in force.
     guarded: Option<(Option<u16>, WhiteList)>,
     updates: Updates,
+    repairs: Repairs,
 }
 
 impl Firewall {
@@ -92,6 +98,7 @@ impl Firewall {
             warned_guard: false,
             guarded: None,
             updates: Updates::new(),
+            repairs: Repairs::default(),
         }
     }
 
@@ -153,6 +160,9 @@ impl Firewall {
             labels.iter().for_each(|label| transaction.delete(rule, label));
             if labels.is_empty() { Outcome::Absent } else { Outcome::Deleted }
         })?;
+        // One that others have flushed is not to come back.
+        let lost = self.forget_lost(rule.family(), |other, label| other == rule && label.list == list)?;
+        let as_rule = if lost.is_empty() { as_rule } else { Outcome::Deleted };
         let set = SetKey::of(rule);
         if !self.may_have_sets() || !self.has_own_set(&set)? {
             return Ok(as_rule);

@@ -8,7 +8,9 @@ use crate::rule::label::Label;
 use crate::rule::lease::Lease;
 use crate::rule::list_name::ListName;
 use crate::rule::{Chain, Rule, Scope, Target};
+use foldhash::fast::FixedState;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::BuildHasher;
 use std::iter;
 
 /// The rules of rfw in one table.
@@ -26,6 +28,8 @@ pub(crate) struct RuleCache {
     /// The sets that have a rule, with the positions of these rules: other programs may have
     /// duplicated one.
     sets: BTreeMap<SetKey, Vec<i64>>,
+    /// The packets that rules have counted by the last reading, by their hash; those without are left out.
+    counted: HashMap<u64, u64, FixedState>,
     /// Whether it has been changed since the last reading: then positions tell nothing of the order.
     changed: bool,
     /// The rule number and position of the last rule of rfw with that target in each chain.
@@ -73,6 +77,9 @@ impl CacheReader {
         *number += 1;
         self.position += 1;
         let (number, position, cache) = (*number, self.position, &mut self.cache);
+        if line.counters.packets > 0 && line.owner != Owner::Other {
+            cache.counted.insert(hash(&line.owner), line.counters.packets);
+        }
         match line.owner {
             Owner::Rfw(rule, label) => {
                 cache.note_last(rule.scope(), number, position);
@@ -144,6 +151,7 @@ impl RuleCache {
         for change in transaction.changes() {
             match change {
                 Change::Insert(rule, label, number) => {
+                    self.uncount(|| Owner::Rfw(rule.clone(), label.clone()));
                     self.lowest -= 1;
                     self.shift(rule.scope().chain(), *number);
                     self.note_inserted(rule.scope(), *number);
@@ -155,6 +163,7 @@ impl RuleCache {
                     self.remove(rule, label);
                 }
                 Change::InsertSet(set, number) => {
+                    self.uncount(|| Owner::Set(set.clone()));
                     self.shift(set.scope().chain(), *number);
                     self.note_inserted(set.scope(), *number);
                     let position = self.lowest;
@@ -168,6 +177,7 @@ impl RuleCache {
                     self.sets.retain(|_, copies| !copies.is_empty());
                 }
                 Change::InsertGuard(guard) => {
+                    self.uncount(|| Owner::Guard(*guard));
                     self.shift(chain_of(guard), 1);
                     self.guards.push_front(*guard);
                 }
@@ -180,6 +190,49 @@ impl RuleCache {
                 Change::CheckSet(_) => {}
             }
         }
+    }
+
+    /// Takes down that the kernel counts the packets of a rule anew.
+    fn uncount(&mut self, owner: impl FnOnce() -> Owner) {
+        if !self.counted.is_empty() {
+            self.counted.remove(&hash(&owner()));
+        }
+    }
+
+    /// Whether a rule has counted fewer packets than in an earlier cache: others have made it anew.
+    pub(super) fn has_counted_down(&self, before: &RuleCache) -> bool {
+        let counted = |hash| self.counted.get(hash).copied().unwrap_or_default();
+        let lower = before.counted.iter().filter(|(hash, packets)| counted(hash) < **packets);
+        // What is gone has not counted down.
+        let lower: Vec<u64> = lower.map(|(hash, _)| *hash).collect();
+        !lower.is_empty() && self.owners().any(|owner| lower.contains(&hash(&owner)))
+    }
+
+    fn owners(&self) -> impl Iterator<Item = Owner> {
+        let rules = self.labelled().map(|(rule, label)| Owner::Rfw(rule.clone(), label.clone()));
+        let sets = self.sets().map(|set| Owner::Set(set.clone()));
+        rules.chain(sets).chain(self.guards.iter().map(|guard| Owner::Guard(*guard)))
+    }
+
+    /// Whether a rule is there twice with the same end, list and reason, or with two for one list.
+    pub(super) fn has_doubles(&self) -> bool {
+        let all = self.accepts.values().chain(self.blocks.values());
+        all.filter(|copies| copies.len() > 1).any(|copies| {
+            let mut lists = BTreeSet::new();
+            copies.iter().any(|copy| !lists.insert(copy.label.list))
+        })
+    }
+
+    /// The guard rules of a chain.
+    pub(super) fn guards_of(&self, chain: Chain) -> impl Iterator<Item = &Guard> {
+        self.guards.iter().filter(move |guard| chain_of(guard) == chain)
+    }
+
+    /// Whether a chain has no rule of rfw.
+    pub(super) fn is_empty_in(&self, chain: Chain) -> bool {
+        self.rules().all(|rule| rule.scope().chain() != chain)
+            && self.sets().all(|set| set.scope().chain() != chain)
+            && self.guards_of(chain).next().is_none()
     }
 
     /// Counts a rule that has been inserted into a chain at that number.
@@ -365,6 +418,11 @@ fn before(target: Target) -> &'static [Target] {
         Target::Reject => &[Target::Accept],
         Target::Drop => &[Target::Accept, Target::Reject],
     }
+}
+
+/// The same for caches that are compared.
+fn hash(owner: &Owner) -> u64 {
+    FixedState::default().hash_one(owner)
 }
 
 fn chain_of(guard: &Guard) -> Chain {

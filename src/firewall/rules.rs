@@ -1,6 +1,6 @@
 //! Addresses as rules, one for each list that has them.
 
-use super::family_list::FamilyList;
+use super::family_list::{FamilyList, is_in_scope};
 use super::rule_cache::{CachedRule, RuleCache};
 use super::{Firewall, FirewallError, ListResult, Outcome, Terms};
 use crate::firewall::table::Plan;
@@ -81,7 +81,17 @@ impl Firewall {
             plan_body(cache, transaction, list, terms, by_precedence)
         })?;
         self.check_order_behind(family, list.set.scope())?;
+        if terms.replace {
+            self.forget_whole(list, terms.list)?;
+        }
         Ok(result)
+    }
+
+    /// Has nothing else come back of a list that is replaced.
+    fn forget_whole(&mut self, list: &FamilyList, name: ListName) -> Result<(), FirewallError> {
+        let scope = list.set.scope();
+        self.forget_lost(list.set.family(), |rule, label| label.list == name && is_in_scope(rule, scope))?;
+        Ok(())
     }
 
     /// Checks that a body does not exceed `rules.max` with the rules that stay.
@@ -107,11 +117,19 @@ impl Firewall {
         list: &FamilyList,
         name: ListName,
     ) -> Result<HashSet<Network>, FirewallError> {
-        self.change(list.set.family(), Plan::FromKernel, |cache, transaction| {
+        let mut present = self.change(list.set.family(), Plan::FromKernel, |cache, transaction| {
             let present = list.present(cache, name);
             delete_copies(&present, transaction);
             networks(&present)
-        })
+        })?;
+        let is_listed = |rule: &Rule| {
+            is_in_scope(rule, list.set.scope())
+                && rule.networks().any(|network| list.networks.binary_search(network).is_ok())
+        };
+        let lost =
+            self.forget_lost(list.set.family(), |rule, label| label.list == name && is_listed(rule))?;
+        present.extend(lost.iter().flat_map(|(rule, _)| rule.networks().copied()));
+        Ok(present)
     }
 
     /// Moves the rules of targets that come first to the head of their chains, where others stand before
@@ -153,7 +171,8 @@ impl Firewall {
     pub(super) fn delete_whole(&mut self, list: &FamilyList, name: ListName) -> Result<(), FirewallError> {
         self.change(list.set.family(), Plan::FromCache, |cache, transaction| {
             delete_copies(&list.whole(cache, name), transaction);
-        })
+        })?;
+        self.forget_whole(list, name)
     }
 
     /// Deletes what `plan` says in one transaction or, where that is too long, in as few as may be.

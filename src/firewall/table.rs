@@ -6,6 +6,7 @@
 //! iptables-legacy has none: there a change is planned from the cache only if its
 //! transaction fails when the cache is stale.
 
+use super::memory::Memory;
 use super::rule_cache::{CacheReader, RuleCache};
 use crate::kernel::coprocess::{Coprocess, Sentinel};
 use crate::kernel::generation::Ruleset;
@@ -13,9 +14,11 @@ use crate::kernel::iptables::{Line, Transaction};
 use crate::kernel::program::{Lines, Program, ProgramError};
 use crate::kernel::save_reader::{End, SaveReader};
 use crate::kernel::set_key::SetKey;
-use crate::rule::Chain;
+use crate::rule::label::Label;
 use crate::rule::network::Family;
+use crate::rule::{Chain, Rule};
 use crate::stop_signal::StopSignal;
+use std::collections::HashSet;
 use std::path::Path;
 
 /// Attempts to plan and commit a change while other programs keep changing the table.
@@ -157,6 +160,10 @@ pub(crate) struct Table {
     /// Used only with iptables-legacy, and not started otherwise.
     restore_background: Coprocess,
     cache: RuleCache,
+    /// What others have done to it.
+    memory: Memory,
+    /// Whether `cache` has ever been read.
+    is_known: bool,
     /// The generation of `cache`.
     generation: Option<u32>,
     /// Whether `cache` has been read, and no transaction has failed since.
@@ -189,6 +196,8 @@ impl Table {
             restore,
             restore_background,
             cache: RuleCache::default(),
+            memory: Memory::default(),
+            is_known: false,
             generation: None,
             read: false,
             own_change: None,
@@ -201,9 +210,33 @@ impl Table {
         self.family
     }
 
+    /// Whether it is one of nf_tables.
+    pub(crate) fn uses_nft(&self) -> bool {
+        self.commands.nft
+    }
+
     /// The rules of rfw, as last read or changed.
     pub(crate) fn cache(&self) -> &RuleCache {
         &self.cache
+    }
+
+    /// What others have done to the rules of rfw.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The same to be changed.
+    pub(crate) fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.memory
+    }
+
+    /// The rules that others have brought back, and those that are there once more than needed, as last read.
+    pub(crate) fn surplus(&self) -> Vec<(Rule, Label)> {
+        let mut seen = HashSet::new();
+        let all = self.cache.find(|_, _| true).into_iter();
+        let surplus =
+            all.filter(|(rule, label)| self.memory.is_revived(rule, label) || !seen.insert((*rule, *label)));
+        surplus.map(|(rule, label)| (rule.clone(), label.clone())).collect()
     }
 
     /// The commands that read and change it.
@@ -225,7 +258,12 @@ impl Table {
         let now = self.current_generation();
         if !(self.read && now.is_some() && now == self.generation) {
             self.read = false;
-            self.cache = self.commands.read(self.family).and_then(cache_of)?;
+            let read = self.commands.read(self.family).and_then(cache_of)?;
+            let before = std::mem::replace(&mut self.cache, read);
+            if self.is_known {
+                self.memory.compare(&before, &self.cache);
+            }
+            self.is_known = true;
             // `now` is from before the reading: a change meanwhile has a later generation.
             (self.generation, self.read) = (now, true);
         }
@@ -363,6 +401,7 @@ impl Table {
         self.own_change = self.generation.zip(now).filter(|_| self.read);
         if committed.is_ok() {
             self.cache.apply(transaction);
+            self.memory.apply(transaction);
         }
         self.generation = now;
         committed

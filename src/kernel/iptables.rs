@@ -28,7 +28,7 @@ pub(crate) struct Line {
 }
 
 /// The owner of a rule, with its meaning if that is rfw.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Owner {
     /// A rule that a request has inserted.
     Rfw(Rule, Label),

@@ -1,0 +1,115 @@
+//! When the sweeper looks at what others have done to tables and sets. Pure.
+//!
+//! With iptables-nft the kernel tells that rules have changed. With iptables-legacy, and of sets, nobody
+//! tells; so a look is made every ten seconds, or less often where it takes long.
+
+use std::time::{Duration, Instant};
+
+/// Time between two looks that nobody has asked for.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time between two looks, as a multiple of what the last one took: a thousandth of a processor.
+const COST: u32 = 1_000;
+
+/// Time between two looks at the tables when the kernel tells of changes.
+const HINTED: Duration = Duration::from_secs(2);
+
+/// The same as a multiple of what the last look took: a fiftieth of a processor.
+const HINTED_COST: u32 = 50;
+
+/// When tables and sets are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Looks {
+    tables: Instant,
+    sets: Instant,
+    /// When a look may be made that the kernel asks for.
+    hinted: Instant,
+}
+
+impl Looks {
+    /// Looks that begin one interval after a start.
+    pub(super) fn new(now: Instant) -> Looks {
+        Looks { tables: now + INTERVAL, sets: now + INTERVAL, hinted: now + HINTED }
+    }
+
+    /// Takes down that the kernel has told of a change of tables.
+    pub(super) fn hint(&mut self, now: Instant) {
+        self.no_later_than(self.hinted.max(now));
+    }
+
+    /// Has the tables looked at by then.
+    pub(super) fn no_later_than(&mut self, at: Instant) {
+        self.tables = self.tables.min(at);
+    }
+
+    /// Whether something is to be looked at now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next() <= now
+    }
+
+    /// Whether the sets are to be looked at now.
+    pub(super) fn is_due_for_sets(&self, now: Instant) -> bool {
+        self.sets <= now
+    }
+
+    /// When the next look is.
+    pub(super) fn next(&self) -> Instant {
+        self.tables.min(self.sets)
+    }
+
+    /// Takes down a look, at the sets too or not.
+    pub(super) fn looked(&mut self, begun: Instant, ended: Instant, sets: bool) {
+        let took = ended.saturating_duration_since(begun);
+        let interval = took.saturating_mul(COST).max(INTERVAL);
+        self.tables = ended + interval;
+        self.hinted = ended + took.saturating_mul(HINTED_COST).max(HINTED);
+        if sets {
+            self.sets = ended + interval;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_as_frequent_as_they_are_cheap() {
+        let start = Instant::now();
+        let after = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        let mut looks = Looks::new(start);
+        assert!(!looks.is_due(after(9.9)) && looks.is_due(after(10.0)));
+        looks.looked(after(10.0), after(10.005), true);
+        assert_eq!(looks.next(), after(20.005));
+        looks.looked(after(30.0), after(30.02), false);
+        // The sets have not been looked at.
+        assert!(looks.is_due_for_sets(after(30.02)) && looks.tables > after(50.0));
+        looks.looked(after(31.0), after(31.02), true);
+        assert_eq!(looks.next(), after(51.02));
+    }
+
+    #[test]
+    fn what_the_kernel_tells_is_looked_at_within_two_seconds() {
+        let start = Instant::now();
+        let after = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut looks = Looks::new(start);
+        for (told, expected) in [(1, 2), (1, 2), (7, 2)] {
+            looks.hint(after(told));
+            assert_eq!(looks.next(), after(expected), "{told}");
+        }
+        looks.looked(after(3), after(3), false);
+        looks.hint(after(4));
+        assert_eq!(looks.next(), after(5));
+        looks.looked(after(5), after(5), false);
+        looks.hint(after(9));
+        assert_eq!(looks.next(), after(9));
+        assert!(!looks.is_due_for_sets(after(9)) && looks.is_due_for_sets(after(10)));
+        // A look that takes long is made less often.
+        looks.looked(after(9), after(10), false);
+        looks.hint(after(11));
+        assert_eq!(looks.next(), after(10));
+        looks.looked(after(11), after(12), true);
+        looks.hint(after(13));
+        assert_eq!(looks.next(), after(62));
+    }
+}

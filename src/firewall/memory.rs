@@ -1,0 +1,214 @@
+//! What rfw remembers of the rules of one table beside the cache: what others have flushed, so that it
+//! comes back, and what rfw itself has deleted, so that it does not. No I/O.
+//!
+//! Nobody tells rfw what was done to its rules: each reading is compared with what the cache had.
+
+use super::rule_cache::RuleCache;
+use crate::kernel::iptables::{Change, Transaction};
+use crate::rule::label::Label;
+use crate::rule::list_name::ListName;
+use crate::rule::{Chain, Rule};
+use foldhash::fast::RandomState;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::hash::BuildHasher;
+
+/// The most deleted rules that are remembered.
+const DELETED_MAX: usize = 65_536;
+
+/// What rfw remembers of the rules of one table.
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// Rules that others have flushed, in the order of the table.
+    lost: Vec<(Rule, Label)>,
+    /// Whether others have flushed something, be it rules of sets or the guard.
+    flushed: bool,
+    /// Whether the table has rules that rfw had deleted, or one of them twice.
+    untidy: bool,
+    /// Rules that others have deleted one by one and that nobody has been told of yet.
+    noted: Vec<(Rule, Label)>,
+    deleted: Deleted,
+}
+
+impl Memory {
+    /// Takes down what has changed between two readings, or between a change of rfw and a reading.
+    pub(super) fn compare(&mut self, before: &RuleCache, after: &RuleCache) {
+        let difference = Difference::between(before, after, &self.deleted);
+        difference.revived.iter().for_each(|(rule, label)| self.deleted.put(rule, label));
+        self.untidy = !difference.revived.is_empty() || after.has_doubles();
+        match difference.is_flush() {
+            true => {
+                let gone = difference.gone.into_iter();
+                let new = gone.filter(|(rule, label)| !holds(&self.lost, rule, label.list));
+                let new: Vec<(Rule, Label)> = new.collect();
+                self.lost.extend(new);
+                self.flushed = true;
+            }
+            false => self.noted.extend(difference.gone),
+        }
+    }
+
+    /// Takes down a committed transaction.
+    pub(super) fn apply(&mut self, transaction: &Transaction) {
+        let mut inserted = HashSet::new();
+        for change in transaction.changes() {
+            match change {
+                Change::Insert(rule, label, _) => {
+                    self.deleted.remove(rule, label);
+                    if !self.lost.is_empty() {
+                        inserted.insert((rule, label.list));
+                    }
+                }
+                Change::Delete(rule, label) => self.deleted.put(rule, label),
+                _ => {}
+            }
+        }
+        if !inserted.is_empty() {
+            self.lost.retain(|(rule, label)| !inserted.contains(&(rule, label.list)));
+        }
+    }
+
+    /// Forgets flushed rules that are not to come back. Gives them.
+    pub(crate) fn forget(&mut self, unwanted: impl Fn(&Rule, &Label) -> bool) -> Vec<(Rule, Label)> {
+        let (gone, lost) = std::mem::take(&mut self.lost).into_iter().partition(|(r, l)| unwanted(r, l));
+        self.lost = lost;
+        gone
+    }
+
+    /// Whether others have flushed something that is not put back yet.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.flushed
+    }
+
+    /// Whether there are rules to be deleted again, see [`Memory::is_revived`].
+    pub(crate) fn is_untidy(&self) -> bool {
+        self.untidy
+    }
+
+    /// The rules that others have flushed, in the order of the table.
+    pub(crate) fn lost(&self) -> &[(Rule, Label)] {
+        &self.lost
+    }
+
+    /// Takes down that all is put back.
+    pub(crate) fn put_back(&mut self) {
+        self.lost = Vec::new();
+        self.flushed = false;
+    }
+
+    /// Whether rfw has deleted a rule: where it is there again, others have restored a saved table.
+    pub(crate) fn is_revived(&self, rule: &Rule, label: &Label) -> bool {
+        self.deleted.has(rule, label)
+    }
+
+    /// Removes and returns the rules that others have deleted one by one.
+    pub(crate) fn take_noted(&mut self) -> Vec<(Rule, Label)> {
+        std::mem::take(&mut self.noted)
+    }
+}
+
+fn holds(rules: &[(Rule, Label)], rule: &Rule, list: ListName) -> bool {
+    rules.iter().any(|(other, label)| other == rule && label.list == list)
+}
+
+/// What others have changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Difference {
+    /// Rules that are gone, in the order of the table. One that has the end of a rule which rfw had
+    /// deleted counts as gone too.
+    gone: Vec<(Rule, Label)>,
+    /// Rules that are there again after rfw had deleted them, or beside the one that rfw has made.
+    revived: Vec<(Rule, Label)>,
+    /// Whether the rule of a set is gone.
+    lost_set: bool,
+    /// Whether the guard of a chain is gone.
+    lost_guard: bool,
+    /// Whether two or more rules of a chain are gone, and none of rfw is left in it.
+    emptied: bool,
+    /// Whether the table was replaced as a whole, as iptables-restore does.
+    replaced: bool,
+}
+
+impl Difference {
+    fn between(before: &RuleCache, after: &RuleCache, deleted: &Deleted) -> Difference {
+        let mut difference = Difference::default();
+        for (rule, label) in after.labelled().filter(|(rule, label)| !before.has(rule, label)) {
+            // One that stands beside the rule of the same list is no other decision.
+            let beside = before.labels(rule, label.list).iter().any(|known| after.has(rule, known));
+            if deleted.has(rule, label) || beside {
+                difference.revived.push((rule.clone(), label.clone()));
+            }
+        }
+        let mut seen = HashSet::new();
+        for (rule, label) in before.find(|_, _| true) {
+            let there = after.labels(rule, label.list);
+            if there.iter().all(|there| *there != label && deleted.has(rule, there))
+                && seen.insert((rule, label.list))
+            {
+                difference.gone.push((rule.clone(), label.clone()));
+            }
+        }
+        let mut gone: BTreeMap<Chain, usize> = BTreeMap::new();
+        for (rule, _) in &difference.gone {
+            *gone.entry(rule.scope().chain()).or_default() += 1;
+        }
+        for set in before.sets().filter(|set| !after.has_set(set)) {
+            *gone.entry(set.scope().chain()).or_default() += 1;
+            difference.lost_set = true;
+        }
+        for chain in [Chain::Input, Chain::Output] {
+            let lost = before.guards_of(chain).count();
+            if lost > 0 && after.guards_of(chain).count() == 0 {
+                *gone.entry(chain).or_default() += lost;
+                difference.lost_guard = true;
+            }
+        }
+        difference.emptied = gone.iter().any(|(chain, count)| *count >= 2 && after.is_empty_in(*chain));
+        difference.replaced = !difference.revived.is_empty() || after.has_counted_down(before);
+        difference
+    }
+
+    /// Whether what is gone was not deleted rule by rule.
+    fn is_flush(&self) -> bool {
+        let replaced = self.replaced && !self.gone.is_empty();
+        self.lost_set || self.lost_guard || self.emptied || replaced
+    }
+}
+
+/// Rules that rfw has deleted, as hashes; the oldest are forgotten.
+#[derive(Default)]
+struct Deleted {
+    hasher: RandomState,
+    hashes: HashSet<u64, RandomState>,
+    /// In the order of deletion. Those that were put in again since are still in it.
+    order: VecDeque<u64>,
+}
+
+impl Deleted {
+    fn put(&mut self, rule: &Rule, label: &Label) {
+        let hash = self.hash(rule, label);
+        if !self.hashes.insert(hash) {
+            return;
+        }
+        self.order.push_back(hash);
+        if self.order.len() > DELETED_MAX {
+            self.order.pop_front().map(|oldest| self.hashes.remove(&oldest));
+        }
+    }
+
+    fn remove(&mut self, rule: &Rule, label: &Label) {
+        if !self.hashes.is_empty() {
+            self.hashes.remove(&self.hash(rule, label));
+        }
+    }
+
+    fn has(&self, rule: &Rule, label: &Label) -> bool {
+        !self.hashes.is_empty() && self.hashes.contains(&self.hash(rule, label))
+    }
+
+    fn hash(&self, rule: &Rule, label: &Label) -> u64 {
+        self.hasher.hash_one((rule, label))
+    }
+}
+
+#[cfg(test)]
+mod tests;

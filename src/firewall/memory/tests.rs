@@ -1,0 +1,128 @@
+use super::*;
+use crate::firewall::rule_cache::CacheReader;
+use crate::golden::cases;
+use crate::kernel::Counters;
+use crate::kernel::guard::Guard;
+use crate::kernel::iptables::{Line, Owner};
+use crate::kernel::set_key::SetKey;
+use crate::rule::lease::{Lease, Moment};
+use crate::rule::rule_of;
+use std::time::{Duration, UNIX_EPOCH};
+
+/// The rule that a word stands for, and the packets that it has counted.
+fn owner(word: &str) -> (Owner, u64) {
+    let (word, packets) = word.split_once('*').map_or((word, 0), |(word, n)| (word, n.parse().unwrap()));
+    let (name, end) = word.split_once('@').map_or((word, None), |(name, end)| (name, Some(end)));
+    let lease = end.map_or(Lease::Permanent, |end| {
+        Lease::Until(Moment::at_or_after(UNIX_EPOCH + Duration::from_secs(end.parse().unwrap())))
+    });
+    let rule = |path: &str| Owner::Rfw(rule_of(path), Label::new(lease, ListName::UNNAMED));
+    let owner = match name.split_at(1) {
+        ("i", number) => rule(&format!("/drop/input/any/1.2.3.{number}")),
+        ("f", number) => rule(&format!("/drop/forward/any/1.2.3.{number}")),
+        ("o", number) => rule(&format!("/drop/output/any/1.2.3.{number}")),
+        ("S", _) => Owner::Set(SetKey::of(&rule_of("/drop/input/any/1.2.3.4"))),
+        ("G", chain) => Owner::Guard(Guard::all(7393, [].iter())[usize::from(chain == "o")]),
+        _ => panic!("{word}"),
+    };
+    (owner, packets)
+}
+
+fn word(rule: &Rule, label: &Label) -> String {
+    let chain = rule.scope().chain().name().chars().next().unwrap().to_ascii_lowercase();
+    let address = rule.networks().next().unwrap().to_string();
+    let end = label.lease.end().map_or(String::new(), |end| format!("@{}", end.seconds()));
+    format!("{chain}{}{end}", address.rsplit('.').next().unwrap())
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split_whitespace().filter(|word| *word != "-")
+}
+
+fn read(text: &str) -> RuleCache {
+    let mut reader = CacheReader::default();
+    for (owner, packets) in words(text).map(owner) {
+        let chain = match &owner {
+            Owner::Rfw(rule, _) => rule.scope().chain().name(),
+            Owner::Guard(guard) if guard.is_output() => "OUTPUT",
+            _ => "INPUT",
+        };
+        reader.line(Line { chain: chain.to_owned(), counters: Counters { packets, bytes: 0 }, owner });
+    }
+    reader.end()
+}
+
+/// Has rfw delete these rules.
+fn delete(memory: &mut Memory, cache: &mut RuleCache, text: &str) {
+    let mut transaction = Transaction::default();
+    for (owner, _) in words(text).map(owner) {
+        let Owner::Rfw(rule, label) = owner else { panic!("{text}") };
+        transaction.delete(&rule, &label);
+    }
+    cache.apply(&transaction);
+    memory.apply(&transaction);
+}
+
+fn told(memory: &mut Memory) -> String {
+    let list = |kind: &str, rules: &[(Rule, Label)]| {
+        let rules: Vec<String> = rules.iter().map(|(rule, label)| word(rule, label)).collect();
+        (!rules.is_empty()).then(|| format!("{kind} {}", rules.join(" ")))
+    };
+    let parts = [
+        list("lost", memory.lost()),
+        list("noted", &memory.take_noted()),
+        memory.is_flushed().then(|| "flushed".to_owned()),
+        memory.is_untidy().then(|| "untidy".to_owned()),
+    ];
+    let told = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    if told.is_empty() { "-".to_owned() } else { told }
+}
+
+#[test]
+fn what_was_flushed_is_told_from_what_somebody_has_deleted() {
+    for (at, [before, deleted, after, expected]) in cases("flushed.txt") {
+        let (mut memory, mut cache) = (Memory::default(), read(&before));
+        delete(&mut memory, &mut cache, &deleted);
+        memory.compare(&cache, &read(&after));
+        assert_eq!(told(&mut memory), expected, "{at}");
+    }
+}
+
+#[test]
+fn a_rule_that_is_flushed_twice_comes_back_once() {
+    let mut memory = Memory::default();
+    memory.compare(&read("i1 i2"), &read("-"));
+    memory.compare(&read("-"), &read("-"));
+    memory.compare(&read("i2 i3"), &read("-"));
+    assert_eq!(told(&mut memory), "lost i1 i2 i3 flushed");
+    memory.put_back();
+    assert_eq!(told(&mut memory), "-");
+}
+
+#[test]
+fn what_a_client_takes_away_or_puts_in_meanwhile_does_not_come_back() {
+    let mut memory = Memory::default();
+    memory.compare(&read("i1 i2 i3@60"), &read("-"));
+    let gone = memory.forget(|rule, _| *rule == rule_of("/drop/input/any/1.2.3.1"));
+    assert_eq!(gone.len(), 1);
+    let mut transaction = Transaction::default();
+    let end = Label::new(Lease::Permanent, ListName::UNNAMED);
+    transaction.insert(&rule_of("/drop/input/any/1.2.3.3"), &end, 1);
+    memory.apply(&transaction);
+    assert_eq!(told(&mut memory), "lost i2 flushed");
+}
+
+#[test]
+fn deleted_rules_are_forgotten_after_many_others() {
+    let mut deleted = Deleted::default();
+    let rule = |number: usize| {
+        let network = format!("10.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255);
+        rule_of(&format!("/drop/input/any/{network}"))
+    };
+    let label = Label::new(Lease::Permanent, ListName::UNNAMED);
+    (0..=DELETED_MAX).for_each(|number| deleted.put(&rule(number), &label));
+    assert!(!deleted.has(&rule(0), &label) && deleted.has(&rule(1), &label));
+    deleted.remove(&rule(1), &label);
+    assert!(!deleted.has(&rule(1), &label) && deleted.has(&rule(DELETED_MAX), &label));
+    assert_eq!(deleted.order.len(), DELETED_MAX);
+}
