@@ -246,6 +246,9 @@ impl SharedFirewall {
                 Ok(removed) if removed.is_empty() => return self.arm_retry(),
                 Ok(removed) => {
                     removed.iter().for_each(|(rule, list)| log_expired(rule, *list));
+                    if !firewall.uses_nft() {
+                        self.looks().swept(Instant::now());
+                    }
                     batch = next_batch(batch, start.elapsed()).min(largest);
                 }
                 Err(FirewallError::Program(ProgramError::Locked(_))) => {

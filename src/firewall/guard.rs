@@ -46,10 +46,10 @@ impl Firewall {
         now: SystemTime,
     ) -> Result<Vec<Rule>, FirewallError> {
         // All is read before anything is changed.
-        self.link_all()?;
-        if let Some(Err(error)) = self.sets.is_some().then(|| self.check_sets(now)) {
-            log::warn!("sets can't be looked after: {error}");
+        if let Err(error) = self.look(true, now) {
+            log::warn!("what others have taken away can't be put back: {error}");
         }
+        self.link_all()?;
         let entries = self.conflicting_entries(list, now)?;
         let used_sets = self.used_guard_sets();
         for family in self.families() {

@@ -3,38 +3,57 @@
 //! With iptables-nft the kernel tells that rules have changed. With iptables-legacy, and of sets, nobody
 //! tells; so a look is made every ten seconds, or less often where it takes long.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Time between two looks that nobody has asked for.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time between two looks, as a multiple of what the last one took: a thousandth of a processor.
+/// Time between two looks, as a multiple of what one takes: a thousandth of a processor.
 const COST: u32 = 1_000;
+
+/// The last looks of which the shortest tells what one takes: others are held up by other programs.
+const TIMED: usize = 4;
 
 /// Time between two looks at the tables when the kernel tells of changes.
 const HINTED: Duration = Duration::from_secs(2);
 
-/// The same as a multiple of what the last look took: a fiftieth of a processor.
+/// The same as a multiple of what a look takes: a fiftieth of a processor.
 const HINTED_COST: u32 = 50;
 
 /// When tables and sets are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Looks {
     tables: Instant,
     sets: Instant,
     /// When a look may be made that the kernel asks for.
     hinted: Instant,
+    /// When a look may be made after a sweep.
+    swept: Instant,
+    /// What the last looks took.
+    took: VecDeque<Duration>,
 }
 
 impl Looks {
     /// Looks that begin one interval after a start.
     pub(super) fn new(now: Instant) -> Looks {
-        Looks { tables: now + INTERVAL, sets: now + INTERVAL, hinted: now + HINTED }
+        Looks {
+            tables: now + INTERVAL,
+            sets: now + INTERVAL,
+            hinted: now + HINTED,
+            swept: now,
+            took: VecDeque::new(),
+        }
     }
 
     /// Takes down that the kernel has told of a change of tables.
     pub(super) fn hint(&mut self, now: Instant) {
         self.no_later_than(self.hinted.max(now));
+    }
+
+    /// Takes down that rules have been swept: others may have made copies of them.
+    pub(super) fn swept(&mut self, now: Instant) {
+        self.no_later_than(self.swept.max(now));
     }
 
     /// Has the tables looked at by then.
@@ -59,10 +78,13 @@ impl Looks {
 
     /// Takes down a look, at the sets too or not.
     pub(super) fn looked(&mut self, begun: Instant, ended: Instant, sets: bool) {
-        let took = ended.saturating_duration_since(begun);
+        self.took.truncate(TIMED.saturating_sub(1));
+        self.took.push_front(ended.saturating_duration_since(begun));
+        let took = self.took.iter().min().copied().unwrap_or_default();
         let interval = took.saturating_mul(COST).max(INTERVAL);
         self.tables = ended + interval;
-        self.hinted = ended + took.saturating_mul(HINTED_COST).max(HINTED);
+        self.swept = ended + took.saturating_mul(HINTED_COST);
+        self.hinted = self.swept.max(ended + HINTED);
         if sets {
             self.sets = ended + interval;
         }
@@ -81,11 +103,14 @@ mod tests {
         assert!(!looks.is_due(after(9.9)) && looks.is_due(after(10.0)));
         looks.looked(after(10.0), after(10.005), true);
         assert_eq!(looks.next(), after(20.005));
+        // One that takes long may have been held up, four in a row were not.
+        for last in [false, false, true] {
+            looks.looked(after(30.0), after(30.02), last);
+            assert_eq!(looks.tables, after(40.02));
+        }
         looks.looked(after(30.0), after(30.02), false);
         // The sets have not been looked at.
-        assert!(looks.is_due_for_sets(after(30.02)) && looks.tables > after(50.0));
-        looks.looked(after(31.0), after(31.02), true);
-        assert_eq!(looks.next(), after(51.02));
+        assert!(looks.is_due_for_sets(after(40.02)) && looks.tables > after(50.0));
     }
 
     #[test]
@@ -104,11 +129,11 @@ mod tests {
         looks.hint(after(9));
         assert_eq!(looks.next(), after(9));
         assert!(!looks.is_due_for_sets(after(9)) && looks.is_due_for_sets(after(10)));
+        looks.looked(after(9), after(9), false);
+        looks.swept(after(9));
+        assert_eq!(looks.next(), after(9));
         // A look that takes long is made less often.
-        looks.looked(after(9), after(10), false);
-        looks.hint(after(11));
-        assert_eq!(looks.next(), after(10));
-        looks.looked(after(11), after(12), true);
+        (0..4).for_each(|_| looks.looked(after(11), after(12), true));
         looks.hint(after(13));
         assert_eq!(looks.next(), after(62));
     }

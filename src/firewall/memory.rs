@@ -34,7 +34,7 @@ impl Memory {
     pub(super) fn compare(&mut self, before: &RuleCache, after: &RuleCache) {
         let difference = Difference::between(before, after, &self.deleted);
         difference.revived.iter().for_each(|(rule, label)| self.deleted.put(rule, label));
-        self.untidy = !difference.revived.is_empty() || after.has_doubles();
+        self.untidy |= !difference.revived.is_empty() || after.has_doubles();
         match difference.is_flush() {
             true => {
                 let gone = difference.gone.into_iter();
@@ -93,6 +93,11 @@ impl Memory {
     pub(crate) fn put_back(&mut self) {
         self.lost = Vec::new();
         self.flushed = false;
+    }
+
+    /// Takes down that such rules are deleted.
+    pub(crate) fn tidied(&mut self) {
+        self.untidy = false;
     }
 
     /// Whether rfw has deleted a rule: where it is there again, others have restored a saved table.

@@ -203,6 +203,7 @@ impl Firewall {
             let there = surplus.iter().filter(|(rule, label)| cache.has(rule, label));
             there.for_each(|(rule, label)| transaction.delete(rule, label));
         })?;
+        self.table(family)?.memory_mut().tidied();
         self.table(family)?.invalidate();
         if !surplus.is_empty() {
             log::info!("brought back by others, and deleted again: {}", named(&surplus));

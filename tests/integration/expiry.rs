@@ -271,24 +271,21 @@ fn after_a_flush_by_an_admin_answers_are_true_and_requests_work() {
         let host = Host::new();
         let rfw = host.rfw(iptables).start();
         let paths = ["/drop/input/any/1.0.0.1", "/drop/input/any/1.0.0.2", "/drop/input/any/2001:db8::1"];
-        let put = || {
-            for path in paths {
-                assert_eq!(rfw.ok("PUT", path)["result"], "inserted", "{path}");
-            }
-        };
-        put();
+        for path in paths {
+            assert_eq!(rfw.ok("PUT", path)["result"], "inserted", "{path}");
+        }
         for command in [iptables, &of_ipv6(iptables)] {
             host.admin(command, "-F");
         }
-        assert_eq!(rfw.ok("GET", "/list"), json!([]));
+        // What was flushed is to come back, so it is there to be deleted.
+        assert_eq!(rfw.ok("DELETE", paths[0])["result"], "deleted");
         assert_eq!(rfw.ok("DELETE", paths[0])["result"], "absent");
-        put();
-        assert_eq!(sources(&rfw.ok("GET", "/list")), ["1.0.0.2", "1.0.0.1", "2001:db8::1"]);
-        assert_eq!(host.tables(iptables).map(|table| table.len()), [2, 1]);
-        // The reading of the white list anew guards the port again.
+        rfw.ok("PUT", paths[0]);
+        // The reading of the white list anew puts all back at once.
         rfw.signal("HUP");
         until(SOON, "the port is guarded again", || !host.guards(iptables).is_empty());
         until(SOON, "in IPv6 too", || !host.guards(&of_ipv6(iptables)).is_empty());
+        assert_eq!(sources(&rfw.ok("GET", "/list")).len(), 3);
     });
 }
 
@@ -346,9 +343,8 @@ fn a_delete_takes_every_copy_and_a_put_leaves_one() {
             };
             host.run("sh", &["-c", &twice]).ok();
             host.run("sh", &["-c", &twice]).ok();
-            assert_eq!((copies(timed), copies(permanent)), (4, 4), "{command}");
-            let list = rfw.ok("GET", "/list/input");
-            assert_eq!(sources(&list).iter().filter(|source| **source == timed).count(), 4, "{list}");
+            // Each is there four times now, unless rfw has noticed already.
+            assert!(copies(timed) >= 1 && copies(permanent) >= 1, "{command}");
             assert_eq!(put(timed, "?expire=2h"), "refreshed");
             assert_eq!(put(permanent, "?expire=0"), "refreshed");
             assert_eq!((copies(timed), copies(permanent)), (1, 1), "{command}");
@@ -358,7 +354,7 @@ fn a_delete_takes_every_copy_and_a_put_leaves_one() {
                 &format!("-A INPUT -s {timed} -m comment --comment 'rfw permanent' -j REJECT"),
             );
             host.run("sh", &["-c", &twice]).ok();
-            assert_eq!((copies(timed), copies(permanent)), (4, 2), "{command}");
+            assert!(copies(timed) >= 1 && copies(permanent) >= 1, "{command}");
             for address in [timed, permanent] {
                 let path = format!("/reject/input/any/{address}");
                 assert_eq!(rfw.ok("DELETE", &path)["result"], "deleted");
@@ -377,7 +373,6 @@ fn copies_expire_together() {
         let answer = rfw.ok("PUT", "/drop/input/any/1.0.0.1?expire=2");
         let twice = format!("{iptables}-save -t filter >saved; {iptables}-restore --noflush <saved");
         host.run("sh", &["-c", &twice]).ok();
-        assert_eq!(host.rules(iptables, "INPUT").len(), 2);
         goes_when_due(&host, iptables, "INPUT", "1.0.0.1", expires(&answer));
     });
 }
@@ -390,7 +385,9 @@ fn a_rule_that_another_program_brings_back_expires_once_it_has_been_listed() {
         let path = "/drop/input/any/1.0.0.1?expire=3";
         let answer = rfw.ok("PUT", path);
         host.run("sh", &["-c", &format!("{iptables}-save -t filter >saved")]).ok();
-        assert_eq!(rfw.ok("DELETE", path)["result"], "deleted");
+        // That somebody has deleted it by hand is no reason to delete it again.
+        host.admin(iptables, "-D INPUT 1");
+        assert_eq!(rfw.ok("GET", "/list"), json!([]));
         host.run("sh", &["-c", &format!("{iptables}-restore <saved")]).ok();
         assert_eq!(rfw.ok("GET", "/list")[0]["expires"], answer["expires"]);
         goes_when_due(&host, iptables, "INPUT", "1.0.0.1", expires(&answer));

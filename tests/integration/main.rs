@@ -30,6 +30,7 @@ mod listing;
 mod lists;
 mod named_lists;
 mod readings;
+mod repair;
 mod rfwgen;
 mod rules;
 mod server;

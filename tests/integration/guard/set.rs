@@ -242,14 +242,18 @@ fn what_others_do_to_the_set_is_put_right_within_a_minute() {
                     let line = line.replace("ip6TABLES", &of_ipv6(iptables)).replace("IPTABLES", iptables);
                     host.run("sh", &["-ec", &line]).ok();
                     until(A_MINUTE, &line, || {
-                        rfw.log().matches("put back").count() == 2 && host.guards(iptables).len() == 4
+                        (1..=2).contains(&rfw.log().matches("put back").count())
+                            && host.guards(iptables).len() == 4
+                            && host.guards(&of_ipv6(iptables)).len() == 4
                     });
                     until(SOON, &line, || all() == before);
                     lets_in_clients_alone(&host, iptables);
-                    assert_eq!(rfw.log().matches("[WARN]").count(), 2, "{line}: {}", rfw.log());
+                    // Of rules in one line, of sets in one for each family.
+                    let told = rfw.log().matches("[WARN]").count();
+                    assert!((1..=2).contains(&told), "{line}: {}", rfw.log());
                     // A list that is read anew finds nothing to do.
                     reload(&rfw, &list(17, CLIENTS));
-                    assert_eq!(rfw.log().matches("put back").count(), 2, "{line}");
+                    assert_eq!(rfw.log().matches("put back").count(), told, "{line}");
                 });
             }
         });
