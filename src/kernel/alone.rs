@@ -27,7 +27,8 @@ pub(super) fn alone(test: &str, body: impl FnOnce()) {
             .output()
             .expect("unshare (util-linux)");
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("1 passed"), "{output:#?}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}\n{errors}");
         said.lines().filter(|line| line.starts_with("time: ")).for_each(|line| println!("{line}"));
         return;
     };

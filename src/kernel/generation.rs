@@ -11,7 +11,7 @@ use crate::rule::network::Family;
 use std::time::Instant;
 
 /// `NFNL_SUBSYS_NFTABLES`, in the upper byte of a message type.
-const NFTABLES: u16 = 10 << 8;
+pub(super) const NFTABLES: u16 = 10 << 8;
 /// `NFT_MSG_GETTABLE`.
 const GETTABLE: u16 = NFTABLES | 1;
 /// `NFT_MSG_GETGEN`.
@@ -21,8 +21,8 @@ const TABLE_NAME: u16 = 1;
 /// `NFTA_GEN_ID`: the attribute that holds the number.
 const GEN_ID: u16 = 1;
 /// `AF_INET` and `AF_INET6`.
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+pub(super) const AF_INET: u8 = 2;
+pub(super) const AF_INET6: u8 = 10;
 /// `ENOENT` as an error message has it.
 const NO_ENTRY: i32 = -2;
 /// Buffers of the socket in bytes: an answer has less than a hundred.
@@ -48,8 +48,8 @@ impl Ruleset {
     /// tell.
     pub(crate) fn has_filter_table(&mut self, family: Family) -> Option<bool> {
         let mut buffer = [0; BUFFER];
-        let family = if family == Family::V4 { AF_INET } else { AF_INET6 };
-        let sequence = self.ask(GETTABLE, family, |builder| builder.string(TABLE_NAME, "filter"))?;
+        let sequence =
+            self.ask(GETTABLE, family_number(family), |builder| builder.string(TABLE_NAME, "filter"))?;
         read_table(self.answer(&mut buffer)?, sequence)
     }
 
@@ -73,6 +73,11 @@ impl Ruleset {
     fn answer<'b>(&self, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
         self.socket.as_ref()?.receive(buffer, Instant::now()).ok()
     }
+}
+
+/// The number of an address family.
+pub(super) fn family_number(family: Family) -> u8 {
+    if family == Family::V4 { AF_INET } else { AF_INET6 }
 }
 
 /// The number in the answer to the request `sequence`.

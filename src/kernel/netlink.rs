@@ -74,13 +74,19 @@ impl Builder {
 
     /// Begins a message: `nlmsghdr` and an `nfgenmsg` of that address family.
     pub(crate) fn begin(&mut self, kind: u16, flags: u16, sequence: u32, family: u8) {
+        self.begin_for(0, kind, flags, sequence, family);
+    }
+
+    /// The same for a resource, which of a batch is the subsystem.
+    pub(crate) fn begin_for(&mut self, resource: u16, kind: u16, flags: u16, sequence: u32, family: u8) {
         self.message = self.bytes.len();
         self.bytes.extend_from_slice(&0_u32.to_ne_bytes());
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         self.bytes.extend_from_slice(&flags.to_ne_bytes());
         self.bytes.extend_from_slice(&sequence.to_ne_bytes());
-        // The port 0 is the kernel's; nfgenmsg: family, NFNETLINK_V0, no resource.
-        self.bytes.extend_from_slice(&[0, 0, 0, 0, family, 0, 0, 0]);
+        // The port 0 is the kernel's; nfgenmsg: family, NFNETLINK_V0, resource.
+        self.bytes.extend_from_slice(&[0, 0, 0, 0, family, 0]);
+        self.bytes.extend_from_slice(&resource.to_be_bytes());
     }
 
     /// Completes the message: its length is known now.
@@ -275,6 +281,11 @@ impl<'a> Message<'a> {
     /// The address family of its `nfgenmsg`, if it has one.
     pub(crate) fn family(&self) -> Option<u8> {
         self.payload.first().copied()
+    }
+
+    /// Whether these bytes are somewhere in it.
+    pub(crate) fn holds(&self, bytes: &[u8]) -> bool {
+        bytes.is_empty() || self.payload.windows(bytes.len()).any(|window| window == bytes)
     }
 
     /// Whether what is dumped changed in the middle.

@@ -6,6 +6,7 @@
 //! `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nf_tables.h). iptables-legacy and sets tell
 //! nothing.
 
+use crate::kernel::generation::{AF_INET, AF_INET6, NFTABLES};
 use crate::kernel::netlink::{Message, messages};
 use crate::kernel::socket::{Socket, SocketError};
 use rustix::fd::{AsFd, BorrowedFd};
@@ -13,13 +14,11 @@ use rustix::io::Errno;
 
 /// `NFNLGRP_NFTABLES`, as the bit of an address.
 const GROUP: u32 = 1 << (7 - 1);
-/// `NFNL_SUBSYS_NFTABLES`, in the upper byte of a message type.
-const NFTABLES: u16 = 10 << 8;
 /// `NFT_MSG_DELRULE`: the last of the messages of tables, chains and rules. Those behind it tell
 /// of sets, of which other programs change elements all the time.
 const DELRULE: u16 = NFTABLES | 8;
-/// `AF_INET` and `AF_INET6`: no rule of another family is one of iptables.
-const FAMILIES: [u8; 2] = [2, 10];
+/// No rule of another family is one of iptables.
+const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
 /// Buffers of the socket in bytes: of the changes of a large transaction the first are enough.
 const BUFFER: usize = 32 << 10;
 /// The most bytes read of a datagram: the kernel packs messages into pages.
