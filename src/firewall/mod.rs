@@ -360,18 +360,25 @@ impl Firewall {
         Ok((rules, self.destroy_unused_sets(&infos, true, &linked)?))
     }
 
-    /// Deletes all rules of a family; the guard comes last.
+    /// Deletes all rules of a family: those of addresses, which may be many, then those of sets, and
+    /// last the guard.
     fn flush_rules(&mut self, family: Family) -> Result<usize, FirewallError> {
-        let parts = self.delete_in_parts(
+        let mut parts = self.delete_in_parts(
             family,
             |cache, transaction| {
                 let rules = cache.find(|_, _| true);
                 rules.iter().for_each(|(rule, label)| transaction.delete(rule, label));
+            },
+            <[Change]>::len,
+        )?;
+        parts.extend(self.delete_in_parts(
+            family,
+            |cache, transaction| {
                 cache.rules_of_sets().for_each(|set| transaction.delete_set(set));
                 cache.guards().iter().for_each(|guard| transaction.delete_guard(*guard));
             },
             <[Change]>::len,
-        )?;
+        )?);
         Ok(parts.into_iter().sum())
     }
 

@@ -368,6 +368,23 @@ impl RuleCache {
         found
     }
 
+    /// The numbers of rules in their chains; of those that are the same, the first ones. Nothing if one
+    /// is not there, or the table has been changed since the last reading.
+    pub(super) fn numbers_of(&self, rules: &[(&Rule, &Label)]) -> Option<Vec<usize>> {
+        if self.changed {
+            return None;
+        }
+        let mut taken: HashMap<(&Rule, &Label), usize> = HashMap::new();
+        let numbers = rules.iter().map(|(rule, label)| {
+            let taken = taken.entry((rule, label)).or_default();
+            let same = self.copies(rule).iter().filter(|copy| copy.label == **label);
+            let number = same.map(|copy| copy.number).nth(*taken);
+            *taken += 1;
+            number
+        });
+        numbers.collect()
+    }
+
     /// The rules that guard rfw's port, in the order of the table.
     pub(crate) fn guards(&self) -> &VecDeque<Guard> {
         &self.guards

@@ -11,6 +11,7 @@ use super::rule_cache::{CacheReader, RuleCache};
 use crate::kernel::coprocess::{Coprocess, Sentinel};
 use crate::kernel::generation::Ruleset;
 use crate::kernel::iptables::{Line, Transaction};
+use crate::kernel::nft_rules::NftRules;
 use crate::kernel::program::{Lines, Program, ProgramError};
 use crate::kernel::save_reader::{End, SaveReader};
 use crate::kernel::set_key::SetKey;
@@ -18,8 +19,11 @@ use crate::rule::label::Label;
 use crate::rule::network::Family;
 use crate::rule::{Chain, Rule};
 use crate::stop_signal::StopSignal;
+use by_handle::Deletion;
 use std::collections::HashSet;
 use std::path::Path;
+
+mod by_handle;
 
 /// Attempts to plan and commit a change while other programs keep changing the table.
 const ATTEMPTS: usize = 5;
@@ -156,6 +160,8 @@ pub(crate) struct Table {
     commands: Commands,
     /// Tells the generation, with iptables-nft.
     ruleset: Ruleset,
+    /// Deletes many rules at once, with iptables-nft.
+    nft_rules: NftRules,
     restore: Coprocess,
     /// Used only with iptables-legacy, and not started otherwise.
     restore_background: Coprocess,
@@ -193,6 +199,7 @@ impl Table {
             family,
             commands,
             ruleset: Ruleset::default(),
+            nft_rules: NftRules::default(),
             restore,
             restore_background,
             cache: RuleCache::default(),
@@ -363,7 +370,7 @@ impl Table {
             }
             let mut transaction = Transaction::default();
             let outcome = plan(&self.cache, &mut transaction);
-            if let Some((_, error)) = failed.filter(|(before, _)| *before == transaction) {
+            if let Some((_, error)) = failed.take_if(|(before, _)| *before == transaction) {
                 // It is unknown whether an interrupted transaction is committed: try it once more.
                 if is_repeated || !error.is_cut_short() {
                     return Err(error);
@@ -372,6 +379,18 @@ impl Table {
             }
             if transaction.changes().is_empty() {
                 return Ok(cut_short.unwrap_or(outcome));
+            }
+            // The last attempt is left to iptables-restore, which others can not come between.
+            if attempt + 1 < ATTEMPTS {
+                match self.delete_by_handle(&transaction) {
+                    Deletion::Done => return Ok(outcome),
+                    Deletion::NotYet => continue,
+                    Deletion::Unknown => {
+                        cut_short = Some(outcome);
+                        continue;
+                    }
+                    Deletion::BySpecification => {}
+                }
             }
             failed = match self.commit(&transaction, plan_from) {
                 Ok(()) => return Ok(outcome),
@@ -394,17 +413,23 @@ impl Table {
             _ => &mut self.restore,
         };
         let committed = restore.transact(&transaction.script());
+        self.note_commit(transaction, committed.is_ok());
+        committed
+    }
+
+    /// Applies a transaction to the cache if it is committed, and sees whether others have committed
+    /// one meanwhile.
+    fn note_commit(&mut self, transaction: &Transaction, is_committed: bool) {
         let now = self.current_generation();
         // If the generation has risen by one, no other commit was between; else the cache is stale.
         let ours = self.generation.map(|before| before.wrapping_add(1));
-        self.read = committed.is_ok() && now == ours;
+        self.read = is_committed && now == ours;
         self.own_change = self.generation.zip(now).filter(|_| self.read);
-        if committed.is_ok() {
+        if is_committed {
             self.cache.apply(transaction);
             self.memory.apply(transaction);
         }
         self.generation = now;
-        committed
     }
 
     /// Records that a commit of rfw to the other table raised the generation from `before`

@@ -184,7 +184,10 @@ fn a_thousand_rules_due_at_once_go_in_few_transactions_while_a_client_is_served(
         let transactions: Vec<usize> = log
             .lines()
             .filter(|line| line.contains("[DEBUG]"))
-            .map(|line| line.matches("-D INPUT -s 10.20.").count())
+            .map(|line| match line.split_once(" rules of IPv4 are deleted by their handles") {
+                Some((number, _)) => number.rsplit(' ').next().unwrap().parse().unwrap(),
+                None => line.matches("-D INPUT -s 10.20.").count(),
+            })
             .filter(|deletions| *deletions > 0)
             .collect();
         // Those that were too large for a plain user's netlink are logged as well.

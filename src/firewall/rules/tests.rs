@@ -368,3 +368,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn rules_that_are_the_same_have_numbers_of_their_own_until_the_table_is_changed() {
+    let [one, two] = ["1.0.0.1", "1.0.0.2"].map(|address| rule_of(&format!("/drop/input/any/{address}")));
+    let out = rule_of("/drop/output/any/1.0.0.1");
+    let [a, b] = ["rfw permanent list a", "rfw permanent list b"].map(label);
+    let rule = |rule: &Rule, label: &Label| Owner::Rfw(rule.clone(), label.clone());
+    let owners =
+        [rule(&one, &a), Owner::Other, rule(&two, &a), rule(&out, &a), rule(&one, &b), rule(&one, &a)];
+    let mut cache = Model(owners.into()).read();
+    assert_eq!(cache.numbers_of(&[(&one, &a), (&two, &a), (&one, &a)]), Some(vec![1, 3, 5]));
+    assert_eq!(cache.numbers_of(&[(&out, &a), (&one, &b)]), Some(vec![1, 4]));
+    // There is no third.
+    assert_eq!(cache.numbers_of(&[(&one, &a); 3]), None);
+    assert_eq!(cache.numbers_of(&[(&two, &b)]), None);
+    let mut transaction = Transaction::default();
+    transaction.delete(&two, &a);
+    cache.apply(&transaction);
+    assert_eq!(cache.numbers_of(&[(&one, &a)]), None);
+}
