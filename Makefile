@@ -37,11 +37,13 @@ demo-deps += ping:iputils-ping curl:curl openssl:openssl bash:bash awk:mawk
 # The bench, which compares with the bare tools:
 bench-deps = $(demo-deps) ipset:ipset kill:procps taskset:util-linux
 # The tests, on both variants of iptables; they read the man pages, ban with the real
-# fail2ban, check the unit, and look at the program that "make dist" makes:
+# fail2ban, check the unit, look at the program that "make dist" makes, and lay programs
+# over a host that come in packages of Debian:
 test-deps = $(bench-deps) iptables-nft:iptables iptables-legacy:iptables
 test-deps += timeout:coreutils mkfifo:coreutils prlimit:util-linux script:bsdutils flock:util-linux mandoc:mandoc
 test-deps += nft:nftables perl:perl-base
 test-deps += fail2ban-server:fail2ban systemd-analyze:systemd readelf:binutils
+test-deps += dpkg-deb:dpkg
 # Checking shell scripts and the unit:
 lint-deps = $(build-deps) awk:mawk shellcheck:shellcheck systemd-analyze:systemd
 
@@ -55,9 +57,14 @@ demo: demo-deps all	## see what rfw does, on packets, in half a minute
 
 # Most tests wait most of the time, so there are two at once for each processor.
 .PHONY: test
-test: test-deps	## run all tests; as root or as a plain user
+test: test-deps neighbours	## run all tests; as root or as a plain user
 	@echo 'Testing the parts, the whole in namespaces, and defects of the past: seven minutes on two processors'
 	cargo test --locked -- --test-threads "$$(($$(nproc) * 2))"
+
+# Programs that change the tables of a host, which are not installed: see the script.
+.PHONY: neighbours
+neighbours:
+	@tests/integration/neighbours/fetch '$(TARGET_DIR)/neighbours'
 
 # Each for a minute, or SECONDS; or only TARGET.  What is found stays in FUZZ_DIR: in corpus what
 # reaches something new, and in artifacts that for which a property does not hold.
@@ -153,7 +160,7 @@ distcheck: dist	## see that "make dist" gives the same bytes a second time
 	echo 'the same bytes, twice'
 
 .PHONY: deps
-deps: test-deps lint-deps	## install what is missing beyond Rust (Debian; root or sudo)
+deps: test-deps lint-deps neighbours	## install what is missing beyond Rust (Debian; root or sudo)
 
 # Each installs what the variable of its name lists.
 .PHONY: demo-deps bench-deps test-deps lint-deps
