@@ -17,7 +17,7 @@ const DISTRIBUTION: [&str; 5] =
     ["fail2ban.conf", "jail.conf", "paths-common.conf", "paths-debian.conf", "paths-opensuse.conf"];
 
 /// fail2ban on a host, with a log that it watches.
-struct Fail2ban<'a> {
+pub struct Fail2ban<'a> {
     host: &'a Host,
     child: Child,
 }
@@ -25,7 +25,7 @@ struct Fail2ban<'a> {
 impl Fail2ban<'_> {
     /// Starts it with these jails, as `jail.local` has them.
     #[track_caller]
-    fn start<'a>(host: &'a Host, jails: &str) -> Fail2ban<'a> {
+    pub fn start<'a>(host: &'a Host, jails: &str) -> Fail2ban<'a> {
         let version = host.run("fail2ban-server", &["-V"]);
         assert_eq!(version.status, Some(0), "fail2ban is missing: run make deps");
         for folder in ["f2b/action.d", "f2b/filter.d"] {
@@ -35,6 +35,10 @@ impl Fail2ban<'_> {
             if let Ok(text) = fs::read_to_string(format!("/etc/fail2ban/{name}")) {
                 host.write(&format!("f2b/{name}"), 0o644, &text);
             }
+        }
+        for name in ["iptables.conf", "iptables-allports.conf"] {
+            let text = fs::read_to_string(format!("/etc/fail2ban/action.d/{name}")).expect(name);
+            host.write(&format!("f2b/action.d/{name}"), 0o644, &text);
         }
         host.write("f2b/action.d/rfw.conf", 0o644, ACTION);
         host.write("f2b/rfw.curl", 0o600, "user = \"me:secret\"\ncacert = \"ca.crt\"\n");
@@ -65,7 +69,7 @@ impl Fail2ban<'_> {
 
     /// Tells it something.
     #[track_caller]
-    fn tell(&self, words: &[&str]) {
+    pub fn tell(&self, words: &[&str]) {
         let said = self.host.run("fail2ban-client", &[&["-c", "f2b"], words].concat());
         assert_eq!(said.status, Some(0), "{said:#?}\n{}", self.log());
     }
@@ -77,14 +81,14 @@ impl Fail2ban<'_> {
     }
 
     /// Its log, and what it said on its standard output and error.
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         let read = |name| fs::read_to_string(self.host.dir.join(name)).unwrap_or_default();
         read("f2b.log") + &read("f2b.out") + &read("f2b.err")
     }
 
     /// Stops it as its service does.
     #[track_caller]
-    fn stop(&mut self) {
+    pub fn stop(&mut self) {
         run("kill", &["-s", "TERM", &self.child.id().to_string()]).ok();
         until(SOON, "fail2ban has ended", || self.child.try_wait().unwrap().is_some());
     }

@@ -30,6 +30,7 @@ mod limits;
 mod listing;
 mod lists;
 mod named_lists;
+mod neighbours;
 mod readings;
 mod repair;
 mod rfwgen;
