@@ -17,9 +17,9 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Within this time what others have flushed is back: a look every ten seconds where nobody tells rfw,
-/// and time for programs on a busy machine.
-const REPAIR: Duration = Duration::from_secs(15);
+/// Within this time what others have flushed is back. It is some ten seconds where nobody tells rfw, and
+/// longer where a look takes long, as it does on a busy machine.
+const REPAIR: Duration = Duration::from_secs(60);
 
 /// Addresses of the peer that are never blocked.
 const FREE: [&str; 2] = ["10.0.0.8", "fd00::8"];
@@ -97,6 +97,15 @@ impl<'a> Site<'a> {
     #[track_caller]
     fn remember(&mut self) {
         self.kept = kept(self.host, self.iptables);
+    }
+
+    /// Takes the ends that entries have now, where somebody has changed them.
+    #[track_caller]
+    fn remember_ends(&mut self) {
+        let now = kept(self.host, self.iptables).entries;
+        for (entry, end) in &mut self.kept.entries {
+            *end = now.get(entry).copied().unwrap_or(*end);
+        }
     }
 
     /// Waits until all that rfw had is in the kernel again, no more and no less, in front of what others
@@ -254,16 +263,21 @@ fn uptime() -> u64 {
 
 /// What is missing and what is too much.
 fn difference(before: &Kept, now: &Kept) -> String {
-    let lines = |kept: &Kept| -> Vec<String> {
-        let entries = kept.entries.iter().map(|(entry, end)| format!("entry {entry} until {:?}", end.0));
-        let registry = kept.registry.iter().flatten().map(|member| format!("member {member}"));
-        kept.rules.iter().cloned().chain(entries).chain(registry).collect()
+    let counts = |kept: &Kept| format!("{} rules and {} entries", kept.rules.len(), kept.entries.len());
+    let lacks = |one: &Kept, other: &Kept| -> Vec<String> {
+        let rules = one.rules.iter().filter(|rule| !other.rules.contains(rule)).cloned();
+        let entries = one.entries.iter().filter(|(entry, end)| other.entries.get(*entry) != Some(end));
+        rules.chain(entries.map(|(entry, end)| format!("{entry} {end:?}"))).collect()
     };
-    let (before, now) = (lines(before), lines(now));
-    let missing: Vec<&String> = before.iter().filter(|line| !now.contains(line)).collect();
-    let more: Vec<&String> = now.iter().filter(|line| !before.contains(line)).collect();
-    let counts = format!("{} rules and entries, {} before", now.len(), before.len());
-    format!("{counts}\nmissing: {missing:#?}\ntoo much: {more:#?}")
+    format!(
+        "{}, {} before\nmissing: {:#?}\ntoo much: {:#?}\nregistry: {:#?}, {:#?} before",
+        counts(now),
+        counts(before),
+        lacks(before, now),
+        lacks(now, before),
+        now.registry,
+        before.registry
+    )
 }
 
 /// Runs a test with each variant of iptables, the first with addresses in sets and the other with rules;
