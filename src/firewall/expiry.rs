@@ -9,6 +9,7 @@
 use crate::firewall::clock::{Clock, Reading};
 use crate::firewall::looks::Looks;
 use crate::firewall::{Firewall, FirewallError};
+use crate::kernel::cpu_time;
 use crate::kernel::notifications::Notifications;
 use crate::kernel::program::ProgramError;
 use crate::log_limit::LogLimit;
@@ -218,9 +219,10 @@ impl SharedFirewall {
             return;
         }
         let mut firewall = self.lock();
-        let begun = Instant::now();
+        let (begun, used) = (Instant::now(), cpu_time::used());
         let looked = firewall.look(sets, SystemTime::now());
-        self.looks().looked(begun, Instant::now(), sets);
+        let used = used.zip(cpu_time::used()).map(|(before, after)| after.saturating_sub(before));
+        self.looks().looked(Instant::now(), used.unwrap_or_else(|| begun.elapsed()), sets);
         self.look_soon_after(&firewall);
         drop(firewall);
         if let Err(error) = looked {

@@ -3,22 +3,18 @@
 //! With iptables-nft the kernel tells that rules have changed. With iptables-legacy, and of sets, nobody
 //! tells; so a look is made every ten seconds, or less often where it takes long.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Time between two looks that nobody has asked for.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time between two looks, as a multiple of what one takes: a thousandth of a processor.
+/// Time between two looks, as a multiple of the processor time that the last one took.
 const COST: u32 = 1_000;
-
-/// The last looks of which the shortest tells what one takes: others are held up by other programs.
-const TIMED: usize = 4;
 
 /// Time between two looks at the tables when the kernel tells of changes.
 const HINTED: Duration = Duration::from_secs(2);
 
-/// The same as a multiple of what a look takes: a fiftieth of a processor.
+/// The same as a multiple of the processor time that the last look took.
 const HINTED_COST: u32 = 50;
 
 /// When tables and sets are looked at.
@@ -30,20 +26,12 @@ pub(super) struct Looks {
     hinted: Instant,
     /// When a look may be made after a sweep.
     swept: Instant,
-    /// What the last looks took.
-    took: VecDeque<Duration>,
 }
 
 impl Looks {
     /// Looks that begin one interval after a start.
     pub(super) fn new(now: Instant) -> Looks {
-        Looks {
-            tables: now + INTERVAL,
-            sets: now + INTERVAL,
-            hinted: now + HINTED,
-            swept: now,
-            took: VecDeque::new(),
-        }
+        Looks { tables: now + INTERVAL, sets: now + INTERVAL, hinted: now + HINTED, swept: now }
     }
 
     /// Takes down that the kernel has told of a change of tables.
@@ -76,11 +64,8 @@ impl Looks {
         self.tables.min(self.sets)
     }
 
-    /// Takes down a look, at the sets too or not.
-    pub(super) fn looked(&mut self, begun: Instant, ended: Instant, sets: bool) {
-        self.took.truncate(TIMED.saturating_sub(1));
-        self.took.push_front(ended.saturating_duration_since(begun));
-        let took = self.took.iter().min().copied().unwrap_or_default();
+    /// Takes down a look, at the sets too or not, and the processor time that it took.
+    pub(super) fn looked(&mut self, ended: Instant, took: Duration, sets: bool) {
         let interval = took.saturating_mul(COST).max(INTERVAL);
         self.tables = ended + interval;
         self.swept = ended + took.saturating_mul(HINTED_COST);
@@ -98,42 +83,41 @@ mod tests {
     #[test]
     fn looks_are_as_frequent_as_they_are_cheap() {
         let start = Instant::now();
-        let after = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        let after = |seconds: u64| start + Duration::from_secs(seconds);
+        let millis = Duration::from_millis;
         let mut looks = Looks::new(start);
-        assert!(!looks.is_due(after(9.9)) && looks.is_due(after(10.0)));
-        looks.looked(after(10.0), after(10.005), true);
-        assert_eq!(looks.next(), after(20.005));
-        // One that takes long may have been held up, four in a row were not.
-        for last in [false, false, true] {
-            looks.looked(after(30.0), after(30.02), last);
-            assert_eq!(looks.tables, after(40.02));
-        }
-        looks.looked(after(30.0), after(30.02), false);
+        assert!(!looks.is_due(after(9)) && looks.is_due(after(10)));
+        looks.looked(after(10), millis(5), true);
+        assert_eq!(looks.next(), after(20));
+        looks.looked(after(20), millis(20), false);
         // The sets have not been looked at.
-        assert!(looks.is_due_for_sets(after(40.02)) && looks.tables > after(50.0));
+        assert!(looks.is_due_for_sets(after(20)) && looks.tables == after(40));
+        looks.looked(after(21), millis(20), true);
+        assert_eq!(looks.next(), after(41));
     }
 
     #[test]
     fn what_the_kernel_tells_is_looked_at_within_two_seconds() {
         let start = Instant::now();
         let after = |seconds: u64| start + Duration::from_secs(seconds);
+        let millis = Duration::from_millis;
         let mut looks = Looks::new(start);
         for (told, expected) in [(1, 2), (1, 2), (7, 2)] {
             looks.hint(after(told));
             assert_eq!(looks.next(), after(expected), "{told}");
         }
-        looks.looked(after(3), after(3), false);
+        looks.looked(after(3), millis(1), false);
         looks.hint(after(4));
         assert_eq!(looks.next(), after(5));
-        looks.looked(after(5), after(5), false);
+        looks.looked(after(5), millis(1), false);
         looks.hint(after(9));
         assert_eq!(looks.next(), after(9));
         assert!(!looks.is_due_for_sets(after(9)) && looks.is_due_for_sets(after(10)));
-        looks.looked(after(9), after(9), false);
+        looks.looked(after(9), millis(0), false);
         looks.swept(after(9));
         assert_eq!(looks.next(), after(9));
         // A look that takes long is made less often.
-        (0..4).for_each(|_| looks.looked(after(11), after(12), true));
+        looks.looked(after(12), millis(1_000), true);
         looks.hint(after(13));
         assert_eq!(looks.next(), after(62));
     }

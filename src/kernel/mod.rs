@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod alone;
 pub(crate) mod coprocess;
+pub(crate) mod cpu_time;
 pub(crate) mod generation;
 pub(crate) mod guard;
 pub(crate) mod ipset;
