@@ -86,6 +86,7 @@ impl ApiError {
                 FirewallError::Program(_)
                 | FirewallError::Ipset(_)
                 | FirewallError::Set(..)
+                | FirewallError::Emptied(_)
                 | FirewallError::Busy
                 | FirewallError::NoSets
                 | FirewallError::Random(_)

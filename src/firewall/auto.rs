@@ -109,7 +109,7 @@ impl Firewall {
     ///
     /// # Errors
     /// As for [`Firewall::make_sets`].
-    pub(super) fn release_empty_sets(&mut self) -> Result<(), FirewallError> {
+    pub(super) fn release_empty_sets(&mut self, now: SystemTime) -> Result<(), FirewallError> {
         if self.settings.set_use != SetUse::Auto {
             return Ok(());
         }
@@ -117,7 +117,7 @@ impl Firewall {
             let sets = self.sets()?;
             let mut empty = true;
             for set in sets.sets_of(&union) {
-                empty = empty && sets.own_size(&set)? == Some(0);
+                empty = empty && sets.is_empty(&set, now)?;
             }
             if empty {
                 self.release_set(&union)?;

@@ -52,7 +52,7 @@ impl Firewall {
             self.open_list(set, label.list, 1, now)?;
             // It may have waited for the lock of the tables.
             let now = now + start.elapsed();
-            let outcome = match self.sets()?.put(set, rule, label, now)? {
+            let outcome = match self.mending(set, now, |sets| sets.put(set, rule, label, now))? {
                 EntryResult::Done => Outcome::Inserted,
                 EntryResult::Already => Outcome::Refreshed,
                 EntryResult::Unchanged => Outcome::Unchanged,
@@ -116,8 +116,14 @@ impl Firewall {
         now: SystemTime,
     ) -> Result<(), FirewallError> {
         let set = self.sets()?.set_of(union, list);
-        self.sets()?.verify(&set, now)?;
+        self.mending(union, now, |sets| sets.verify(&set, now))?;
         self.complete(union, now)
+    }
+
+    /// Makes unions what their lists are, of which all is read.
+    pub(super) fn settle_all(&mut self, now: SystemTime) -> Result<(), FirewallError> {
+        let unions = self.sets()?.to_settle();
+        unions.iter().try_for_each(|union| self.settle(union, now))
     }
 
     fn settle(&mut self, union: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
@@ -212,10 +218,12 @@ impl Firewall {
         Ok(())
     }
 
-    /// Whether the set exists and was created by rfw, with or without a rule.
+    /// Whether the set exists and was created by rfw, with or without a rule, or others have destroyed it
+    /// and what it held is to come back.
     pub(super) fn has_own_set(&mut self, set: &SetKey) -> Result<bool, FirewallError> {
         let linked = self.table(set.family())?.cache().sets().any(|linked| linked == set);
-        Ok(linked || self.sets()?.own_size(set)?.is_some())
+        let sets = self.sets()?;
+        Ok(linked || sets.is_remembered(set) && !sets.is_foreign(set)? || sets.own_size(set)?.is_some())
     }
 
     /// Whether there is a set that has what a list holds in a scope.
@@ -225,11 +233,18 @@ impl Firewall {
     }
 
     /// Checks that a body fits into the set of its list, and into the union.
-    pub(super) fn check_room(&mut self, list: &FamilyList, terms: &Terms) -> Result<(), FirewallError> {
-        let sets = self.sets()?;
-        let mut all = vec![list.set.clone(), sets.set_of(&list.set, terms.list)];
+    pub(super) fn check_room(
+        &mut self,
+        list: &FamilyList,
+        terms: &Terms,
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
+        let mut all = vec![list.set.clone(), self.sets()?.set_of(&list.set, terms.list)];
         all.dedup();
         for set in all {
+            // What comes back takes room, too.
+            self.mending(&list.set, now, |sets| sets.check_own(&set, list.networks.len(), now))?;
+            let sets = self.sets()?;
             let (size, room) = (sets.size_with(&set, &list.networks)?, sets.room(&set));
             let fits = |size: usize| u32::try_from(size).is_ok_and(|size| size <= room);
             let fits_after = || terms.replace && fits(sets.size_after(&set, &list.networks, terms, size));
@@ -297,7 +312,7 @@ impl Firewall {
             // The union keeps what another list holds, so that has to be known.
             self.complete(&list.set, now)?;
         }
-        self.sets()?.apply(&list.set, &list.networks, op, as_rules, now)
+        self.mending(&list.set, now, |sets| sets.apply(&list.set, &list.networks, op, as_rules, now))
     }
 
     /// Takes the address of a rule out of a list, in sets.
@@ -311,7 +326,7 @@ impl Firewall {
         if self.sets()?.has_lists(set) {
             self.complete(set, now)?;
         }
-        self.sets()?.take(set, rule, list, now)
+        self.mending(set, now, |sets| sets.take(set, rule, list, now))
     }
 
     /// The sets that have a rule, according to the cache.
@@ -349,7 +364,7 @@ impl Firewall {
         for (count, ConflictingEntry { set, rule, label }) in entries.iter().enumerate() {
             if let Err(error) = self.delete_entry(set, rule, label.list, now) {
                 for ConflictingEntry { set, rule, label } in entries.iter().take(count) {
-                    if let Err(error) = self.sets()?.put(set, rule, label, now) {
+                    if let Err(error) = self.mending(set, now, |sets| sets.put(set, rule, label, now)) {
                         log::error!("can't be put back: {rule}: {error}");
                     }
                 }
@@ -369,16 +384,12 @@ impl Firewall {
             return Ok(());
         }
         self.fill_one(now)?;
-        let unions = self.sets()?.to_settle();
-        unions.iter().try_for_each(|union| self.settle(union, now))
+        self.follow_repair(now)
     }
 
     fn fill_one(&mut self, now: SystemTime) -> Result<(), FirewallError> {
-        let list = self.guarded.as_ref().map(|(_, list)| list);
-        let forbidden = |rule: &Rule| list.is_some_and(|list| list.conflict(rule).is_some());
-        let Some(sets) = &mut self.sets else { return Ok(()) };
-        for rule in sets.fill(now, forbidden)? {
-            sets.take_everywhere(&SetKey::of(&rule), &rule)?;
+        for rule in self.with_repair(|sets, repair| sets.fill(now, repair))? {
+            self.sets()?.take_everywhere(&SetKey::of(&rule), &rule)?;
             log::warn!("removed, since it touches the white list: {rule}");
         }
         Ok(())

@@ -248,21 +248,15 @@ impl Firewall {
         unused.into_iter().try_for_each(|family| sets.drop_guard(family, used_before.contains(&family)))
     }
 
-    /// Puts the registry of sets back, and finds mirrors that others have made wrong. Gives what has come
-    /// back, as the log tells it.
-    pub(super) fn check_sets(&mut self, now: SystemTime) -> Result<Vec<String>, FirewallError> {
-        let registry = self.sets()?.check_registry();
-        for union in self.linked_sets() {
-            for set in self.sets()?.sets_of(&union) {
-                self.sets()?.verify(&set, now)?;
-            }
-        }
-        self.release_empty_sets()?;
+    /// Looks at what others have done to sets, and puts back what is gone.
+    pub(super) fn check_sets(&mut self, now: SystemTime) -> Result<(), FirewallError> {
+        let looked = self.look_at_sets(now);
+        self.release_empty_sets(now)?;
         let renewed = self.sets()?.renew(now)?;
         if renewed > 0 {
             log::debug!("{renewed} entries that end later than the kernel can count are renewed");
         }
-        registry.map(|()| Vec::new())
+        looked
     }
 
     /// Puts the guard of a family back where others have changed its rules or its set.

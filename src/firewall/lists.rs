@@ -59,16 +59,16 @@ impl Firewall {
         let mut count = 0_usize;
         for list in self.sets()?.lists_of(union).into_iter().filter(|list| which.admits(*list)) {
             self.read_list(union, list, now)?;
-            let cleared = match self.sets()?.clear(union, list, now) {
+            let cleared = match self.mending(union, now, |sets| sets.clear(union, list, now)) {
                 // Others have destroyed the set of the list: what the union has of it goes now.
                 Err(FirewallError::Set(_, IpsetError::NoSet)) => {
                     self.complete(union, now)?;
-                    self.sets()?.clear(union, list, now)
+                    self.mending(union, now, |sets| sets.clear(union, list, now))
                 }
                 cleared => cleared,
             };
             count = count.saturating_add(cleared?);
-            self.sets()?.drop_list(union, list)?;
+            self.sets()?.drop_list(union, list, now)?;
         }
         Ok(count)
     }
@@ -107,7 +107,7 @@ impl Firewall {
             self.complete(&union, now)?;
             let entries = self.sets()?.exactly(&union, address, now);
             for (rule, label) in entries.into_iter().filter(|(_, label)| which.admits(label.list)) {
-                if self.sets()?.take(&union, &rule, label.list, now)? == EntryResult::Done {
+                if self.delete_entry(&union, &rule, label.list, now)? == EntryResult::Done {
                     deleted.push(Held { rule, lease: label.lease, list: label.list });
                 }
             }
@@ -262,11 +262,11 @@ impl Firewall {
     ///
     /// # Errors
     /// [`FirewallError::TooManyLists`].
-    pub(super) fn check_lists(&mut self, list: ListName) -> Result<(), FirewallError> {
+    pub(super) fn check_lists(&mut self, list: ListName, now: SystemTime) -> Result<(), FirewallError> {
         if !list.is_named() || self.has_room_for_list(list) {
             return Ok(());
         }
-        self.sets.as_mut().map_or(Ok(()), Sets::drop_empty_lists)?;
+        self.sets.as_mut().map_or(Ok(()), |sets| sets.drop_empty_lists(now))?;
         match self.has_room_for_list(list) {
             true => Ok(()),
             false => Err(FirewallError::TooManyLists(self.settings.lists_max)),

@@ -19,6 +19,7 @@ mod migrate;
 mod repair;
 mod rule_cache;
 mod rules;
+mod set_repair;
 pub(crate) mod sets;
 pub(crate) mod table;
 pub(crate) mod verbs;
@@ -113,7 +114,7 @@ impl Firewall {
         label: &Label,
         now: SystemTime,
     ) -> Result<Inserted, FirewallError> {
-        self.check_lists(label.list)?;
+        self.check_lists(label.list, now)?;
         let outcome = self.insert_one(rule, label, now)?;
         Ok(Inserted { outcome, overridden_by: self.overriding(rule, now) })
     }
@@ -186,7 +187,7 @@ impl Firewall {
         terms: &Terms,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
-        self.check_lists(terms.list)?;
+        self.check_lists(terms.list, now)?;
         if self.may_have_sets() {
             entries::check_lease(terms.lease, now)?;
         }
@@ -201,7 +202,7 @@ impl Firewall {
                         // What is to go makes room.
                         self.read_list(&list.set, terms.list, now)?;
                     }
-                    self.check_room(list, terms)?;
+                    self.check_room(list, terms, now)?;
                 }
                 false => self.check_rules(list, terms)?,
             }
@@ -477,6 +478,9 @@ pub(crate) enum FirewallError {
          (ipset del rfw {0})"
     )]
     ForeignSet(String),
+    /// Others have emptied or destroyed the set of that name, and what it held is not back yet.
+    #[error("the set {0} was emptied by another program, and is being put back")]
+    Emptied(String),
     /// Not attempted, since an earlier change has just failed: another program holds the
     /// xtables lock, or a program has exceeded its time.
     #[error(
@@ -504,7 +508,7 @@ impl FirewallError {
             matches!(error, ProgramError::Locked(_) | ProgramError::Contended | ProgramError::TimedOut(..))
         };
         match self {
-            FirewallError::Busy => true,
+            FirewallError::Busy | FirewallError::Emptied(_) => true,
             FirewallError::Program(error) => contended(error),
             FirewallError::Ipset(error) | FirewallError::Set(_, error) => {
                 matches!(error, IpsetError::Busy | IpsetError::Interrupted | IpsetError::TimedOut)

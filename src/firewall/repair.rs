@@ -43,10 +43,7 @@ impl Firewall {
         }
         let (mut restored, admits) = (Restored::new(), self.repairs.pace.admits(Instant::now()));
         if self.sets.is_some() && (sets || self.is_flushed()) {
-            match self.check_sets(now) {
-                Ok(of_sets) => restored.extend(of_sets),
-                Err(error) => failed = failed.or(Some(error)),
-            }
+            failed = failed.or(self.check_sets(now).err());
         }
         for family in self.families() {
             self.note_deletions(family)?;

@@ -3,7 +3,7 @@
 
 mod auto;
 mod forward;
-mod kernel;
+pub(crate) mod kernel;
 mod model;
 mod packets;
 mod promotion;

@@ -5,6 +5,7 @@ mod feed;
 mod mirror;
 mod order;
 mod registry;
+mod repair;
 mod switch;
 mod tools;
 

@@ -1,143 +1,35 @@
-//! The filling of mirrors from the kernel, in pieces, so that requests come in between.
+//! The reading of sets from the kernel, in pieces, so that requests come in between.
 //!
 //! A listing has a socket of its own, and keeps its set from being swapped and destroyed: before
 //! those it is closed, and begun anew afterwards.
 
-use super::mirror::{Known, Mirror};
+use super::entry::{comment_of, new_entry};
+use super::is_gone;
+use super::mirror::{Known, Mirror, TOLERANCE};
+use super::mirrors::Reading;
 use super::reader::dump;
 use super::renewal::is_late;
-use super::{Sets, deadline, element, label, name_of, of, owned, rule};
+use super::repair::Repair;
+use super::{Sets, deadline, label, name_of, of, owned, rule};
 use crate::firewall::FirewallError;
-use crate::kernel::ipset::{Dump, IpsetError};
+use crate::kernel::ipset::{Element, Entry};
 use crate::kernel::set_key::SetKey;
+use crate::kernel::timeout::Timeout;
 use crate::rule::Rule;
+use crate::rule::label::Label;
 use crate::rule::lease::Lease;
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::mem;
+use std::time::{Instant, SystemTime};
 
-/// Time from finding a mirror to be wrong to filling it: who keeps changing sets by hand does not
-/// keep rfw reading them.
-const INTERVAL: Duration = Duration::from_secs(10);
+/// The most readings of a set in a row, while others change it: then what the last has found counts.
+const ATTEMPTS: usize = 3;
 
-/// The mirrors of all sets, and which of them are missing.
-#[derive(Debug, Default)]
-pub(super) struct Mirrors {
-    all: BTreeMap<SetKey, Mirror>,
-    /// Sets without a mirror, and when the filling of each may begin.
-    wanted: BTreeMap<SetKey, Instant>,
-    running: Option<(SetKey, Dump)>,
-    /// The set whose filling is to begin next.
-    first: Option<SetKey>,
-}
-
-impl Mirrors {
-    /// The mirror of a set, if it is whole.
-    pub(super) fn whole(&self, set: &SetKey) -> Option<&Mirror> {
-        self.all.get(set).filter(|mirror| mirror.is_complete())
-    }
-
-    /// Whether a mirror is missing, and not being filled yet.
-    pub(super) fn is_wanted(&self, set: &SetKey) -> bool {
-        self.wanted.contains_key(set)
-    }
-
-    /// Whether a set has no mirror, not even one that is being filled.
-    pub(super) fn is_lost(&self, set: &SetKey) -> bool {
-        !self.all.contains_key(set)
-    }
-
-    /// The mirror of a set, whole or not.
-    pub(super) fn of(&mut self, set: &SetKey) -> Option<&mut Mirror> {
-        self.all.get_mut(set)
-    }
-
-    /// Begins the mirror of a set that has just been made.
-    pub(super) fn begin(&mut self, set: &SetKey) {
-        self.forget(set);
-        self.all.insert(set.clone(), Mirror::of_new(set));
-    }
-
-    /// Has a mirror filled, unless there is one.
-    pub(super) fn want(&mut self, set: &SetKey) {
-        if !self.all.contains_key(set) {
-            self.wanted.insert(set.clone(), Instant::now());
-        }
-    }
-
-    /// Has a mirror filled anew that may be as good as any; until that begins it serves.
-    pub(super) fn refill(&mut self, set: &SetKey) {
-        if self.running.take_if(|(running, _)| running == set).is_some() {
-            self.all.remove(set);
-        }
-        self.wanted.insert(set.clone(), Instant::now());
-    }
-
-    /// Has a mirror filled anew that may be wrong.
-    pub(super) fn doubt(&mut self, set: &SetKey) {
-        // Who has one doubt after the other does not keep it from being filled.
-        let wanted = self.wanted.get(set).copied();
-        self.forget(set);
-        self.wanted.insert(set.clone(), wanted.unwrap_or_else(|| Instant::now() + INTERVAL));
-    }
-
-    /// Ends a filling that keeps its set from being swapped; it begins anew.
-    pub(super) fn interrupt(&mut self, set: &SetKey) {
-        if self.running.take_if(|(running, _)| running == set).is_some() {
-            self.all.remove(set);
-            self.wanted.insert(set.clone(), Instant::now());
-        }
-    }
-
-    /// Has the mirror of a set filled before any other.
-    pub(super) fn hurry(&mut self, set: &SetKey) {
-        if self.running.as_ref().is_some_and(|(running, _)| running == set) {
-            return;
-        }
-        if let Some((other, _)) = &self.running {
-            let other = other.clone();
-            self.interrupt(&other);
-        }
-        self.first = Some(set.clone());
-    }
-
-    /// Forgets a set that is gone.
-    pub(super) fn forget(&mut self, set: &SetKey) {
-        self.running.take_if(|(running, _)| running == set);
-        self.all.remove(set);
-        self.wanted.remove(set);
-    }
-
-    /// Forgets the set of that name.
-    pub(super) fn forget_named(&mut self, name: &str) {
-        let sets: Vec<SetKey> = self.all.keys().filter(|set| set.name() == name).cloned().collect();
-        sets.iter().for_each(|set| self.forget(set));
-    }
-
-    /// The set whose filling may begin, if there is one.
-    fn next_wanted(&mut self) -> Option<SetKey> {
-        if let Some(first) = self.first.take() {
-            self.wanted.remove(&first);
-            return Some(first);
-        }
-        let now = Instant::now();
-        let set = self.wanted.iter().find(|(_, not_before)| **not_before <= now)?.0.clone();
-        self.wanted.remove(&set);
-        Some(set)
-    }
-
-    /// Whether the kernel's word on an entry shows that others have changed the set.
-    pub(super) fn is_wrong(&self, set: &SetKey, rule: &Rule, there: bool, now: SystemTime) -> bool {
-        let known = self.whole(set).map(|mirror| mirror.get(&element(rule), now));
-        let wrong = match known {
-            Some(Known::There(_)) => !there,
-            Some(Known::Absent) => there,
-            Some(Known::Ending) | None => false,
-        };
-        if wrong {
-            log::debug!("{}: somebody else has changed the set, it is read anew", set.name());
-        }
-        wrong
-    }
+/// What is to be changed of a piece, so that its entries end as they are remembered to.
+#[derive(Default)]
+struct Retiming {
+    puts: Vec<(Element<'static>, Lease, Option<String>)>,
+    /// What has ended.
+    dels: Vec<Element<'static>>,
 }
 
 impl Sets {
@@ -146,74 +38,80 @@ impl Sets {
         self.mirrors.want(set);
     }
 
-    /// Has a mirror that is whole filled anew, with a look at each entry.
+    /// Gives all entries that end the timeout that their end means now, in the readings that follow: the
+    /// clock was set, which the timeouts of the kernel don't follow.
+    #[expect(dead_code, reason = "nothing tells of a step of the clock yet")]
+    pub(crate) fn retime(&mut self) {
+        self.mirrors.sets().iter().for_each(|set| self.mirrors.retime(set));
+    }
+
+    /// Has a set read anew that is known and not being read, with a look at each entry.
     pub(crate) fn look_again(&mut self, set: &SetKey) {
-        if self.mirrors.whole(set).is_some() {
+        if self.mirrors.known(set).is_some() && self.mirrors.partly_read(set).is_none() {
             self.mirrors.refill(set);
-            self.unsettle(set);
         }
     }
 
     /// When [`Sets::fill`] has something to do; `None` if every set has its mirror.
     pub(crate) fn next_fill(&self) -> Option<Instant> {
-        let running = self.mirrors.running.is_some().then(Instant::now);
-        running.or_else(|| self.mirrors.wanted.values().min().copied())
+        self.mirrors.next_reading()
     }
 
-    /// Reads one piece, some hundreds of entries, into a mirror. Gives the rules among them that
-    /// are `forbidden`.
+    /// Reads one piece, some hundreds of entries, and at the end of a set compares it with what is
+    /// remembered of it. Gives the rules among them that the white list forbids.
     ///
     /// # Errors
-    /// The set can't be read: its mirror is tried again later.
-    pub(crate) fn fill(
-        &mut self,
-        now: SystemTime,
-        forbidden: impl Fn(&Rule) -> bool,
-    ) -> Result<Vec<Rule>, FirewallError> {
-        let (set, dump) = match self.mirrors.running.take() {
-            Some(running) => running,
+    /// The set can't be read or put back: that is tried again later.
+    pub(crate) fn fill(&mut self, now: SystemTime, repair: &Repair<'_>) -> Result<Vec<Rule>, FirewallError> {
+        let reading = match self.mirrors.running.take() {
+            Some(reading) => reading,
             None => match self.mirrors.next_wanted() {
-                Some(set) => match self.begin_fill(&set)? {
-                    Some(dump) => (set, dump),
+                Some(set) => match self.begin_reading(&set, 1, now, repair)? {
+                    Some(reading) => reading,
                     None => return Ok(Vec::new()),
                 },
                 None => return Ok(Vec::new()),
             },
         };
-        match self.fill_from(&set, dump, now, forbidden) {
-            Err(FirewallError::Set(_, IpsetError::NoSet)) => {
-                self.lose(&set);
-                Ok(Vec::new())
-            }
+        let set = reading.set.clone();
+        match self.read_on(reading, now, repair) {
+            Err(error) if is_gone(&error) => self.put_back_set(&set, now, repair).map(|()| Vec::new()),
             Err(error) => {
                 self.doubt(&set);
                 Err(error)
             }
-            filled => filled,
+            found => found,
         }
     }
 
     /// Begins to list a set, unless it is gone or another that rfw has not made: nothing may be
     /// removed from that.
-    fn begin_fill(&mut self, set: &SetKey) -> Result<Option<Dump>, FirewallError> {
+    fn begin_reading(
+        &mut self,
+        set: &SetKey,
+        attempt: usize,
+        now: SystemTime,
+        repair: &Repair<'_>,
+    ) -> Result<Option<Reading>, FirewallError> {
         // What is listed can't be swapped any more: so it is listed before it is looked at.
         let begun =
             dump(self.ipset.dumper(), &name_of(set)?).and_then(|dump| Ok((dump, self.own_info(set)?)));
         match begun {
-            Ok((dump, Some(_))) => {
-                self.mirrors.all.insert(set.clone(), Mirror::to_fill(set));
-                Ok(Some(dump))
-            }
-            Ok((_, None)) => {
-                log::debug!("{}: it is gone, or another set is in its place, which is not read", set.name());
+            Ok((dump, Some(_))) => Ok(Some(Reading {
+                set: set.clone(),
+                dump,
+                mirror: Mirror::to_fill(set),
+                made: now,
+                retimes: self.mirrors.is_untimed(set),
+                attempt,
+            })),
+            Ok((_, None)) if self.foreign.contains(set) => {
+                log::debug!("{}: another set is in its place, which is not read", set.name());
                 self.lose(set);
                 Ok(None)
             }
-            // It is gone.
-            Err(FirewallError::Set(_, IpsetError::NoSet)) => {
-                self.lose(set);
-                Ok(None)
-            }
+            Ok((_, None)) => self.put_back_set(set, now, repair).map(|()| None),
+            Err(error) if is_gone(&error) => self.put_back_set(set, now, repair).map(|()| None),
             Err(error) => {
                 self.doubt(set);
                 Err(error)
@@ -221,39 +119,96 @@ impl Sets {
         }
     }
 
-    /// Takes down that others have destroyed a set, or put another in its place.
-    fn lose(&mut self, set: &SetKey) {
+    /// Takes down that others have put another set in the place of one, or destroyed it and it held
+    /// nothing.
+    pub(super) fn lose(&mut self, set: &SetKey) {
         self.mirrors.forget(set);
+        self.remade.remove(set);
         self.forget_list(set);
         self.unsettle(set);
     }
 
-    fn fill_from(
+    fn read_on(
+        &mut self,
+        mut reading: Reading,
+        now: SystemTime,
+        repair: &Repair<'_>,
+    ) -> Result<Vec<Rule>, FirewallError> {
+        let set = reading.set.clone();
+        let Some(piece) = reading.dump.next_piece(deadline()).map_err(|error| of(&set, error))? else {
+            drop(reading.dump);
+            return self.end_reading(&set, reading.mirror, (reading.retimes, reading.attempt), now, repair);
+        };
+        let made = mem::replace(&mut reading.made, now);
+        let known = self.mirrors.known(&set).filter(|_| reading.retimes);
+        let (mut found, mut retiming, mut has_late) = (Vec::new(), Retiming::default(), false);
+        for entry in piece {
+            let entry = entry.map_err(|error| of(&set, error))?;
+            let mut label = label(&set, &entry, made);
+            has_late |= is_late(&label, entry.timeout.unwrap_or_default(), made);
+            let Some(element) = owned(&entry.element) else { continue };
+            if let Some(lease) = known.and_then(|known| known.lease(&element))
+                && !reading.mirror.has_changed(&element)
+            {
+                label.lease = lease;
+                retiming.plan(element, &entry, &label, made, now);
+            }
+            reading.mirror.read(&element, label.lease);
+            found.extend(rule(&set, &entry).filter(|rule| (repair.forbidden)(rule)));
+        }
+        if has_late {
+            self.long.entry(set.clone()).or_default();
+        }
+        self.retime_entries(&set, retiming, now)?;
+        self.mirrors.running = Some(reading);
+        Ok(found)
+    }
+
+    /// Gives entries their timeouts, and takes those out that have ended.
+    fn retime_entries(
         &mut self,
         set: &SetKey,
-        mut dump: Dump,
+        retiming: Retiming,
         now: SystemTime,
-        forbidden: impl Fn(&Rule) -> bool,
-    ) -> Result<Vec<Rule>, FirewallError> {
-        let Some(mirror) = self.mirrors.all.get_mut(set) else { return Ok(Vec::new()) };
-        let Some(piece) = dump.next_piece(deadline()).map_err(|error| of(set, error))? else {
-            mirror.complete();
-            log::debug!("{}: {} entries are known", set.name(), mirror.len());
-            return Ok(Vec::new());
-        };
-        let mut found = Vec::new();
-        for entry in piece {
-            let entry = entry.map_err(|error| of(set, error))?;
-            let label = label(set, &entry, now);
-            let lease = label.lease;
-            if is_late(&label, entry.timeout.unwrap_or_default(), now) {
-                self.long.entry(set.clone()).or_default();
-            }
-            owned(&entry.element).iter().for_each(|element| mirror.read(element, lease));
-            found.extend(rule(set, &entry).filter(|rule| forbidden(rule)));
+    ) -> Result<(), FirewallError> {
+        let Retiming { puts, dels } = retiming;
+        if puts.is_empty() && dels.is_empty() {
+            return Ok(());
         }
-        self.mirrors.running = Some((set.clone(), dump));
-        Ok(found)
+        let (name, mut batch) = (name_of(set)?, self.ipset.batch());
+        batch.add_many(
+            &name,
+            puts.iter().map(|(element, lease, comment)| new_entry(*element, *lease, comment.as_deref(), now)),
+        );
+        batch.del_many(&name, dels);
+        puts.iter().for_each(|(_, lease, _)| self.note_end(set, *lease, now));
+        self.transact(set, batch).map(drop)
+    }
+
+    fn end_reading(
+        &mut self,
+        set: &SetKey,
+        mut mirror: Mirror,
+        (retimes, attempt): (bool, usize),
+        now: SystemTime,
+        repair: &Repair<'_>,
+    ) -> Result<Vec<Rule>, FirewallError> {
+        mirror.complete();
+        log::debug!("{}: {} entries are known", set.name(), mirror.len());
+        // What went while it was read is in the reading, or was the reason that it has so few.
+        if self.mirrors.known(set).is_some() && attempt < ATTEMPTS {
+            let size = self.own_size(set)?;
+            if !size.is_some_and(|size| mirror.admits_size(size, now)) {
+                let again = self.begin_reading(set, attempt.saturating_add(1), now, repair)?;
+                self.mirrors.running = again;
+                return Ok(Vec::new());
+            }
+        }
+        if retimes {
+            self.mirrors.note_timed(set);
+        }
+        self.conclude(set, mirror, false, now, repair)?;
+        Ok(Vec::new())
     }
 
     /// The rules of a set that are wanted, as far as its mirror is filled, with their ends.
@@ -264,10 +219,20 @@ impl Sets {
         wanted: impl Fn(&Rule) -> bool,
     ) -> Vec<(Rule, Lease)> {
         let mut found = Vec::new();
-        if let Some(mirror) = self.mirrors.of(set) {
-            mirror.each(now, |element, lease| {
-                let rule = super::rule_of(set, &element).filter(&wanted);
-                found.extend(rule.map(|rule| (rule, lease)));
+        let known = self.mirrors.known(set);
+        let mut take = |element: Element<'static>, lease| {
+            let rule = super::rule_of(set, &element).filter(&wanted);
+            found.extend(rule.map(|rule| (rule, lease)));
+        };
+        if let Some(known) = known {
+            known.each(now, &mut take);
+        }
+        if let Some(read) = self.mirrors.partly_read(set) {
+            let is_new = |element: &Element<'_>| known.is_none_or(|known| known.end(element, now).is_none());
+            read.each(now, |element, lease| {
+                if is_new(&element) {
+                    take(element, lease);
+                }
             });
         }
         found
@@ -277,17 +242,23 @@ impl Sets {
     /// have changed the set.
     ///
     /// # Errors
-    /// The kernel does not answer.
+    /// The kernel does not answer, or [`FirewallError::Emptied`].
     pub(crate) fn verify(&mut self, set: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
-        let Some(size) = self.own_size(set)? else {
-            self.lose(set);
-            return Ok(());
-        };
+        let size = self.own_size(set)?;
+        self.check_emptied(set, size, now)?;
+        match size {
+            None => self.lose(set),
+            Some(size) => self.compare_size(set, size, now),
+        }
+        Ok(())
+    }
+
+    /// Has a set read anew that has another number of entries than its mirror.
+    pub(super) fn compare_size(&mut self, set: &SetKey, size: usize, now: SystemTime) {
         if self.mirrors.whole(set).is_some_and(|mirror| !mirror.admits_size(size, now)) {
             log::debug!("{}: {size} entries, others than rfw knows: it is read anew", set.name());
             self.doubt(set);
         }
-        Ok(())
     }
 
     /// Compares each entry of a set with the mirror, and logs the number of those that differ: for
@@ -324,5 +295,42 @@ impl Sets {
             kernel.len()
         );
         Ok(())
+    }
+}
+
+impl Retiming {
+    /// Plans an entry, of which the kernel told at `made`, for the end of its label.
+    fn plan(
+        &mut self,
+        element: Element<'static>,
+        entry: &Entry<'_>,
+        label: &Label,
+        made: SystemTime,
+        now: SystemTime,
+    ) {
+        if label.lease.is_due(now) {
+            self.dels.push(element);
+            return;
+        }
+        let (wanted, there) = (Timeout::left(label.lease, made), entry.timeout.unwrap_or_default());
+        if is_same(wanted, there) {
+            return;
+        }
+        let comment = match entry.comment.as_deref() {
+            // The end that it tells may be another by now.
+            Some(text) if !text.starts_with("until ") && !Timeout::is_beyond(label.lease, now) => {
+                Some(text.to_owned())
+            }
+            _ => comment_of(label, now),
+        };
+        self.puts.push((element, label.lease, comment));
+    }
+}
+
+/// Whether two timeouts are the same, as far as the kernel tells them.
+fn is_same(one: Timeout, other: Timeout) -> bool {
+    match (one.seconds(), other.seconds()) {
+        (0, end) | (end, 0) => end == 0,
+        (one, other) => one.abs_diff(other) <= TOLERANCE.as_secs(),
     }
 }

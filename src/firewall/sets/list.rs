@@ -72,7 +72,7 @@ impl Sets {
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
         let set = self.set_of(union, op.list());
-        self.check_both(&set, union, networks.len())?;
+        self.check_both(&set, union, networks.len(), now)?;
         let comments = op.terms().map(|terms| Comments::of(terms, now)).unwrap_or_default();
         op.terms().iter().for_each(|terms| self.note_end(&set, terms.lease, now));
         let mut change = Change { set: &set, union, networks, op, gone: Vec::new(), comments };
@@ -243,13 +243,12 @@ impl Sets {
         if change.set != change.union {
             let plan = self.plan(change, now);
             let (puts, dels): (Vec<_>, Vec<_>) = (plan.union_puts().collect(), plan.union_dels().collect());
-            if let Some(mirror) = self.mirrors.of(change.union) {
-                mirror.reserve(if present == 0 { puts.len() } else { 0 });
-                puts.iter().for_each(|(element, lease)| mirror.put(element, *lease, now));
-                dels.iter().for_each(|element| mirror.remove(element));
-            }
+            let mut union = self.follow(change.union);
+            union.reserve(if present == 0 { puts.len() } else { 0 });
+            puts.iter().for_each(|(element, lease)| union.put(element, *lease, now));
+            dels.iter().for_each(|element| union.remove(element));
         }
-        let Some(mirror) = self.mirrors.of(change.set) else { return };
+        let mut mirror = self.follow(change.set);
         if let Some(terms) = change.op.terms() {
             mirror.reserve(if present == 0 { change.networks.len() } else { 0 });
             let networks = change.networks.iter();
@@ -291,7 +290,7 @@ impl Sets {
         if set != *union && !self.has_list(&set) {
             return Ok(0);
         }
-        self.check_own(&set, usize::MAX)?;
+        self.check_own(&set, usize::MAX, now)?;
         self.check_read(union)?;
         let mut gone = Vec::new();
         if let Some(mirror) = self.mirrors.whole(&set) {

@@ -184,9 +184,8 @@ impl Sets {
         filled?;
         self.begin(&list);
         entries.iter().for_each(|(_, label)| self.note_end(&list, label.lease, now));
-        if let Some(mirror) = self.mirrors.of(&list) {
-            entries.iter().for_each(|(element, label)| mirror.put(element, label.lease, now));
-        }
+        let mut follower = self.follow(&list);
+        entries.iter().for_each(|(element, label)| follower.put(element, label.lease, now));
         dropped
     }
 
@@ -215,10 +214,9 @@ impl Sets {
         for (rule, label) in entries {
             let set = self.set_of(union, label.list);
             self.note_end(&set, label.lease, now);
-            match (loaded.is_ok(), self.mirrors.of(&set)) {
-                (true, Some(mirror)) => mirror.put(&super::element(rule), label.lease, now),
-                (true, None) => {}
-                (false, _) => self.doubt(&set),
+            match loaded.is_ok() {
+                true => self.follow(&set).put(&super::element(rule), label.lease, now),
+                false => self.doubt(&set),
             }
         }
         loaded?;
@@ -268,13 +266,19 @@ impl Sets {
         sizes
     }
 
-    /// Destroys the set of a list that is empty, unless it is being listed or a rule refers to it.
+    /// Destroys the set of a list that is empty, unless it is being listed, a rule refers to it, or
+    /// others have emptied it and what it held is to come back.
     ///
     /// # Errors
     /// The kernel refuses it for another reason.
-    pub(crate) fn drop_list(&mut self, union: &SetKey, list: ListName) -> Result<(), FirewallError> {
+    pub(crate) fn drop_list(
+        &mut self,
+        union: &SetKey,
+        list: ListName,
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
         let set = self.set_of(union, list);
-        if !self.has_list(&set) || self.own_size(&set)? != Some(0) {
+        if !self.has_list(&set) || !self.is_empty(&set, now)? {
             return Ok(());
         }
         match self.destroy(&set.name()) {
@@ -283,15 +287,23 @@ impl Sets {
         }
     }
 
+    /// Whether a set is there and empty, and nothing is to come back to it.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(crate) fn is_empty(&mut self, set: &SetKey, now: SystemTime) -> Result<bool, FirewallError> {
+        Ok(self.own_size(set)? == Some(0) && self.is_spent(set, now))
+    }
+
     /// Destroys the sets of named lists that are empty.
     ///
     /// # Errors
     /// As for [`Sets::drop_list`].
-    pub(crate) fn drop_empty_lists(&mut self) -> Result<(), FirewallError> {
+    pub(crate) fn drop_empty_lists(&mut self, now: SystemTime) -> Result<(), FirewallError> {
         let all: Vec<_> = self.lists.iter().map(|(union, lists)| (union.clone(), lists.clone())).collect();
         for (union, lists) in all {
             for list in lists.into_iter().filter(|list| list.is_named()) {
-                self.drop_list(&union, list)?;
+                self.drop_list(&union, list, now)?;
             }
         }
         Ok(())

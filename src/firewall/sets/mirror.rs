@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How far an end may be from the one that the kernel keeps: it is told in whole seconds, rounded
 /// down, of a timeout that was rounded up.
-const TOLERANCE: Duration = Duration::from_secs(2);
+pub(super) const TOLERANCE: Duration = Duration::from_secs(2);
 
 /// Number of entries below which those that have ended are not looked for.
 const PURGE_MIN: usize = 1_024;
@@ -35,10 +35,15 @@ struct End(u32);
 trait Entries {
     fn get(&self, element: &Element<'_>) -> Option<End>;
     fn reserve(&mut self, more: usize);
-    fn put(&mut self, element: &Element<'_>, end: End, now: SystemTime);
+    fn put(&mut self, element: &Element<'_>, end: End);
+    fn is_to_purge(&self) -> bool;
+    /// Forgets entries that have ended, and tells of each.
+    fn purge(&mut self, now: SystemTime, ended: &mut dyn FnMut(Element<'static>, End));
+    fn has_changed(&self, element: &Element<'_>) -> bool;
     fn remove(&mut self, element: &Element<'_>);
     fn read(&mut self, element: &Element<'_>, end: End);
     fn complete(&mut self);
+    #[cfg(test)]
     fn is_complete(&self) -> bool;
     fn len(&self) -> usize;
     fn count(&self, wanted: &dyn Fn(End) -> bool) -> usize;
@@ -78,6 +83,7 @@ impl Mirror {
     }
 
     /// Whether it has been filled.
+    #[cfg(test)]
     pub(super) fn is_complete(&self) -> bool {
         self.0.is_complete()
     }
@@ -102,9 +108,33 @@ impl Mirror {
         self.0.reserve(more);
     }
 
+    /// When an entry ends or has ended, if it is remembered.
+    pub(super) fn lease(&self, element: &Element<'_>) -> Option<Lease> {
+        self.0.get(element).map(End::lease)
+    }
+
     /// Takes down that the kernel has added or renewed an entry.
     pub(super) fn put(&mut self, element: &Element<'_>, lease: Lease, now: SystemTime) {
-        self.0.put(element, End::of(lease), now);
+        self.put_and_purge(element, lease, now, |_, _| ());
+    }
+
+    /// The same, and tells which entries are forgotten since they have ended.
+    pub(super) fn put_and_purge(
+        &mut self,
+        element: &Element<'_>,
+        lease: Lease,
+        now: SystemTime,
+        mut ended: impl FnMut(&Element<'_>, Lease),
+    ) {
+        if self.0.is_to_purge() {
+            self.0.purge(now, &mut |element, end| ended(&element, end.lease()));
+        }
+        self.0.put(element, End::of(lease));
+    }
+
+    /// Whether an entry has changed since the listing began that fills the mirror.
+    pub(super) fn has_changed(&self, element: &Element<'_>) -> bool {
+        self.0.has_changed(element)
     }
 
     /// Takes down that the kernel has deleted an entry, or that it was not there.
@@ -129,9 +159,20 @@ impl Mirror {
 
     /// Whether the kernel may have that number of live entries, as far as the mirror knows.
     pub(super) fn admits_size(&self, size: usize, now: SystemTime) -> bool {
-        let most = self.0.count(&|end| !end.is_over(now, TOLERANCE));
-        let fewest = self.0.count(&|end| !end.is_over(now + TOLERANCE, Duration::ZERO));
-        (fewest..=most).contains(&size)
+        let ending =
+            self.0.count(&|end| !end.is_over(now, TOLERANCE) && end.is_over(now + TOLERANCE, Duration::ZERO));
+        let fewest = self.alive(now);
+        (fewest..=fewest.saturating_add(ending)).contains(&size)
+    }
+
+    /// The number of entries that the kernel must have.
+    pub(super) fn alive(&self, now: SystemTime) -> usize {
+        self.0.count(&|end| !end.is_over(now + TOLERANCE, Duration::ZERO))
+    }
+
+    /// Has `work` look at each entry, also those that have ended.
+    pub(super) fn each_known(&self, mut work: impl FnMut(Element<'static>, Lease)) {
+        self.0.each(&mut |element, end| work(element, end.lease()));
     }
 
     /// Has `work` look at each entry that the kernel may have.
@@ -258,15 +299,6 @@ impl<K: Key> Table<K> {
         let changed = (!is_complete).then(HashSet::default);
         Table { ends: HashMap::default(), changed, purge_at: PURGE_MIN }
     }
-
-    /// Forgets entries that have ended. Each is looked at as often as the table doubles.
-    fn purge(&mut self, now: SystemTime) {
-        self.ends.retain(|_, end| !end.is_over(now, TOLERANCE));
-        self.purge_at = self.ends.len().saturating_mul(2).max(PURGE_MIN);
-        if self.ends.capacity() > self.purge_at.saturating_mul(4) {
-            self.ends.shrink_to(self.purge_at);
-        }
-    }
 }
 
 impl<K: Key> Entries for Table<K> {
@@ -281,11 +313,31 @@ impl<K: Key> Entries for Table<K> {
         }
     }
 
-    fn put(&mut self, element: &Element<'_>, end: End, now: SystemTime) {
-        let Some(key) = K::of(element) else { return };
-        if self.ends.len() >= self.purge_at {
-            self.purge(now);
+    fn is_to_purge(&self) -> bool {
+        self.ends.len() >= self.purge_at
+    }
+
+    /// Each entry is looked at as often as the table doubles.
+    fn purge(&mut self, now: SystemTime, ended: &mut dyn FnMut(Element<'static>, End)) {
+        self.ends.retain(|key, end| {
+            let is_over = end.is_over(now, TOLERANCE);
+            if is_over && let Some(element) = key.element() {
+                ended(element, *end);
+            }
+            !is_over
+        });
+        self.purge_at = self.ends.len().saturating_mul(2).max(PURGE_MIN);
+        if self.ends.capacity() > self.purge_at.saturating_mul(4) {
+            self.ends.shrink_to(self.purge_at);
         }
+    }
+
+    fn has_changed(&self, element: &Element<'_>) -> bool {
+        K::of(element).is_some_and(|key| self.changed.as_ref().is_some_and(|it| it.contains(&key)))
+    }
+
+    fn put(&mut self, element: &Element<'_>, end: End) {
+        let Some(key) = K::of(element) else { return };
         self.ends.insert(key, end);
         self.changed.iter_mut().for_each(|changed| changed.extend([key]));
     }
@@ -306,6 +358,7 @@ impl<K: Key> Entries for Table<K> {
         self.purge_at = self.ends.len().saturating_mul(2).max(PURGE_MIN);
     }
 
+    #[cfg(test)]
     fn is_complete(&self) -> bool {
         self.changed.is_none()
     }

@@ -6,17 +6,21 @@
 //! a user namespace), or where the room of a set changes, is a set built beside and
 //! swapped in.
 
+mod difference;
 mod entry;
 mod fill;
+mod gone;
 mod guard;
 mod list;
 mod lists;
 mod mirror;
+mod mirrors;
 mod plan;
 mod reader;
 mod rebuild;
 mod registry;
 mod renewal;
+mod repair;
 mod single;
 mod union;
 
@@ -28,13 +32,14 @@ use crate::kernel::set_key::{SetKey, Side};
 use crate::rule::Rule;
 use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
-use fill::Mirrors;
 pub(crate) use guard::GuardSet;
 pub(crate) use list::ListOp;
+use mirrors::{Follower, Mirrors};
 use reader::{Listings, dump};
 pub(crate) use reader::{ScopeRules, SetReader, Step};
 pub(crate) use registry::Registered;
 use registry::Registry;
+pub(crate) use repair::{Repair, SetsLook};
 pub(crate) use single::EntryResult;
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -73,6 +78,10 @@ pub(crate) struct Sets {
     rooms: BTreeMap<SetKey, u32>,
     /// Sets in the place of which others have put another.
     foreign: BTreeSet<SetKey>,
+    /// Sets that others had destroyed and that are made again, without what they held yet.
+    remade: BTreeSet<SetKey>,
+    /// What others were found to have done, until it is told.
+    found: SetsLook,
     /// The lists that have sets of their own beside a union.
     lists: BTreeMap<SetKey, BTreeSet<ListName>>,
     /// Unions that may not hold what their lists hold.
@@ -98,6 +107,8 @@ impl Sets {
             registry: Registry::default(),
             rooms: BTreeMap::new(),
             foreign: BTreeSet::new(),
+            remade: BTreeSet::new(),
+            found: SetsLook::default(),
             lists: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             long: BTreeMap::new(),
@@ -125,7 +136,7 @@ impl Sets {
         match is_like(info, set) {
             true => {
                 if self.foreign.remove(set) {
-                    self.mirrors.want(set);
+                    self.mirrors.refill(set);
                 }
                 self.rooms.insert(set.clone(), info.maxelem);
             }
@@ -133,13 +144,24 @@ impl Sets {
         }
     }
 
-    /// Refuses a set in the place of which others have put another, for as long as that is there.
+    /// Refuses a set in the place of which others have put another, for as long as that is there, and
+    /// one that they have emptied or destroyed, until what it held is back.
     /// The kernel counts the entries of a set that it is asked about, so it is asked only where that
     /// costs no more than a change of that many entries; else a look each minute finds out.
-    fn check_own(&mut self, set: &SetKey, entries: usize) -> Result<(), FirewallError> {
+    pub(crate) fn check_own(
+        &mut self,
+        set: &SetKey,
+        entries: usize,
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
         // Where a mirror is missing, others may just have been at the set.
-        if self.foreign.contains(set) || self.mirrors.is_wanted(set) || self.is_cheap(set, entries) {
-            self.own_info(set)?;
+        if self.foreign.contains(set)
+            || self.remade.contains(set)
+            || self.mirrors.is_wanted(set)
+            || self.is_cheap(set, entries)
+        {
+            let size = self.own_size(set)?;
+            self.check_emptied(set, size, now)?;
         }
         match self.foreign.contains(set) {
             true => Err(FirewallError::ForeignSet(set.name())),
@@ -243,9 +265,12 @@ impl Sets {
         }
     }
 
-    /// Takes down that a set is new and empty.
+    /// Takes down that a set is new and empty. What it held before others destroyed it is to come back.
     fn begin(&mut self, set: &SetKey) {
-        self.mirrors.begin(set);
+        match self.is_remembered(set) {
+            true => drop(self.remade.insert(set.clone())),
+            false => self.mirrors.begin(set),
+        }
         self.rooms.remove(set);
         self.foreign.remove(set);
         self.know_new_list(set);
@@ -314,6 +339,14 @@ impl Sets {
     fn forget_set(&mut self, name: &SetName) {
         self.forget_member(name);
         self.forget_list_named(name.as_str());
+        self.remade.retain(|set| set.name() != name.as_str());
+    }
+
+    /// What follows the changes that rfw makes to a set.
+    fn follow(&mut self, set: &SetKey) -> Follower<'_> {
+        // What goes out of a union beside lists is of no interest: those tell what it has to hold.
+        let notes_gone = !self.is_derived(set);
+        self.mirrors.follow(set, notes_gone)
     }
 
     /// Tries again for a moment what fails because the kernel has not let go of a set.

@@ -39,6 +39,9 @@ const BUILDING: &str = "building ";
 pub(super) struct Registry {
     members: BTreeMap<String, String>,
     state: State,
+    /// Whether others have taken all members out at once since the last look: then they have emptied
+    /// all sets, or destroyed them.
+    emptied: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,7 +116,25 @@ impl Sets {
             Ok(_) => State::Unavailable,
             Err(error) => return Err(FirewallError::Set(NAME.to_owned(), error)),
         };
+        let is_missing = self.registry.state == State::Missing;
+        self.registry.emptied |= is_missing && members.is_empty() && !self.registry.members.is_empty();
         Ok(members)
+    }
+
+    /// Whether others have emptied or destroyed the registry since the last look.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(super) fn is_registry_emptied(&mut self) -> Result<bool, FirewallError> {
+        if !self.registry.emptied && !self.registry.members.is_empty() {
+            self.read_registry()?;
+        }
+        Ok(self.registry.emptied)
+    }
+
+    /// Takes down that what went with the registry is back.
+    pub(super) fn note_registry_back(&mut self) {
+        self.registry.emptied = false;
     }
 
     fn read_members(&self, name: &SetName) -> Result<BTreeMap<String, String>, FirewallError> {
@@ -260,23 +281,24 @@ impl Sets {
         };
     }
 
-    /// Makes the registry again where others have emptied or destroyed it, or taken members away.
+    /// Makes the registry again where others have emptied or destroyed it, or taken members away. Gives
+    /// the number of members that are back.
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub(crate) fn check_registry(&mut self) -> Result<(), FirewallError> {
+    pub(crate) fn check_registry(&mut self) -> Result<usize, FirewallError> {
         if self.registry.members.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let there = self.read_registry()?;
         if self.registry.state == State::Unavailable {
-            return Ok(());
+            return Ok(0);
         }
         self.forget_destroyed(&there)?;
         let wanted = self.registry.members.clone();
         let missing: Vec<_> = wanted.iter().filter(|(name, _)| !there.contains_key(*name)).collect();
         if missing.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let lost = missing.len();
         let mut batch = self.ipset.batch();
@@ -287,10 +309,11 @@ impl Sets {
             }
         }
         self.make_registry(batch)?;
-        if self.registry.state == State::Whole {
-            log::warn!("the registry of sets ({NAME}) had lost {lost} of its members: put back");
+        if self.registry.state != State::Whole {
+            return Ok(0);
         }
-        Ok(())
+        log::warn!("the registry of sets ({NAME}) had lost {lost} of its members: put back");
+        Ok(lost)
     }
 
     /// Forgets the sets that others have destroyed, which they can once it is a member no more, or

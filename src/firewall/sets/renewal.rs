@@ -75,8 +75,9 @@ impl Sets {
             self.doubt_both(set, &union);
             return Err(error);
         }
-        if let Some(mirror) = self.mirrors.of(&union).filter(|_| *set != union) {
-            ends.iter().for_each(|(element, lease)| mirror.put(element, *lease, now));
+        if *set != union {
+            let mut follower = self.follow(&union);
+            ends.iter().for_each(|(element, lease)| follower.put(element, *lease, now));
         }
         Ok(entries.len())
     }

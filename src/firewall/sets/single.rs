@@ -54,7 +54,7 @@ impl Sets {
         label: &Label,
         now: SystemTime,
     ) -> Result<EntryResult, FirewallError> {
-        self.check_own(set, 1)?;
+        self.check_own(set, 1, now)?;
         let mut result = self.enter(set, rule, label, now, Existing::Refuse)?;
         self.compare(set, rule, result == EntryResult::Already, now)?;
         if result == EntryResult::Already {
@@ -103,7 +103,7 @@ impl Sets {
         label: &Label,
         now: SystemTime,
     ) -> Result<EntryResult, FirewallError> {
-        self.check_both(set, union, 1)?;
+        self.check_both(set, union, 1, now)?;
         let element = element(rule);
         self.check_one(set, &element, now)?;
         self.check_one(union, &element, now)?;
@@ -195,7 +195,7 @@ impl Sets {
         rule: &Rule,
         now: SystemTime,
     ) -> Result<EntryResult, FirewallError> {
-        self.check_own(set, 1)?;
+        self.check_own(set, 1, now)?;
         let result = match self.ipset.del(&name_of(set)?, element(rule), Existing::Refuse, deadline()) {
             Ok(()) => EntryResult::Done,
             Err(IpsetError::Missing) => EntryResult::Already,
@@ -218,7 +218,7 @@ impl Sets {
         rule: &Rule,
         now: SystemTime,
     ) -> Result<EntryResult, FirewallError> {
-        self.check_both(set, union, 1)?;
+        self.check_both(set, union, 1, now)?;
         let element = element(rule);
         let latest = latest(self.mirrors_of_others(set), &element, now);
         let (name, union_name, mut batch) = (name_of(set)?, name_of(union)?, self.ipset.batch());
@@ -288,11 +288,11 @@ impl Sets {
     }
 
     fn remember(&mut self, set: &SetKey, rule: &Rule, lease: Lease, now: SystemTime) {
-        self.mirrors.of(set).into_iter().for_each(|mirror| mirror.put(&element(rule), lease, now));
+        self.follow(set).put(&element(rule), lease, now);
     }
 
     fn forget_entry(&mut self, set: &SetKey, element: &Element<'_>) {
-        self.mirrors.of(set).into_iter().for_each(|mirror| mirror.remove(element));
+        self.follow(set).remove(element);
     }
 
     /// Whether the entry of a rule is there without an end.

@@ -97,9 +97,10 @@ impl Sets {
         set: &SetKey,
         union: &SetKey,
         entries: usize,
+        now: SystemTime,
     ) -> Result<(), FirewallError> {
-        self.check_own(set, entries)?;
-        self.check_own(union, entries)?;
+        self.check_own(set, entries, now)?;
+        self.check_own(union, entries, now)?;
         self.check_read(union)
     }
 
@@ -157,10 +158,9 @@ impl Sets {
             self.doubt(union);
             return if is_gone(&error) { Ok(0) } else { Err(error) };
         }
-        if let Some(mirror) = self.mirrors.of(union) {
-            puts.iter().for_each(|(element, lease)| mirror.put(element, *lease, now));
-            dels.iter().for_each(|element| mirror.remove(element));
-        }
+        let mut follower = self.follow(union);
+        puts.iter().for_each(|(element, lease)| follower.put(element, *lease, now));
+        dels.iter().for_each(|element| follower.remove(element));
         Ok(puts.len().saturating_add(dels.len()))
     }
 }

@@ -86,7 +86,7 @@ fn kill_9_in_the_middle_of_a_list_leaves_all_of_it_or_nothing() {
                 [_] => (0..10_000).map(|number| Ipv4Addr::from(0x0a00_0000 + number).to_string()).collect(),
                 _ => list.to_vec(),
             };
-            host.run("ipset", &["flush"]).ok();
+            rfw.ok("DELETE", "/list?list=*");
             let texts = first.iter().cloned().collect::<Vec<_>>().join("\n");
             assert_eq!(rfw.send_ok("PUT", "/drop/input/any", &texts)["inserted"], first.len());
             host.write("list", 0o644, &second.join("\n"));
