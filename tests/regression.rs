@@ -1073,7 +1073,8 @@ fn what_others_have_put_into_a_list_goes_with_the_rest() {
             assert_eq!(rfw.send_ok("PUT", &path, "1.2.3.1\n1.2.3.7\n")["removed"], 3);
             let rows = rfw.ok("GET", &format!("/list/{chain}"));
             assert_eq!(rows.as_array().map(Vec::len), Some(2), "{rows}");
-            host.run("ipset", &["add", set, "9.9.9.9", "timeout", "100"]).ok();
+            // What rfw has taken out would go again.
+            host.run("ipset", &["add", set, "9.9.9.8", "timeout", "100"]).ok();
             let all = if list.is_empty() { "list=-" } else { "list=tor" };
             assert_eq!(rfw.ok("DELETE", &format!("/list?{all}"))["deleted"], 3);
             assert_eq!(rfw.ok("GET", &format!("/list/{chain}")), serde_json::json!([]));
