@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// longer where a look takes long, as it does on a busy machine.
 const REPAIR: Duration = Duration::from_secs(60);
 
-/// Addresses of the peer that are never blocked.
+/// Addresses of the peer that the white list names.
 const FREE: [&str; 2] = ["10.0.0.8", "fd00::8"];
 
 /// Those that [`Site::open`] blocks, each another way.
@@ -69,7 +69,8 @@ impl<'a> Site<'a> {
     #[track_caller]
     fn open(host: &'a Host, iptables: &'a str, configuration: &str) -> Site<'a> {
         wire(host);
-        let rfw = host.rfw(iptables).configure(configuration).start();
+        let white_list = format!("127.0.0.1\n::1\n{}\n", FREE.join("\n"));
+        let rfw = host.rfw(iptables).white_list(&white_list).configure(configuration).start();
         for path in [
             "/drop/input/any/10.0.0.2?expire=0",
             "/drop/input/wire0/10.0.0.3?expire=1h&reason=scanner",
@@ -174,6 +175,15 @@ fn wire(host: &Host) {
             ip -n peer neigh replace $address lladdr 02:00:00:00:00:01 dev eth0 nud permanent
         done";
     host.run("sh", &["-ec", script]).ok();
+    // A link that has just come up carries nothing for up to a second.
+    until(REPAIR, "the link is up", || passing(host).len() == BLOCKED.len() + FREE.len());
+}
+
+/// Whether a client at the peer that the white list names reaches rfw.
+#[track_caller]
+fn reaches_rfw(host: &Host) -> bool {
+    let curl = ["curl", "-sk", "--connect-timeout", "0.6", "--interface", FREE[0], "https://10.0.0.1:7393/"];
+    host.run("ip", &[&["netns", "exec", "peer"], &curl[..]].concat()).status == Some(0)
 }
 
 /// The addresses of the peer from which a ping is answered, all asked at the same time.

@@ -195,6 +195,7 @@ fn links_of_the_documents_lead_somewhere() {
         "design",
         "structure",
         "contributing",
+        "neighbours",
         "changes",
     ];
     let pages = pages.map(|name| format!("etc/doc/{name}.md"));

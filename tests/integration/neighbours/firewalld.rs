@@ -2,7 +2,7 @@
 //! `--reload` and at its end it flushes the built-in chains of iptables, whichever backend it has.
 
 use super::overlay::{Daemon, lay_over};
-use super::{REPAIR, Site, foreign, with_rules_and_with_sets};
+use super::{REPAIR, Site, foreign, reaches_rfw, with_rules_and_with_sets};
 use crate::host::{Host, until};
 use std::fs;
 
@@ -53,11 +53,19 @@ fn firewalld_starts_reloads_and_ends() {
         site.holds("firewalld has started");
         assert_eq!(rules(&host, iptables), others);
 
+        // A table of its own lets in only what is open there too.
+        let has_own_table = !others.1.is_empty();
+        assert_eq!(has_own_table, iptables == "iptables-nft");
+        assert_eq!(reaches_rfw(&host), !has_own_table);
+        host.run("firewall-cmd", &["--permanent", "--add-port=7393/tcp"]).ok();
+
         site.rfw.ok("PUT", "/drop/input/any/192.0.2.9?expire=0");
         site.remember();
         host.run("firewall-cmd", &["--reload"]).ok();
+        let others = rules(&host, iptables);
         site.holds("firewall-cmd --reload");
         assert_eq!(rules(&host, iptables), others);
+        assert!(reaches_rfw(&host));
 
         firewalld.stop();
         site.holds("firewalld has ended");

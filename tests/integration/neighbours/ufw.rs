@@ -2,7 +2,7 @@
 //! `MANAGE_BUILTINS=yes` it flushes all chains each time.
 
 use super::overlay::lay_over;
-use super::{Site, foreign, with_sets_and_with_rules};
+use super::{Site, foreign, reaches_rfw, with_sets_and_with_rules};
 use crate::host::Host;
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ fn ufw_as_it_comes_and_with_built_in_chains_of_its_own() {
         // It touches nothing of rfw, so nothing has to come back.
         site.is_kept_within(Duration::ZERO, "ufw reload");
         site.leaves_others_alone(&others, "ufw reload");
+        // The guard, in front of ufw's rules, lets clients in.
+        assert!(reaches_rfw(&host));
         ufw(&host, "disable");
         site.is_kept_within(Duration::ZERO, "ufw disable");
         ufw(&host, "--force reset");
