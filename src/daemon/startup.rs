@@ -22,6 +22,7 @@ use crate::firewall::{Firewall, FirewallError, Settings};
 use crate::http::tls::{Identity, TlsError};
 use crate::kernel::program::ProgramError;
 use crate::rule::SetUse;
+use crate::rule::layout::InputTable;
 use crate::rule::network::Family;
 use crate::rule::whitelist::WhiteList;
 use crate::stop_signal::StopSignal;
@@ -66,7 +67,9 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
 /// The configuration is invalid, rfw is running, or a program that it names fails.
 pub(crate) fn flush(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, None)?;
-    let config = load_config(&arguments.config)?;
+    let mut config = load_config(&arguments.config)?;
+    // What is in the table raw is brought to the filter table first: that needs no chain of rfw.
+    config.layout.input = InputTable::Filter;
     let _instance = claim("stop it first (systemctl stop rfw), then call rfw --flush again")?;
     let mut firewall = open_firewall(&arguments.config, &config, &StopSignal::default())?;
     let (rules, addresses) = firewall.flush()?;
@@ -189,11 +192,16 @@ fn load_identity(config: &Path, outward: &Outward) -> Result<Identity, LocatedEr
 /// Resolves the programs and checks that they read the kernel's tables. IPv6 and sets are
 /// optional unless the configuration asks for them.
 fn open_firewall(file: &Path, config: &Config, stop: &StopSignal) -> Result<Firewall, Failure> {
-    let find = |command: &Setting<PathBuf>, family| Table::open(&command.value, family, stop);
+    let by_precedence = config.use_sets.value != SetUse::Off;
+    let find = |command: &Setting<PathBuf>, family| {
+        Table::open(&command.value, family, &config.layout, by_precedence, stop)
+    };
     let v4 =
         find(&config.iptables, Family::V4).map_err(|error| misconfigured(file, &config.iptables, error))?;
     let v6 = match find(&config.ip6tables, Family::V6) {
         Ok(table) => Some(table),
+        // Not a host without IPv6: without the option its rules could be made.
+        Err(error) if lacks_raw(&error) => return Err(misconfigured(file, &config.ip6tables, error)),
         Err(error) if config.ip6tables.line.is_some() || !may_lack_ipv6(&error) => {
             return Err(misconfigured(file, &config.ip6tables, error));
         }
@@ -252,10 +260,19 @@ fn may_lack_ipv6(error: &ProgramError) -> bool {
         || may_lack_feature(error) && (no_module || !Path::new("/proc/net/if_inet6").exists())
 }
 
+/// Whether the error is that the kernel has no table `raw`, where the option `input.table` needs it.
+fn lacks_raw(error: &ProgramError) -> bool {
+    error.is_of("-t raw") && may_lack_feature(error)
+}
+
 /// An error of a program that an option names: a configuration error (exit status 78) only if
 /// the program can't be used. What others did to a table is not, and may pass.
 fn misconfigured(file: &Path, command: &Setting<PathBuf>, error: ProgramError) -> Failure {
     match may_lack_feature(&error) {
+        true if lacks_raw(&error) => {
+            let why = format!("input.table is raw, but the kernel has no such table: {error}");
+            LocatedError { file: file.to_owned(), line: None, why }.into()
+        }
         true => command.error(file, error).into(),
         false => FirewallError::from(error).into(),
     }

@@ -177,8 +177,10 @@ impl Firewall {
                 self.remove_conflicts_of(set)?;
             }
             self.change(set.family(), Plan::FromKernel, |cache, transaction| {
-                let number = cache.number_for(set.scope());
-                transaction.insert_set(set, number);
+                // It may have stood where the layout does not have it.
+                if !cache.has_set(set) {
+                    transaction.insert_set(set, cache.number_for(set.scope()));
+                }
             })?;
             self.check_order_behind(set.family(), set.scope())?;
             // The insertion has changed the numbers of the rules behind it.

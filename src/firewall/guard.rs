@@ -293,6 +293,8 @@ impl Firewall {
             }
             None => self.table(family)?.refresh()?,
         }
+        // Moves what does not stand where the options say.
+        self.change(family, Plan::InBackground, |_, _| ())?;
         let known: Vec<SetKey> = self.known.iter().filter(|set| set.family() == family).cloned().collect();
         known.iter().try_for_each(|set| self.link_if_used(set))?;
         self.mend_order(family)

@@ -136,6 +136,8 @@ impl Listing {
                     let rules = self.sets.as_ref().map(|sets| sets.read(&set, wanted)).transpose()?;
                     self.set = rules.map(|rules| OpenSet { name, number, rules });
                 }
+                // An exception is a part of the rule that accepts.
+                Owner::Return(..) | Owner::ReturnSet(_) | Owner::Jump => {}
                 Owner::Rfw(..) | Owner::Set(_) | Owner::Guard(_) | Owner::Other => {}
             }
         }

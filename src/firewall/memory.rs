@@ -5,9 +5,10 @@
 
 use super::rule_cache::RuleCache;
 use crate::kernel::iptables::{Change, Transaction};
+use crate::rule::Rule;
 use crate::rule::label::Label;
+use crate::rule::layout::KernelChain;
 use crate::rule::list_name::ListName;
-use crate::rule::{Chain, Rule};
 use foldhash::fast::RandomState;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
@@ -152,22 +153,23 @@ impl Difference {
                 difference.gone.push((rule.clone(), label.clone()));
             }
         }
-        let mut gone: BTreeMap<Chain, usize> = BTreeMap::new();
+        let layout = before.layout();
+        let mut gone: BTreeMap<KernelChain, usize> = BTreeMap::new();
         for (rule, _) in &difference.gone {
-            *gone.entry(rule.scope().chain()).or_default() += 1;
+            *gone.entry(layout.chain(rule.scope())).or_default() += 1;
         }
         for set in before.sets().filter(|set| !after.has_set(set)) {
-            *gone.entry(set.scope().chain()).or_default() += 1;
+            *gone.entry(layout.chain(set.scope())).or_default() += 1;
             difference.lost_set = true;
         }
-        for chain in [Chain::Input, Chain::Output] {
-            let lost = before.guards_of(chain).count();
-            if lost > 0 && after.guards_of(chain).count() == 0 {
+        for chain in [KernelChain::Input, KernelChain::Output] {
+            let lost = before.guards_of(&chain).count();
+            if lost > 0 && after.guards_of(&chain).count() == 0 {
                 *gone.entry(chain).or_default() += lost;
                 difference.lost_guard = true;
             }
         }
-        difference.emptied = gone.iter().any(|(chain, count)| *count >= 2 && after.is_empty_in(*chain));
+        difference.emptied = gone.iter().any(|(chain, count)| *count >= 2 && after.is_empty_in(chain));
         difference.replaced = !difference.revived.is_empty() || after.has_counted_down(before);
         difference
     }

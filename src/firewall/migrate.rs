@@ -4,7 +4,7 @@
 use super::entries::check_lease;
 use super::sets::{self, Registered, Sets, is_like, is_like_ours};
 use super::{Firewall, FirewallError};
-use crate::firewall::table::Plan;
+use crate::firewall::table::{Plan, Table};
 use crate::kernel::ipset::{IpsetError, SetInfo};
 use crate::kernel::iptables::Transaction;
 use crate::kernel::set_key::{self, SetKey, Side};
@@ -23,7 +23,8 @@ impl Firewall {
     /// # Errors
     /// A table or set can't be read or changed, or the entries would exceed `rules.max`.
     pub(crate) fn migrate(&mut self, now: SystemTime) -> Result<(), FirewallError> {
-        self.refresh()?;
+        self.put_where_it_belongs()?;
+        self.tables.iter_mut().for_each(Table::settle);
         self.known.extend(self.linked_sets());
         // The kernel counts the entries of each set for it: once is enough.
         let infos = self.sets.as_mut().map_or_else(|| Ok(Vec::new()), Sets::infos)?;
@@ -45,7 +46,17 @@ impl Firewall {
         }
         self.destroy_unused_sets(&infos, false, &[])?;
         self.known = self.linked_sets().into_iter().collect();
+        self.warn_of_forward_chain();
         Ok(())
+    }
+
+    /// Has the log tell where rules of `forward` stand, if not where they should.
+    fn warn_of_forward_chain(&self) {
+        for family in self.families() {
+            if let Some(note) = self.forward_note(family) {
+                log::warn!("forward.chain, {family}: {note}");
+            }
+        }
     }
 
     /// Finds the sets that are rfw's, gives those with entries their rules, and takes them on.

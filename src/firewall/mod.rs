@@ -27,7 +27,7 @@ pub(crate) mod verbs;
 use crate::firewall::listing::{Filter, Listing};
 use crate::firewall::lists::Updates;
 use crate::firewall::repair::Repairs;
-use crate::firewall::rule_cache::RuleCache;
+use crate::firewall::rule_cache::{ForwardChain, RuleCache};
 use crate::firewall::table::{Plan, Table};
 use crate::kernel::ipset::IpsetError;
 use crate::kernel::iptables::{Change, Transaction};
@@ -257,15 +257,16 @@ impl Firewall {
         let skipped = self.sets_without(filter, now)?;
         let mut tables = VecDeque::new();
         for table in &self.tables {
-            let (cache, family) = (table.cache(), table.family());
+            let cache = table.cache();
             let may_hold = |set: &SetKey| filter.admits_scope(set.scope()) && !skipped.contains(set);
             let mut rules = cache.labelled();
             // Where nothing can be found, no table has to be printed.
             if filter.address.is_none() && filter.list.is_none()
+                || cache.is_astray()
                 || cache.sets().any(may_hold)
                 || rules.any(|(rule, label)| filter.admits(rule) && filter.admits_list(label.list))
             {
-                tables.push_back(table.commands().read(family)?);
+                tables.extend(table.rules()?);
             }
         }
         Ok(Listing::new(filter.clone(), tables, self.sets.as_ref().map(Sets::reader), skipped, now))
@@ -350,7 +351,7 @@ impl Firewall {
     /// # Errors
     /// A table or set can't be read or changed.
     pub(crate) fn flush(&mut self) -> Result<(usize, usize), FirewallError> {
-        self.refresh()?;
+        self.put_where_it_belongs()?;
         let (linked, guard_sets) = (self.linked_sets(), self.used_guard_sets());
         let mut rules = 0;
         for family in self.families() {
@@ -359,6 +360,11 @@ impl Firewall {
         self.drop_guard_sets(&guard_sets)?;
         let infos = self.sets.as_mut().map_or_else(|| Ok(Vec::new()), Sets::infos)?;
         Ok((rules, self.destroy_unused_sets(&infos, true, &linked)?))
+    }
+
+    /// Reads all tables, and moves what does not stand where the options say.
+    pub(super) fn put_where_it_belongs(&mut self) -> Result<(), FirewallError> {
+        self.families().into_iter().try_for_each(|family| self.change(family, Plan::FromKernel, |_, _| ()))
     }
 
     /// Deletes all rules of a family: those of addresses, which may be many, then those of sets, and
@@ -381,6 +387,22 @@ impl Firewall {
             <[Change]>::len,
         )?);
         Ok(parts.into_iter().sum())
+    }
+
+    /// Where rules of `forward` stand, if not in the chain of `forward.chain`, or that packets do not get
+    /// to it; as last read.
+    pub(crate) fn forward_note(&self, family: Family) -> Option<String> {
+        let chain = &self.settings.layout.forward;
+        let table = self.tables.iter().find(|table| table.family() == family)?;
+        match table.cache().forward_chain() {
+            ForwardChain::InUse => None,
+            ForwardChain::Missing => {
+                Some(format!("there is no chain {chain}: rules stand in FORWARD until there is"))
+            }
+            ForwardChain::Unreached => Some(format!(
+                "rules stand in {chain}, but no rule of FORWARD leads there: they see no packet"
+            )),
+        }
     }
 
     fn families(&self) -> Vec<Family> {

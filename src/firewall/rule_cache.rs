@@ -1,10 +1,14 @@
-//! The cache: what is known of the rules of rfw in one table. It is filled by a reading, and follows
-//! the changes that rfw commits. No I/O.
+//! The cache: what is known of the rules of rfw in the tables of one family. It is filled by a reading,
+//! and follows the changes that rfw commits. No I/O.
+
+mod astray;
+mod reader;
 
 use crate::kernel::guard::Guard;
-use crate::kernel::iptables::{Change, Line, Owner, Transaction};
+use crate::kernel::iptables::{Change, Owner, Transaction};
 use crate::kernel::set_key::SetKey;
 use crate::rule::label::Label;
+use crate::rule::layout::{KernelChain, Layout};
 use crate::rule::lease::Lease;
 use crate::rule::list_name::ListName;
 use crate::rule::{Chain, Rule, Scope, Target};
@@ -13,7 +17,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::iter;
 
-/// The rules of rfw in one table.
+pub(super) use reader::CacheReader;
+
+/// The rules of rfw in the tables of one family.
 #[derive(Default)]
 pub(crate) struct RuleCache {
     /// What accepts, apart from what blocks: a block asks for the accepts that come before it.
@@ -33,12 +39,68 @@ pub(crate) struct RuleCache {
     /// Whether it has been changed since the last reading: then positions tell nothing of the order.
     changed: bool,
     /// The rule number and position of the last rule of rfw with that target in each chain.
-    last: BTreeMap<(Chain, Target), (usize, i64)>,
+    last: BTreeMap<(KernelChain, Target), (usize, i64)>,
     /// The chains of which `last` is not right any more, since a rule has been deleted.
-    shifted: BTreeSet<Chain>,
+    shifted: BTreeSet<KernelChain>,
     /// The position of the last inserted rule: positions count up from 1 for rules that were
     /// read, and down from -1 for rules inserted since.
     lowest: i64,
+    /// Where rules stand, as far as the chains for it are there.
+    layout: Layout,
+    /// What keeps rules of `forward` from standing in the chain of `forward.chain`, or from seeing packets
+    /// there.
+    forward: ForwardChain,
+    /// The chain of rfw in the table `raw`.
+    raw: RawChain,
+    /// What does not stand where it should, or lacks its exception, as last read.
+    astray: Astray,
+}
+
+/// A rule of rfw in the kernel, as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Placed {
+    chain: KernelChain,
+    owner: Owner,
+    /// Its number in its chain, from 1.
+    number: usize,
+    /// Its place in the reading, which goes through all chains.
+    position: i64,
+}
+
+/// What there is of the chain that `forward.chain` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum ForwardChain {
+    /// It is there, and packets get to it.
+    #[default]
+    InUse,
+    /// It is not there: rules of `forward` stand in FORWARD.
+    Missing,
+    /// It is there, but nothing in FORWARD leads to it.
+    Unreached,
+}
+
+/// What there is in the table `raw`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct RawChain {
+    /// Whether the chain of that name is there.
+    is_there: bool,
+    /// The number of rules of rfw in it.
+    rules: usize,
+    /// The number of rules of rfw that jump to it.
+    jumps: usize,
+    /// Whether there are rules of others in it.
+    has_others: bool,
+    /// Whether rules of others jump to it.
+    is_referenced: bool,
+}
+
+/// What a reading has found out of place.
+#[derive(Debug, Default)]
+struct Astray {
+    /// What stands in another chain than the layout says, or is an exception of nothing.
+    misplaced: Vec<Placed>,
+    /// The exceptions that are missing, with the positions of the rules that accept.
+    lacking: Vec<Placed>,
 }
 
 /// Each rule with its instances.
@@ -61,48 +123,19 @@ impl CachedRule {
     }
 }
 
-/// A reading of a table, rule by rule.
-#[derive(Default)]
-pub(super) struct CacheReader {
-    cache: RuleCache,
-    /// The rules so far of each chain.
-    numbers: HashMap<String, usize>,
-    position: i64,
-}
-
-impl CacheReader {
-    /// Takes the next rule of the table.
-    pub(super) fn line(&mut self, line: Line) {
-        let number = self.numbers.entry(line.chain).or_default();
-        *number += 1;
-        self.position += 1;
-        let (number, position, cache) = (*number, self.position, &mut self.cache);
-        if line.counters.packets > 0 && line.owner != Owner::Other {
-            cache.counted.insert(hash(&line.owner), line.counters.packets);
-        }
-        match line.owner {
-            Owner::Rfw(rule, label) => {
-                cache.note_last(rule.scope(), number, position);
-                cache.put(rule, CachedRule { label, position, number });
-            }
-            Owner::Set(set) => {
-                cache.note_last(set.scope(), number, position);
-                cache.sets.entry(set).or_default().push(position);
-            }
-            Owner::Guard(guard) => cache.guards.push_back(guard),
-            Owner::Other => {}
-        }
-    }
-
-    /// The cache, after the last rule.
-    pub(super) fn end(self) -> RuleCache {
-        self.cache
-    }
-}
-
 impl RuleCache {
-    fn note_last(&mut self, scope: &Scope, number: usize, position: i64) {
-        self.last.insert((scope.chain(), scope.target()), (number, position));
+    /// Where rules stand.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What there is of the chain that `forward.chain` names, as last read.
+    pub(crate) fn forward_chain(&self) -> ForwardChain {
+        self.forward
+    }
+
+    fn note_last(&mut self, chain: KernelChain, target: Target, number: usize, position: i64) {
+        self.last.insert((chain, target), (number, position));
     }
 
     fn put(&mut self, rule: Rule, copy: CachedRule) {
@@ -153,24 +186,22 @@ impl RuleCache {
                 Change::Insert(rule, label, number) => {
                     self.uncount(|| Owner::Rfw(rule.clone(), label.clone()));
                     self.lowest -= 1;
-                    self.shift(rule.scope().chain(), *number);
                     self.note_inserted(rule.scope(), *number);
                     let copy = CachedRule { label: label.clone(), position: self.lowest, number: 1 };
                     self.put(rule.clone(), copy);
                 }
                 Change::Delete(rule, label) => {
-                    self.shifted.insert(rule.scope().chain());
+                    self.note_deleted(rule.scope());
                     self.remove(rule, label);
                 }
                 Change::InsertSet(set, number) => {
                     self.uncount(|| Owner::Set(set.clone()));
-                    self.shift(set.scope().chain(), *number);
                     self.note_inserted(set.scope(), *number);
                     let position = self.lowest;
                     self.sets.entry(set.clone()).or_default().push(position);
                 }
                 Change::DeleteSet(set) => {
-                    self.shifted.insert(set.scope().chain());
+                    self.note_deleted(set.scope());
                     if let Some(copies) = self.sets.get_mut(set) {
                         copies.pop();
                     }
@@ -178,7 +209,7 @@ impl RuleCache {
                 }
                 Change::InsertGuard(guard) => {
                     self.uncount(|| Owner::Guard(*guard));
-                    self.shift(chain_of(guard), 1);
+                    self.shift(&chain_of(guard), 1);
                     self.guards.push_front(*guard);
                 }
                 Change::DeleteGuard(guard) => {
@@ -187,8 +218,33 @@ impl RuleCache {
                     let at = self.guards.iter().position(|cache| cache == guard);
                     at.and_then(|at| self.guards.remove(at));
                 }
-                Change::CheckSet(_) => {}
+                // What they do to rules is read afterwards.
+                Change::Put(..) | Change::Take(..) | Change::CheckSet(_) => {}
+                Change::MakeChain | Change::DropChain => {}
             }
+        }
+        self.apply_to_raw(transaction);
+    }
+
+    fn note_deleted(&mut self, scope: &Scope) {
+        self.shifted.insert(self.layout.chain(scope));
+        if self.layout.has_exception(scope) {
+            self.shifted.insert(KernelChain::Raw);
+        }
+    }
+
+    fn note_inserted(&mut self, scope: &Scope, number: usize) {
+        if self.layout.has_exception(scope) {
+            self.note_inserted_in(KernelChain::Raw, scope.target(), 1);
+        }
+        self.note_inserted_in(self.layout.chain(scope), scope.target(), number);
+    }
+
+    fn note_inserted_in(&mut self, chain: KernelChain, target: Target, number: usize) {
+        self.shift(&chain, number);
+        let last = self.last.entry((chain, target)).or_insert((number, self.lowest));
+        if last.0 < number {
+            *last = (number, self.lowest);
         }
     }
 
@@ -224,28 +280,21 @@ impl RuleCache {
     }
 
     /// The guard rules of a chain.
-    pub(super) fn guards_of(&self, chain: Chain) -> impl Iterator<Item = &Guard> {
-        self.guards.iter().filter(move |guard| chain_of(guard) == chain)
+    pub(super) fn guards_of(&self, chain: &KernelChain) -> impl Iterator<Item = &Guard> {
+        self.guards.iter().filter(move |guard| chain_of(guard) == *chain)
     }
 
     /// Whether a chain has no rule of rfw.
-    pub(super) fn is_empty_in(&self, chain: Chain) -> bool {
-        self.rules().all(|rule| rule.scope().chain() != chain)
-            && self.sets().all(|set| set.scope().chain() != chain)
+    pub(super) fn is_empty_in(&self, chain: &KernelChain) -> bool {
+        self.rules().all(|rule| self.layout.chain(rule.scope()) != *chain)
+            && self.sets().all(|set| self.layout.chain(set.scope()) != *chain)
             && self.guards_of(chain).next().is_none()
     }
 
     /// Counts a rule that has been inserted into a chain at that number.
-    fn shift(&mut self, chain: Chain, at: usize) {
-        let behind = self.last.iter_mut().filter(|((of, _), (number, _))| *of == chain && *number >= at);
+    fn shift(&mut self, chain: &KernelChain, at: usize) {
+        let behind = self.last.iter_mut().filter(|((of, _), (number, _))| of == chain && *number >= at);
         behind.for_each(|(_, (number, _))| *number += 1);
-    }
-
-    fn note_inserted(&mut self, scope: &Scope, number: usize) {
-        let last = self.last.entry((scope.chain(), scope.target())).or_insert((number, self.lowest));
-        if last.0 < number {
-            *last = (number, self.lowest);
-        }
     }
 
     fn kind(&self, target: Target) -> &Copies {
@@ -344,19 +393,24 @@ impl RuleCache {
 
     /// Whether no reading has shown a rule of a chain before one of a target that comes first.
     pub(super) fn is_in_order(&self, chain: Chain) -> bool {
-        self.changed
-            || [Target::Reject, Target::Drop].into_iter().all(|target| !self.is_misplaced(chain, target))
+        let blocks = [Target::Reject, Target::Drop];
+        let is_right = |of: &KernelChain| blocks.iter().all(|target| !self.is_too_early(of, *target));
+        self.changed || self.layout.chains(chain).iter().all(is_right)
     }
 
     /// Whether a rule of a chain and target stands before the last one of a target that comes first.
-    fn is_misplaced(&self, chain: Chain, target: Target) -> bool {
-        let last = before(target).iter().filter_map(|target| self.last.get(&(chain, *target))).max();
-        let Some((_, last)) = last else { return false };
-        let is_here = |scope: &Scope| (scope.chain(), scope.target()) == (chain, target);
+    fn is_too_early(&self, chain: &KernelChain, target: Target) -> bool {
+        let Some((_, last)) = self.last_before(chain, target) else { return false };
+        let is_here = |scope: &Scope| scope.target() == target && self.layout.chain(scope) == *chain;
         let rules = self.kind(target).iter().filter(|(rule, _)| is_here(rule.scope()));
         let sets = self.sets.iter().filter(|(set, _)| is_here(set.scope()));
         rules.flat_map(|(_, copies)| copies).any(|copy| copy.position < *last)
             || sets.flat_map(|(_, positions)| positions).any(|position| position < last)
+    }
+
+    /// The rule number and position of the last rule of a chain that comes before those of a target.
+    fn last_before(&self, chain: &KernelChain, target: Target) -> Option<&(usize, i64)> {
+        before(target).iter().filter_map(|target| self.last.get(&(chain.clone(), *target))).max()
     }
 
     /// The rules that are wanted with their numbers in their chains, in ascending order.
@@ -412,16 +466,16 @@ impl RuleCache {
         self.number_without(scope, &[])
     }
 
-    /// Whether nothing has been deleted from a chain since the last reading.
-    pub(crate) fn knows_numbers(&self, chain: Chain) -> bool {
-        !self.shifted.contains(&chain)
+    /// Whether nothing has been deleted since the last reading from the chain that rules of a scope stand
+    /// in.
+    pub(crate) fn knows_numbers(&self, scope: &Scope) -> bool {
+        !self.shifted.contains(&self.layout.chain(scope))
     }
 
     /// The same after these instances of rules of that scope have been deleted. Valid right after a
     /// reading.
     pub(super) fn number_without(&self, scope: &Scope, deleted: &[(&Rule, &CachedRule)]) -> usize {
-        let first = before(scope.target()).iter();
-        let last = first.filter_map(|target| self.last.get(&(scope.chain(), *target))).max();
+        let last = self.last_before(&self.layout.chain(scope), scope.target());
         let Some((number, position)) = last else { return 1 };
         let before = deleted.iter().filter(|(_, copy)| copy.position < *position).count();
         number.saturating_sub(before) + 1
@@ -442,8 +496,8 @@ fn hash(owner: &Owner) -> u64 {
     FixedState::default().hash_one(owner)
 }
 
-fn chain_of(guard: &Guard) -> Chain {
-    if guard.is_output() { Chain::Output } else { Chain::Input }
+fn chain_of(guard: &Guard) -> KernelChain {
+    if guard.is_output() { KernelChain::Output } else { KernelChain::Input }
 }
 
 fn labelled(copies: &Copies) -> impl Iterator<Item = (&Rule, &Label)> {
@@ -455,3 +509,6 @@ fn in_order<'a>(found: impl Iterator<Item = (&'a Rule, &'a CachedRule)>) -> Vec<
     found.sort_by_key(|(_, copy)| copy.position);
     found
 }
+
+#[cfg(test)]
+mod tests;

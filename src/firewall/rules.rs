@@ -61,7 +61,7 @@ impl Firewall {
             // At the head of the chain.
             Target::Accept => {}
             Target::Reject | Target::Drop if deletes => table.invalidate(),
-            Target::Reject | Target::Drop => table.require_numbers(scope.chain()),
+            Target::Reject | Target::Drop => table.require_numbers(scope),
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The filter table of one family: a cache of the rules of rfw, and changes that are
+//! The tables of one family, `filter` and, with the option `input.table`, `raw`: a cache of the rules of rfw, and changes that are
 //! planned from it and committed as one transaction.
 //!
 //! The cache saves reading the whole table for each change. With iptables-nft the
@@ -10,17 +10,20 @@ use super::memory::Memory;
 use super::rule_cache::{CacheReader, RuleCache};
 use crate::kernel::coprocess::{Coprocess, Sentinel};
 use crate::kernel::generation::Ruleset;
-use crate::kernel::iptables::{Line, Transaction};
+use crate::kernel::iptables::{Line, Reading, Transaction};
 use crate::kernel::nft_rules::NftRules;
 use crate::kernel::program::{Lines, Program, ProgramError};
 use crate::kernel::save_reader::{End, SaveReader};
 use crate::kernel::set_key::SetKey;
 use crate::rule::label::Label;
+use crate::rule::layout::{InputTable, Layout, TableName};
 use crate::rule::network::Family;
-use crate::rule::{Chain, Rule};
+use crate::rule::{Rule, Scope};
 use crate::stop_signal::StopSignal;
 use by_handle::Deletion;
 use std::collections::HashSet;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 mod by_handle;
@@ -65,13 +68,29 @@ impl Commands {
         Ok(Commands { save, restore, nft })
     }
 
-    /// Starts `iptables-save` and returns the rules of the filter table, with counters.
+    /// Starts `iptables-save` and returns the rules of a table, with counters.
     ///
     /// # Errors
     /// It can't be started.
-    pub(crate) fn read(&self, family: Family) -> Result<Rules, ProgramError> {
-        let lines = self.save.lines(&["-c", "-t", "filter"])?;
-        Ok(Rules { lines, reader: SaveReader::new(family), family, nft: self.nft })
+    pub(crate) fn read(&self, family: Family, reading: Reading) -> Result<Rules, ProgramError> {
+        let lines = self.save.lines(&["-c", "-t", reading.table.name()])?;
+        Ok(Rules { lines, reader: SaveReader::new(family, reading), family, nft: self.nft })
+    }
+
+    /// Whether there may be a table `raw`. It is asked for where nothing is to be put there, since
+    /// iptables-legacy makes a table by reading it.
+    fn may_have_raw(&self, family: Family) -> bool {
+        if self.nft {
+            return Ruleset::default().has_table(family, TableName::Raw) != Some(false);
+        }
+        let names = match family {
+            Family::V4 => "/proc/net/ip_tables_names",
+            Family::V6 => "/proc/net/ip6_tables_names",
+        };
+        match fs::read_to_string(names) {
+            Ok(names) => names.lines().any(|name| name == TableName::Raw.name()),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
     }
 }
 
@@ -116,7 +135,12 @@ impl Rules {
     /// Whether the kernel confirms that the table does not exist. With iptables-legacy it
     /// always exists, as reading creates it.
     fn is_absent(&self) -> bool {
-        self.nft && Ruleset::default().has_filter_table(self.family) == Some(false)
+        self.nft && Ruleset::default().has_table(self.family, self.table()) == Some(false)
+    }
+
+    /// The table that is read.
+    fn table(&self) -> TableName {
+        self.reader.table()
     }
 
     fn unreadable(&self, why: String) -> ProgramError {
@@ -124,8 +148,9 @@ impl Rules {
             (false, _) => "run it by hand to see what is wrong".to_owned(),
             (true, family) => {
                 let family = if family == Family::V4 { "ip" } else { "ip6" };
+                let table = self.table().name();
                 format!(
-                    "see \"nft list table {family} filter\" for what iptables does not know, \
+                    "see \"nft list table {family} {table}\" for what iptables does not know, \
                      and move that to a table of its own"
                 )
             }
@@ -135,12 +160,13 @@ impl Rules {
 }
 
 /// Reads a whole table.
-fn cache_of(mut rules: Rules) -> Result<RuleCache, ProgramError> {
-    let mut reader = CacheReader::default();
+fn read_into(reader: &mut CacheReader, mut rules: Rules) -> Result<(), ProgramError> {
+    let table = rules.table();
     while let Some(line) = rules.next_rule()? {
-        reader.line(line);
+        reader.line(table, line);
     }
-    Ok(reader.end())
+    reader.chains(table, rules.reader.chains());
+    Ok(())
 }
 
 /// What a change is planned from.
@@ -154,10 +180,17 @@ pub(crate) enum Plan {
     InBackground,
 }
 
-/// The filter table of one family.
+/// The tables of one family.
 pub(crate) struct Table {
     family: Family,
     commands: Commands,
+    /// Where rules are to stand.
+    layout: Layout,
+    /// Whether accept comes before reject, and reject before drop.
+    by_precedence: bool,
+    /// Whether all has been put where the layout says. Until then, rules of rfw are looked for also
+    /// where another layout has them.
+    settled: bool,
     /// Tells the generation, with iptables-nft.
     ruleset: Ruleset,
     /// Deletes many rules at once, with iptables-nft.
@@ -185,19 +218,31 @@ impl Table {
     ///
     /// # Errors
     /// One of the programs does not exist or fails, or the table can't be read whole.
-    pub(crate) fn open(command: &Path, family: Family, stop: &StopSignal) -> Result<Table, ProgramError> {
-        let mut table = Table::new(family, Commands::find(command, stop)?);
+    pub(crate) fn open(
+        command: &Path,
+        family: Family,
+        layout: &Layout,
+        by_precedence: bool,
+        stop: &StopSignal,
+    ) -> Result<Table, ProgramError> {
+        let mut table = Table::new(family, Commands::find(command, stop)?, layout.clone(), by_precedence);
         table.read_if_changed()?;
-        Ok(table)
+        match table.layout.input == InputTable::Raw && table.cache.has_foreign_chain() {
+            true => Err(ProgramError::ForeignChain(family)),
+            false => Ok(table),
+        }
     }
 
-    /// A table with an empty cache.
-    fn new(family: Family, commands: Commands) -> Table {
+    /// Tables with an empty cache.
+    fn new(family: Family, commands: Commands, layout: Layout, by_precedence: bool) -> Table {
         let coprocess = |arguments| Coprocess::new(commands.restore.clone(), arguments, COMMITTED);
         let (restore, restore_background) = (coprocess(&RESTORE), coprocess(&RESTORE_BACKGROUND));
         Table {
             family,
             commands,
+            layout,
+            by_precedence,
+            settled: false,
             ruleset: Ruleset::default(),
             nft_rules: NftRules::default(),
             restore,
@@ -246,9 +291,20 @@ impl Table {
         surplus.map(|(rule, label)| (rule.clone(), label.clone())).collect()
     }
 
-    /// The commands that read and change it.
-    pub(crate) fn commands(&self) -> &Commands {
-        &self.commands
+    /// The rules of the tables that hold rules of rfw, as they are now.
+    ///
+    /// # Errors
+    /// A program can't be started.
+    pub(crate) fn rules(&self) -> Result<Vec<Rules>, ProgramError> {
+        let tables: &[TableName] = match self.layout.input == InputTable::Raw || self.cache.uses_raw() {
+            true => &[TableName::Raw, TableName::Filter],
+            false => &[TableName::Filter],
+        };
+        tables.iter().map(|table| self.commands.read(self.family, self.reading(*table))).collect()
+    }
+
+    fn reading(&self, table: TableName) -> Reading {
+        Reading { table, forward: self.settled.then(|| self.layout.forward.clone()) }
     }
 
     /// Reads the table into the cache, unless the generation shows that it is current.
@@ -265,7 +321,7 @@ impl Table {
         let now = self.current_generation();
         if !(self.read && now.is_some() && now == self.generation) {
             self.read = false;
-            let read = self.commands.read(self.family).and_then(cache_of)?;
+            let read = self.read_tables()?;
             let before = std::mem::replace(&mut self.cache, read);
             if self.is_known {
                 self.memory.compare(&before, &self.cache);
@@ -275,6 +331,34 @@ impl Table {
             (self.generation, self.read) = (now, true);
         }
         Ok(())
+    }
+
+    fn read_tables(&mut self) -> Result<RuleCache, ProgramError> {
+        let mut reader = CacheReader::new(self.layout.clone());
+        let read = |reader: &mut CacheReader, table| {
+            let rules = self.commands.read(self.family, self.reading(table))?;
+            read_into(reader, rules)
+        };
+        let is_needed = self.layout.input == InputTable::Raw;
+        let is_looked_at = is_needed || !self.settled && self.commands.may_have_raw(self.family);
+        match if is_looked_at { read(&mut reader, TableName::Raw) } else { Ok(()) } {
+            Err(error) if is_needed => return Err(error),
+            Err(error) => {
+                log::warn!(
+                    "rules of rfw that may be in the table raw of {} stay there: {error}",
+                    self.family
+                );
+                reader = CacheReader::new(self.layout.clone());
+            }
+            Ok(()) => {}
+        }
+        read(&mut reader, TableName::Filter)?;
+        Ok(reader.end())
+    }
+
+    /// Stops looking for rules where another layout has them.
+    pub(crate) fn settle(&mut self) {
+        self.settled = true;
     }
 
     /// Logs once that the output is incomplete, and once that it is complete again.
@@ -306,10 +390,10 @@ impl Table {
         self.read = false;
     }
 
-    /// Makes the next change read the table, unless the numbers of rules in that chain are known to be
-    /// as they were.
-    pub(crate) fn require_numbers(&mut self, chain: Chain) {
-        if !self.commands.nft || !self.cache.knows_numbers(chain) {
+    /// Makes the next change read the table, unless the numbers of rules in the chain of that scope are
+    /// known to be as they were.
+    pub(crate) fn require_numbers(&mut self, scope: &Scope) {
+        if !self.commands.nft || !self.cache.knows_numbers(scope) {
             self.invalidate();
         }
     }
@@ -337,7 +421,7 @@ impl Table {
     /// Checks that the rule of a set exists, by a transaction of `-C` alone. It changes
     /// nothing, so that an interrupted one is repeated.
     fn check_set(&mut self, set: &SetKey) -> Result<(), ProgramError> {
-        let mut check = Transaction::default();
+        let mut check = Transaction::new(self.cache.layout().clone());
         check.check_set(set);
         match self.restore.transact(&check.script()) {
             Err(error) if error.is_cut_short() => self.restore.transact(&check.script()),
@@ -368,8 +452,10 @@ impl Table {
             {
                 self.refresh()?;
             }
-            let mut transaction = Transaction::default();
+            self.put_where_it_belongs(plan_from)?;
+            let mut transaction = Transaction::new(self.cache.layout().clone());
             let outcome = plan(&self.cache, &mut transaction);
+            self.finish(&mut transaction)?;
             if let Some((_, error)) = failed.take_if(|(before, _)| *before == transaction) {
                 // It is unknown whether an interrupted transaction is committed: try it once more.
                 if is_repeated || !error.is_cut_short() {
@@ -406,23 +492,66 @@ impl Table {
         Err(failed.map_or(ProgramError::Contended, |(_, error)| error))
     }
 
+    /// Adds to a transaction what it needs in the table `raw`.
+    fn finish(&self, transaction: &mut Transaction) -> Result<(), ProgramError> {
+        if transaction.in_raw().0 > 0 && self.cache.has_foreign_chain() {
+            return Err(ProgramError::ForeignChain(self.family));
+        }
+        self.cache.complete(transaction);
+        Ok(())
+    }
+
+    /// Moves what a reading has shown in another place than the layout says: a change is planned from
+    /// tables where all stands where it should. What can't be moved stays and is told once.
+    fn put_where_it_belongs(&mut self, plan_from: Plan) -> Result<(), ProgramError> {
+        for _ in 0..ATTEMPTS {
+            if !self.cache.is_astray() {
+                return Ok(());
+            }
+            let mut transaction = Transaction::new(self.cache.layout().clone());
+            self.cache.plan_layout(&mut transaction, self.by_precedence);
+            self.finish(&mut transaction)?;
+            let count = self.cache.misplaced().count();
+            let committed = self.commit(&transaction, plan_from);
+            self.invalidate();
+            self.refresh()?;
+            match committed {
+                Ok(()) if count > 0 => {
+                    log::info!(
+                        "rules of {} that stood elsewhere are where they belong: {count}",
+                        self.family
+                    );
+                }
+                Ok(()) => log::debug!("{}: the table raw is put in order", self.family),
+                Err(error @ ProgramError::Failed(..)) => {
+                    log::debug!("{}: rules can't be moved, next try: {error}", self.family);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Commits a transaction and applies it to the cache.
     fn commit(&mut self, transaction: &Transaction, plan_from: Plan) -> Result<(), ProgramError> {
         let restore = match plan_from {
             Plan::InBackground if !self.commands.nft => &mut self.restore_background,
             _ => &mut self.restore,
         };
-        let committed = restore.transact(&transaction.script());
-        self.note_commit(transaction, committed.is_ok());
+        let script = transaction.script();
+        let committed = restore.transact(&script);
+        // The generation rises by one for each table.
+        let tables = script.lines().filter(|line| *line == "COMMIT").count();
+        self.note_commit(transaction, committed.is_ok(), u32::try_from(tables).unwrap_or_default());
         committed
     }
 
-    /// Applies a transaction to the cache if it is committed, and sees whether others have committed
-    /// one meanwhile.
-    fn note_commit(&mut self, transaction: &Transaction, is_committed: bool) {
+    /// Applies a transaction to the cache if it is committed, in so many commits, and sees whether others
+    /// have committed one meanwhile.
+    fn note_commit(&mut self, transaction: &Transaction, is_committed: bool, commits: u32) {
         let now = self.current_generation();
-        // If the generation has risen by one, no other commit was between; else the cache is stale.
-        let ours = self.generation.map(|before| before.wrapping_add(1));
+        // If the generation has risen by more, another commit was between, and the cache is stale.
+        let ours = self.generation.map(|before| before.wrapping_add(commits));
         self.read = is_committed && now == ours;
         self.own_change = self.generation.zip(now).filter(|_| self.read);
         if is_committed {

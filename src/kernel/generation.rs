@@ -7,6 +7,7 @@
 
 use crate::kernel::netlink::{Builder, Content, NLM_F_REQUEST, messages};
 use crate::kernel::socket::Socket;
+use crate::rule::layout::TableName;
 use crate::rule::network::Family;
 use std::time::Instant;
 
@@ -44,12 +45,11 @@ impl Ruleset {
         read_generation(self.answer(&mut buffer)?, sequence)
     }
 
-    /// Whether there is a table `filter` of that family; nothing where the kernel does not
-    /// tell.
-    pub(crate) fn has_filter_table(&mut self, family: Family) -> Option<bool> {
+    /// Whether there is a table of that name and family; nothing where the kernel does not tell.
+    pub(crate) fn has_table(&mut self, family: Family, table: TableName) -> Option<bool> {
         let mut buffer = [0; BUFFER];
         let sequence =
-            self.ask(GETTABLE, family_number(family), |builder| builder.string(TABLE_NAME, "filter"))?;
+            self.ask(GETTABLE, family_number(family), |builder| builder.string(TABLE_NAME, table.name()))?;
         read_table(self.answer(&mut buffer)?, sequence)
     }
 

@@ -5,6 +5,8 @@
 //! command line, exit status and standard error. Every wait has a deadline; a program that
 //! exceeds it is killed with its process group.
 
+use crate::rule::layout::RAW_CHAIN;
+use crate::rule::network::Family;
 use crate::stop_signal::StopSignal;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::ioctl_fionbio;
@@ -436,6 +438,13 @@ pub(crate) enum ProgramError {
     /// Its output is incomplete: command line, cause and remedy.
     #[error("{0}: can't be read whole, so nothing was changed: {1}: {2}")]
     Unreadable(String, String, String),
+    /// The chain of rfw in the table `raw` has rules, none of which is rfw's.
+    #[error(
+        "the table raw of {0} has a chain {RAW_CHAIN} that rfw has not made: rename it \
+         ({iptables} -t raw -E {RAW_CHAIN} NAME), or leave the option input.table at filter",
+        iptables = if *.0 == Family::V4 { "iptables" } else { "ip6tables" }
+    )]
+    ForeignChain(Family),
     /// Other programs changed the table again and again.
     #[error("other programs keep changing the table")]
     Contended,
@@ -448,6 +457,11 @@ impl ProgramError {
     /// Whether the program failed with these words in its standard error.
     pub(crate) fn says(&self, words: &str) -> bool {
         matches!(self, ProgramError::Failed(_, _, stderr) if stderr.contains(words))
+    }
+
+    /// Whether it is the failure of a command line that contains these words.
+    pub(crate) fn is_of(&self, words: &str) -> bool {
+        matches!(self, ProgramError::Failed(line, ..) if line.contains(words))
     }
 
     /// Whether a coprocess was killed, or exited with status 0, before it printed the

@@ -1,11 +1,17 @@
-//! Parser of the output of `iptables-save -c -t filter` (iptables-save(8)), line by line,
+//! Parser of the output of `iptables-save -c -t TABLE` (iptables-save(8)), line by line,
 //! which also detects incomplete output. No I/O.
 
-use crate::kernel::iptables::{Line, parse, split};
+use crate::kernel::iptables::{Line, Reading, parse, split};
+use crate::rule::layout::TableName;
 use crate::rule::network::Family;
 
-/// The built-in chains, which every filter table has.
-const CHAINS: [&str; 3] = ["INPUT", "FORWARD", "OUTPUT"];
+/// The built-in chains, which every table of that name has.
+fn built_in(table: TableName) -> &'static [&'static str] {
+    match table {
+        TableName::Filter => &["INPUT", "FORWARD", "OUTPUT"],
+        TableName::Raw => &["PREROUTING", "OUTPUT"],
+    }
+}
 
 /// The longest rule in bytes; a comment with line breaks makes a rule span several lines.
 const RULE_MAX: usize = 64 << 10;
@@ -17,6 +23,7 @@ const RULE_MAX: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct SaveReader {
     family: Family,
+    reading: Reading,
     section: Section,
     chains: Vec<String>,
     /// The lines so far of a rule whose comment has line breaks.
@@ -42,10 +49,11 @@ pub(crate) enum End {
 }
 
 impl SaveReader {
-    /// A parser for the table of that family, before the first line.
-    pub(crate) fn new(family: Family) -> SaveReader {
+    /// A parser for a table of that family, before the first line.
+    pub(crate) fn new(family: Family, reading: Reading) -> SaveReader {
         SaveReader {
             family,
+            reading,
             section: Section::Before,
             chains: Vec::new(),
             pending: String::new(),
@@ -67,7 +75,7 @@ impl SaveReader {
                 self.note_comment(line);
                 Ok(None)
             }
-            (Section::Before, "*filter") => {
+            (Section::Before, _) if line.strip_prefix('*') == Some(self.reading.table.name()) => {
                 self.section = Section::Inside;
                 Ok(None)
             }
@@ -98,7 +106,7 @@ impl SaveReader {
             self.pending = whole;
             return Ok(None);
         }
-        match parse(&whole, self.family) {
+        match parse(&whole, self.family, &self.reading) {
             Some(rule) if self.chains.contains(&rule.chain) => Ok(Some(rule)),
             _ => Err(format!("\"{}\" is no rule of its chains", excerpt(&whole))),
         }
@@ -113,6 +121,16 @@ impl SaveReader {
         }
     }
 
+    /// The table that is read.
+    pub(crate) fn table(&self) -> TableName {
+        self.reading.table
+    }
+
+    /// The chains so far; iptables-save prints all of them before the first rule.
+    pub(crate) fn chains(&self) -> &[String] {
+        &self.chains
+    }
+
     /// Whether the first line of the table has been read.
     pub(crate) fn has_begun(&self) -> bool {
         self.section != Section::Before
@@ -123,7 +141,9 @@ impl SaveReader {
     /// # Errors
     /// The output is incomplete; the string describes what is missing.
     pub(crate) fn end(&self) -> Result<End, String> {
-        let missing = CHAINS.iter().find(|chain| !self.chains.iter().any(|known| known == *chain));
+        let missing = built_in(self.reading.table)
+            .iter()
+            .find(|chain| !self.chains.iter().any(|known| known == *chain));
         match (self.section, missing) {
             (Section::Before, _) if self.comments.is_empty() => Ok(End::Empty),
             (Section::Before, _) => Err(self.comments.join(" ")),
@@ -147,7 +167,7 @@ mod tests {
 
     /// The chains of the rules of an output, or the error.
     fn read_all(text: &str) -> String {
-        let mut reader = SaveReader::new(Family::V4);
+        let mut reader = SaveReader::new(Family::V4, Reading::default());
         let mut chains = Vec::new();
         for line in text.lines() {
             match reader.line(line) {

@@ -26,6 +26,7 @@ mod fail2ban;
 mod faults;
 mod guard;
 mod install;
+mod layout;
 mod limits;
 mod listing;
 mod lists;

@@ -4,6 +4,7 @@ use super::*;
 use crate::firewall::rule_cache::CacheReader;
 use crate::kernel::Counters;
 use crate::kernel::iptables::{Line, Owner};
+use crate::rule::layout::TableName;
 use crate::rule::rule_of;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -15,7 +16,8 @@ fn cache(rules: &[(&str, &str)]) -> RuleCache {
     for (path, comment) in rules {
         let (rule, label) = (rule_of(path), Label::from_comment(comment).unwrap());
         let chain = rule.scope().chain().name().to_owned();
-        reader.line(Line { chain, counters: Counters::default(), owner: Owner::Rfw(rule, label) });
+        let owner = Owner::Rfw(rule, label);
+        reader.line(TableName::Filter, Line { chain, counters: Counters::default(), owner, target: None });
     }
     reader.end()
 }

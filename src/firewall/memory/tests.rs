@@ -5,6 +5,7 @@ use crate::kernel::Counters;
 use crate::kernel::guard::Guard;
 use crate::kernel::iptables::{Line, Owner};
 use crate::kernel::set_key::SetKey;
+use crate::rule::layout::TableName;
 use crate::rule::lease::{Lease, Moment};
 use crate::rule::rule_of;
 use std::time::{Duration, UNIX_EPOCH};
@@ -47,7 +48,8 @@ fn read(text: &str) -> RuleCache {
             Owner::Guard(guard) if guard.is_output() => "OUTPUT",
             _ => "INPUT",
         };
-        reader.line(Line { chain: chain.to_owned(), counters: Counters { packets, bytes: 0 }, owner });
+        let counters = Counters { packets, bytes: 0 };
+        reader.line(TableName::Filter, Line { chain: chain.to_owned(), counters, owner, target: None });
     }
     reader.end()
 }

@@ -6,6 +6,7 @@ use crate::kernel::Counters;
 use crate::kernel::guard::Guard;
 use crate::kernel::iptables::{Line, Owner};
 use crate::kernel::set_key::SetKey;
+use crate::rule::layout::TableName;
 use crate::rule::note::{Note, Reason};
 use crate::rule::rule_of;
 use proptest::prelude::*;
@@ -21,6 +22,7 @@ fn chain(owner: &Owner) -> &'static str {
         Owner::Set(set) => set.scope().chain().name(),
         Owner::Guard(guard) if guard.is_output() => "OUTPUT",
         Owner::Guard(_) | Owner::Other => "INPUT",
+        Owner::Return(..) | Owner::ReturnSet(_) | Owner::Jump => panic!("{owner:?} is of the table raw"),
     }
 }
 
@@ -48,6 +50,7 @@ impl Model {
                 Change::InsertGuard(guard) => self.insert(Owner::Guard(guard), 1),
                 Change::DeleteGuard(guard) => self.delete(&Owner::Guard(guard)),
                 Change::CheckSet(_) => {}
+                change => panic!("{change:?} is of the table raw"),
             }
         }
     }
@@ -56,7 +59,7 @@ impl Model {
         let mut reader = CacheReader::default();
         for owner in &self.0 {
             let (chain, counters) = (chain(owner).to_owned(), Counters::default());
-            reader.line(Line { chain, counters, owner: owner.clone() });
+            reader.line(TableName::Filter, Line { chain, counters, owner: owner.clone(), target: None });
         }
         reader.end()
     }
@@ -304,7 +307,7 @@ fn plan(step: &Step, model: &mut Model, cache: &mut RuleCache) -> Transaction {
     match step {
         Step::Insert(rule, label) => {
             let is_new = cache.labels(rule, label.list).is_empty();
-            if !is_new || !cache.knows_numbers(rule.scope().chain()) {
+            if !is_new || !cache.knows_numbers(rule.scope()) {
                 *cache = model.read();
             }
             plan_rule(cache, &mut transaction, rule, label, true, 100).unwrap();
@@ -319,7 +322,7 @@ fn plan(step: &Step, model: &mut Model, cache: &mut RuleCache) -> Transaction {
             found.get(*which).iter().for_each(|(rule, label)| transaction.delete(rule, label));
         }
         Step::InsertSet(set) if !cache.has_set(set) => {
-            if !cache.knows_numbers(set.scope().chain()) {
+            if !cache.knows_numbers(set.scope()) {
                 *cache = model.read();
             }
             transaction.insert_set(set, cache.number_for(set.scope()));
@@ -351,7 +354,7 @@ proptest! {
                 let targets = model.0.iter().filter(|owner| chain(owner) == name).filter_map(|owner| match owner {
                     Owner::Rfw(rule, _) => Some(rule.scope().target()),
                     Owner::Set(set) => Some(set.scope().target()),
-                    Owner::Guard(_) | Owner::Other => None,
+                    _ => None,
                 });
                 prop_assert!(targets.is_sorted(), "{step:?}: {:?}", model.0);
             }

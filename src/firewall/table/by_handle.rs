@@ -8,6 +8,7 @@ use crate::kernel::iptables::{Change, Transaction};
 use crate::kernel::nft_rules::{DeletionError, Doomed};
 use crate::rule::Rule;
 use crate::rule::label::Label;
+use crate::rule::layout::{KernelChain, Layout};
 
 /// The fewest deletions that are worth a reading.
 const MANY: usize = 50;
@@ -29,7 +30,9 @@ impl Table {
     /// Commits a transaction that does nothing but delete many rules, where that can be done by their
     /// handles, and applies it to the cache.
     pub(super) fn delete_by_handle(&mut self, transaction: &Transaction) -> Deletion {
-        let (Some(generation), Some(deleted)) = (self.generation, deletions(transaction)) else {
+        let (Some(generation), Some(deleted)) =
+            (self.generation, deletions(transaction, self.cache.layout()))
+        else {
             return Deletion::BySpecification;
         };
         if !self.commands.nft || deleted.len() < MANY {
@@ -39,13 +42,18 @@ impl Table {
             self.read = false;
             return Deletion::NotYet;
         };
-        let doomed = deleted.into_iter().zip(numbers);
-        let doomed: Vec<Doomed<'_>> =
-            doomed.map(|((rule, label), number)| doomed_of(rule, label, number)).collect();
+        let layout = self.cache.layout();
+        let chains: Vec<KernelChain> = deleted.iter().map(|(rule, _)| layout.chain(rule.scope())).collect();
+        let doomed: Vec<Doomed<'_>> = deleted
+            .into_iter()
+            .zip(numbers)
+            .zip(&chains)
+            .map(|(((rule, label), number), chain)| doomed_of(chain, rule, label, number))
+            .collect();
         match self.nft_rules.delete(self.family, generation, &doomed) {
             Ok(()) => {
                 log::debug!("{} rules of {} are deleted by their handles", doomed.len(), self.family);
-                self.note_commit(transaction, true);
+                self.note_commit(transaction, true, 1);
                 Deletion::Done
             }
             Err(DeletionError::Changed) => {
@@ -65,16 +73,16 @@ impl Table {
     }
 }
 
-/// The rules that a transaction deletes, if it does nothing else.
-fn deletions(transaction: &Transaction) -> Option<Vec<(&Rule, &Label)>> {
+/// The rules that a transaction deletes, if it does nothing else, and if each is one of the kernel's.
+fn deletions<'a>(transaction: &'a Transaction, layout: &Layout) -> Option<Vec<(&'a Rule, &'a Label)>> {
     let deletions = transaction.changes().iter().map(|change| match change {
-        Change::Delete(rule, label) => Some((rule, label)),
+        Change::Delete(rule, label) if !layout.has_exception(rule.scope()) => Some((rule, label)),
         _ => None,
     });
     deletions.collect()
 }
 
 /// A rule where it stands.
-fn doomed_of<'a>(rule: &'a Rule, label: &'a Label, number: usize) -> Doomed<'a> {
-    Doomed { table: "filter", chain: rule.scope().chain().name(), number, rule, label }
+fn doomed_of<'a>(chain: &'a KernelChain, rule: &'a Rule, label: &'a Label, number: usize) -> Doomed<'a> {
+    Doomed { table: chain.table().name(), chain: chain.name(), number, rule, label }
 }

@@ -1,4 +1,4 @@
-use crate::kernel::iptables::{Line, Owner, Transaction, parse};
+use crate::kernel::iptables::{Line, Owner, Reading, Transaction, parse};
 use crate::kernel::save_reader::{End, SaveReader};
 use crate::rule::Target;
 use crate::rule::network::Family;
@@ -13,7 +13,7 @@ pub(super) fn holds(data: &[u8]) {
     let family = if choice & 1 == 0 { Family::V4 } else { Family::V6 };
     let output = String::from_utf8_lossy(output);
     let text = if choice & 2 == 0 { output.into_owned() } else { format!("{HEAD}{output}") };
-    let mut reader = SaveReader::new(family);
+    let mut reader = SaveReader::new(family, Reading::default());
     let (mut rules, mut committed) = (0, false);
     for line in text.lines() {
         // Whatever is cut off before its last line is not taken for a whole table.
@@ -49,6 +49,7 @@ fn check(line: &Line, family: Family) {
     let mut reject = "";
     match &line.owner {
         Owner::Other => return,
+        Owner::Return(..) | Owner::ReturnSet(_) | Owner::Jump => panic!("{line:?} is of the table raw"),
         Owner::Rfw(rule, label) => {
             assert_eq!((rule.family(), rule.scope().chain().name()), (family, line.chain.as_str()));
             transaction.insert(rule, label, 1);
@@ -69,11 +70,12 @@ fn check(line: &Line, family: Family) {
     let rule = rule.expect("one line");
     assert!(!rule.contains('\n'));
     let written = format!("[{}:{}] -A {rule}{reject}", line.counters.packets, line.counters.bytes);
-    assert_eq!(parse(&written, family).as_ref(), Some(line), "{written}");
+    assert_eq!(parse(&written, family, &Reading::default()).as_ref(), Some(line), "{written}");
     for foreign in [" -m tcp", " -p udp", " ! -f", " -s 1.2.3.4 -s 1.2.3.4"] {
         let (before, target) = written.rsplit_once(" -j ").expect("a target");
         for foreign in [format!("{written}{foreign}"), format!("{before}{foreign} -j {target}")] {
-            assert!(parse(&foreign, family).is_none_or(|line| line.owner == Owner::Other), "{foreign}");
+            let read = parse(&foreign, family, &Reading::default());
+            assert!(read.is_none_or(|line| line.owner == Owner::Other), "{foreign}");
         }
     }
 }

@@ -1,0 +1,159 @@
+//! Rules that do not stand where the options `input.table` and `forward.chain` say, exceptions that
+//! are missing, and the chain of rfw in the table `raw`: what is to be done about them. No I/O.
+
+use super::{Placed, RawChain, RuleCache};
+use crate::kernel::iptables::{Change, Owner, Transaction};
+use crate::rule::layout::{InputTable, KernelChain};
+use crate::rule::{Rule, Target};
+use std::collections::{BTreeMap, HashSet};
+
+impl RuleCache {
+    /// Whether something has been read that does not stand where it should.
+    pub(in crate::firewall) fn is_astray(&self) -> bool {
+        !self.astray.misplaced.is_empty()
+            || !self.astray.lacking.is_empty()
+            || self.raw.jumps != self.wanted_jumps(self.raw.rules)
+    }
+
+    /// The number of rules that stand elsewhere than the layout says, as last read.
+    pub(in crate::firewall) fn misplaced(&self) -> impl Iterator<Item = &Rule> {
+        self.astray.misplaced.iter().filter_map(|placed| match &placed.owner {
+            Owner::Rfw(rule, _) => Some(rule),
+            _ => None,
+        })
+    }
+
+    /// Whether rules of rfw are, or were at the last reading, in the table `raw`.
+    pub(in crate::firewall) fn uses_raw(&self) -> bool {
+        self.raw.rules > 0 || self.raw.jumps > 0
+    }
+
+    /// Whether the chain of rfw in the table `raw` is one of others: it has rules, and nothing of it is
+    /// rfw's.
+    pub(in crate::firewall) fn has_foreign_chain(&self) -> bool {
+        self.raw.is_there && self.raw.has_others && !self.uses_raw()
+    }
+
+    /// Plans to put everything where it belongs: into the new place first, then out of the old one. Valid
+    /// right after a reading.
+    pub(in crate::firewall) fn plan_layout(&self, transaction: &mut Transaction, by_precedence: bool) {
+        if self.layout.input == InputTable::Filter {
+            transaction.filter_first();
+        }
+        for (chain, mut placed) in self.destinations() {
+            placed.sort_by_key(|placed| placed.position);
+            match by_precedence {
+                true => self.put_by_precedence(transaction, &chain, &placed),
+                false => placed.iter().rev().for_each(|placed| self.put_first(transaction, &chain, placed)),
+            }
+        }
+        for placed in &self.astray.misplaced {
+            transaction.take(&placed.chain, placed.owner.clone());
+        }
+    }
+
+    /// What is to stand in each chain and does not yet. Without precedence, exceptions that leave the
+    /// table `raw` are among those of INPUT: they tell in which order accepts and drops were put in.
+    fn destinations(&self) -> BTreeMap<KernelChain, Vec<&Placed>> {
+        let (mut destinations, mut seen) = (BTreeMap::<_, Vec<_>>::new(), HashSet::new());
+        for placed in self.astray.misplaced.iter().chain(&self.astray.lacking) {
+            let chain = match &placed.owner {
+                Owner::Rfw(rule, label) if !self.has(rule, label) => self.layout.chain(rule.scope()),
+                Owner::Set(set) if !self.has_set(set) => self.layout.chain(set.scope()),
+                Owner::Return(..) | Owner::ReturnSet(_) => match self.layout.input {
+                    InputTable::Raw if self.is_lacking(placed) => KernelChain::Raw,
+                    InputTable::Raw => continue,
+                    InputTable::Filter => KernelChain::Input,
+                },
+                _ => continue,
+            };
+            let is_exception = matches!(placed.owner, Owner::Return(..) | Owner::ReturnSet(_));
+            if is_exception || seen.insert(&placed.owner) {
+                destinations.entry(chain).or_default().push(placed);
+            }
+        }
+        destinations
+    }
+
+    fn is_lacking(&self, placed: &Placed) -> bool {
+        self.astray.lacking.iter().any(|lacking| std::ptr::eq(lacking, placed))
+    }
+
+    /// Plans to put rules into a chain so that accept comes before reject, and reject before drop.
+    fn put_by_precedence(&self, transaction: &mut Transaction, chain: &KernelChain, placed: &[&Placed]) {
+        // Those that come last are put in first, so that the numbers of the others stay.
+        for target in [Target::Drop, Target::Reject, Target::Accept] {
+            let number = self.last_before(chain, target).map_or(1, |(number, _)| number + 1);
+            let of_target = |placed: &&&Placed| {
+                let leaves_raw = placed.chain == KernelChain::Raw && *chain == KernelChain::Input;
+                let is_exception = matches!(placed.owner, Owner::Return(..) | Owner::ReturnSet(_));
+                let scope = placed.owner.scope();
+                scope.is_some_and(|scope| scope.target() == target) && !(leaves_raw && is_exception)
+            };
+            for placed in placed.iter().rev().filter(of_target) {
+                transaction.put(chain, placed.owner.clone(), number);
+            }
+        }
+    }
+
+    /// Plans to put a rule at the head of a chain. The accept of an exception that leaves the table `raw`
+    /// comes to the head.
+    fn put_first(&self, transaction: &mut Transaction, chain: &KernelChain, placed: &Placed) {
+        let owner = match &placed.owner {
+            Owner::Return(rule, label) if *chain == KernelChain::Input => match self.has(rule, label) {
+                true => Owner::Rfw(rule.clone(), label.clone()),
+                false => return,
+            },
+            Owner::ReturnSet(set) if *chain == KernelChain::Input => match self.has_set(set) {
+                true => Owner::Set(set.clone()),
+                false => return,
+            },
+            owner => return transaction.put(chain, owner.clone(), 1),
+        };
+        transaction.take(chain, owner.clone());
+        transaction.put(chain, owner, 1);
+    }
+
+    /// Adds to a planned transaction the chain in the table `raw` and the jump to it, if they are needed
+    /// and not there, or takes them away, if nothing is in the chain any more.
+    pub(in crate::firewall) fn complete(&self, transaction: &mut Transaction) {
+        let (added, removed) = transaction.in_raw();
+        let after = (self.raw.rules + added).saturating_sub(removed);
+        if added + removed == 0 && self.raw.jumps == self.wanted_jumps(after) {
+            return;
+        }
+        if added > 0 && !self.raw.is_there {
+            transaction.make_chain();
+        }
+        let wanted = self.wanted_jumps(after);
+        (self.raw.jumps..wanted).for_each(|_| transaction.put(&KernelChain::Prerouting, Owner::Jump, 1));
+        (wanted..self.raw.jumps).for_each(|_| transaction.take(&KernelChain::Prerouting, Owner::Jump));
+        let is_unused = wanted == 0 && !self.raw.has_others && !self.raw.is_referenced;
+        if is_unused && self.raw.is_there && after == 0 {
+            transaction.drop_chain();
+        }
+    }
+
+    /// How many rules are to jump to the chain in the table `raw` while so many are in it: where others
+    /// have put rules into it too, the jump stays as long as the option does.
+    fn wanted_jumps(&self, rules: usize) -> usize {
+        let RawChain { jumps, has_others, .. } = self.raw;
+        let stays = has_others && jumps > 0 && self.layout.input == InputTable::Raw;
+        usize::from(rules > 0 || stays)
+    }
+
+    /// Follows what a committed transaction has done to the table `raw`.
+    pub(super) fn apply_to_raw(&mut self, transaction: &Transaction) {
+        let (added, removed) = transaction.in_raw();
+        self.raw.rules = (self.raw.rules + added).saturating_sub(removed);
+        for change in transaction.changes() {
+            match change {
+                Change::MakeChain => self.raw.is_there = true,
+                Change::DropChain => self.raw.is_there = false,
+                Change::Put(KernelChain::Prerouting, ..) => self.raw.jumps += 1,
+                Change::Take(KernelChain::Prerouting, _) => self.raw.jumps = self.raw.jumps.saturating_sub(1),
+                _ => {}
+            }
+        }
+    }
+}
