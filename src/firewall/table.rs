@@ -31,6 +31,9 @@ mod by_handle;
 /// Attempts to plan and commit a change while other programs keep changing the table.
 const ATTEMPTS: usize = 5;
 
+/// The most rules that are moved to another chain at a time where all at once are too long.
+const MOVED_MAX: usize = 1_024;
+
 /// Arguments of iptables-restore(8): keep the other rules, wait up to five seconds for the
 /// xtables lock, and print comments of the input, which makes the sentinel appear.
 const RESTORE: [&str; 3] = ["--noflush", "--wait=5", "--verbose"];
@@ -191,6 +194,8 @@ pub(crate) struct Table {
     /// Whether all has been put where the layout says. Until then, rules of rfw are looked for also
     /// where another layout has them.
     settled: bool,
+    /// Whether something can't be moved there, which the log has told.
+    stuck: bool,
     /// Tells the generation, with iptables-nft.
     ruleset: Ruleset,
     /// Deletes many rules at once, with iptables-nft.
@@ -243,6 +248,7 @@ impl Table {
             layout,
             by_precedence,
             settled: false,
+            stuck: false,
             ruleset: Ruleset::default(),
             nft_rules: NftRules::default(),
             restore,
@@ -356,9 +362,9 @@ impl Table {
         Ok(reader.end())
     }
 
-    /// Stops looking for rules where another layout has them.
+    /// Stops looking for rules where another layout has them, unless some are left there.
     pub(crate) fn settle(&mut self) {
-        self.settled = true;
+        self.settled = !self.cache.is_astray();
     }
 
     /// Logs once that the output is incomplete, and once that it is complete again.
@@ -504,32 +510,46 @@ impl Table {
     /// Moves what a reading has shown in another place than the layout says: a change is planned from
     /// tables where all stands where it should. What can't be moved stays and is told once.
     fn put_where_it_belongs(&mut self, plan_from: Plan) -> Result<(), ProgramError> {
-        for _ in 0..ATTEMPTS {
-            if !self.cache.is_astray() {
-                return Ok(());
-            }
+        let count = self.cache.misplaced();
+        let (mut most, mut left, mut failed) = (usize::MAX, ATTEMPTS, None);
+        while self.cache.is_astray() && left > 0 {
+            let before = self.cache.misplaced();
             let mut transaction = Transaction::new(self.cache.layout().clone());
-            self.cache.plan_layout(&mut transaction, self.by_precedence);
+            self.cache.plan_layout(&mut transaction, self.by_precedence, most);
             self.finish(&mut transaction)?;
-            let count = self.cache.misplaced().count();
             let committed = self.commit(&transaction, plan_from);
             self.invalidate();
             self.refresh()?;
             match committed {
-                Ok(()) if count > 0 => {
-                    log::info!(
-                        "rules of {} that stood elsewhere are where they belong: {count}",
-                        self.family
-                    );
-                }
-                Ok(()) => log::debug!("{}: the table raw is put in order", self.family),
+                Err(ProgramError::TooLong(_)) if most > 1 => most = (most / 2).min(MOVED_MAX),
                 Err(error @ ProgramError::Failed(..)) => {
-                    log::debug!("{}: rules can't be moved, next try: {error}", self.family);
+                    left -= 1;
+                    failed = Some(error);
                 }
                 Err(error) => return Err(error),
+                // Part by part.
+                Ok(()) if self.cache.misplaced() < before => {}
+                Ok(()) => left -= 1,
             }
         }
+        self.log_moved(count, failed.filter(|_| self.cache.is_astray()));
         Ok(())
+    }
+
+    fn log_moved(&mut self, count: usize, failed: Option<ProgramError>) {
+        let family = self.family;
+        match failed {
+            Some(error) if !self.stuck => {
+                log::warn!(
+                    "rules of {family} do not stand where the options say and can't be moved: {error}"
+                );
+            }
+            None if count > 0 => {
+                log::info!("rules of {family} that stood elsewhere are where the options say: {count}");
+            }
+            _ => {}
+        }
+        self.stuck = self.cache.is_astray();
     }
 
     /// Commits a transaction and applies it to the cache.

@@ -144,3 +144,27 @@ fn rules_of_forward_stand_in_the_chain_that_is_asked_for() {
         drop(rfw);
     });
 }
+
+/// Wraps a family of iptables programs in the host's folder: there is no table `raw`.
+fn without_raw(host: &Host, iptables: &str) -> String {
+    for suffix in ["", "-save", "-restore"] {
+        let text = format!(
+            "#!/bin/sh\ncase \"$*\" in *'-t raw'*) echo 'Table does not exist (do you need to insmod?)' >&2; exit 1;; esac\n\
+             exec {iptables}{suffix} \"$@\"\n"
+        );
+        host.write(&format!("no-raw-{iptables}{suffix}"), 0o755, &text);
+    }
+    format!("{}/no-raw-{iptables}", host.dir.display())
+}
+
+#[test]
+fn a_kernel_without_the_table_raw_is_told_as_an_error_of_the_configuration() {
+    let host = Host::new();
+    let [v4, v6] = ["iptables-legacy", "ip6tables-legacy"].map(|iptables| without_raw(&host, iptables));
+    for (iptables, ip6tables) in [(v4.as_str(), v6.as_str()), ("iptables-legacy", &v6)] {
+        let rfw = host.rfw(iptables).configure(&format!("ip6tables.path = {ip6tables}"));
+        rfw.call(&["--check"]).ok();
+        let said = rfw.configure("input.table = raw").call(&["--check"]).fails_with(78);
+        assert!(said.contains("rfw.conf: input.table is raw, but the kernel has no such table"), "{said}");
+    }
+}

@@ -1,10 +1,10 @@
 //! Rules that do not stand where the options `input.table` and `forward.chain` say, exceptions that
 //! are missing, and the chain of rfw in the table `raw`: what is to be done about them. No I/O.
 
-use super::{Placed, RawChain, RuleCache};
+use super::{Astray, Placed, RawChain, RuleCache};
 use crate::kernel::iptables::{Change, Owner, Transaction};
+use crate::rule::Target;
 use crate::rule::layout::{InputTable, KernelChain};
-use crate::rule::{Rule, Target};
 use std::collections::{BTreeMap, HashSet};
 
 impl RuleCache {
@@ -16,11 +16,9 @@ impl RuleCache {
     }
 
     /// The number of rules that stand elsewhere than the layout says, as last read.
-    pub(in crate::firewall) fn misplaced(&self) -> impl Iterator<Item = &Rule> {
-        self.astray.misplaced.iter().filter_map(|placed| match &placed.owner {
-            Owner::Rfw(rule, _) => Some(rule),
-            _ => None,
-        })
+    pub(in crate::firewall) fn misplaced(&self) -> usize {
+        let is_whole = |placed: &&Placed| matches!(placed.owner, Owner::Rfw(..) | Owner::Set(_));
+        self.astray.misplaced.iter().filter(is_whole).count()
     }
 
     /// Whether rules of rfw are, or were at the last reading, in the table `raw`.
@@ -34,49 +32,50 @@ impl RuleCache {
         self.raw.is_there && self.raw.has_others && !self.uses_raw()
     }
 
-    /// Plans to put everything where it belongs: into the new place first, then out of the old one. Valid
-    /// right after a reading.
-    pub(in crate::firewall) fn plan_layout(&self, transaction: &mut Transaction, by_precedence: bool) {
+    /// Plans to put rules where they belong, into the new place first, then out of the old one: of many
+    /// only `most`. Valid right after a reading.
+    pub(in crate::firewall) fn plan_layout(
+        &self,
+        transaction: &mut Transaction,
+        by_precedence: bool,
+        most: usize,
+    ) {
         if self.layout.input == InputTable::Filter {
             transaction.filter_first();
         }
-        for (chain, mut placed) in self.destinations() {
-            placed.sort_by_key(|placed| placed.position);
+        let chosen = self.astray.last(most);
+        for (chain, placed) in self.destinations(&chosen) {
             match by_precedence {
                 true => self.put_by_precedence(transaction, &chain, &placed),
                 false => placed.iter().rev().for_each(|placed| self.put_first(transaction, &chain, placed)),
             }
         }
-        for placed in &self.astray.misplaced {
+        for (placed, _) in chosen.iter().filter(|(_, is_lacking)| !is_lacking) {
             transaction.take(&placed.chain, placed.owner.clone());
         }
     }
 
     /// What is to stand in each chain and does not yet. Without precedence, exceptions that leave the
     /// table `raw` are among those of INPUT: they tell in which order accepts and drops were put in.
-    fn destinations(&self) -> BTreeMap<KernelChain, Vec<&Placed>> {
+    fn destinations<'a>(&self, chosen: &[(&'a Placed, bool)]) -> BTreeMap<KernelChain, Vec<&'a Placed>> {
         let (mut destinations, mut seen) = (BTreeMap::<_, Vec<_>>::new(), HashSet::new());
-        for placed in self.astray.misplaced.iter().chain(&self.astray.lacking) {
+        for (placed, is_lacking) in chosen {
             let chain = match &placed.owner {
-                Owner::Rfw(rule, label) if !self.has(rule, label) => self.layout.chain(rule.scope()),
-                Owner::Set(set) if !self.has_set(set) => self.layout.chain(set.scope()),
-                Owner::Return(..) | Owner::ReturnSet(_) => match self.layout.input {
-                    InputTable::Raw if self.is_lacking(placed) => KernelChain::Raw,
-                    InputTable::Raw => continue,
-                    InputTable::Filter => KernelChain::Input,
-                },
+                _ if *is_lacking => KernelChain::Raw,
+                Owner::Rfw(rule, label) if !self.has(rule, label) && seen.insert(&placed.owner) => {
+                    self.layout.chain(rule.scope())
+                }
+                Owner::Set(set) if !self.has_set(set) && seen.insert(&placed.owner) => {
+                    self.layout.chain(set.scope())
+                }
+                Owner::Return(..) | Owner::ReturnSet(_) if self.layout.input == InputTable::Filter => {
+                    KernelChain::Input
+                }
                 _ => continue,
             };
-            let is_exception = matches!(placed.owner, Owner::Return(..) | Owner::ReturnSet(_));
-            if is_exception || seen.insert(&placed.owner) {
-                destinations.entry(chain).or_default().push(placed);
-            }
+            destinations.entry(chain).or_default().push(*placed);
         }
         destinations
-    }
-
-    fn is_lacking(&self, placed: &Placed) -> bool {
-        self.astray.lacking.iter().any(|lacking| std::ptr::eq(lacking, placed))
     }
 
     /// Plans to put rules into a chain so that accept comes before reject, and reject before drop.
@@ -155,5 +154,17 @@ impl RuleCache {
                 _ => {}
             }
         }
+    }
+}
+
+impl Astray {
+    /// The last of what is out of place or missing, in the order of the reading, each with whether it is
+    /// missing. Since each is put before those that come after it, the first ones can follow later.
+    fn last(&self, most: usize) -> Vec<(&Placed, bool)> {
+        let misplaced = self.misplaced.iter().map(|placed| (placed, false));
+        let mut all: Vec<(&Placed, bool)> =
+            misplaced.chain(self.lacking.iter().map(|placed| (placed, true))).collect();
+        all.sort_by_key(|(placed, _)| placed.position);
+        all.split_off(all.len().saturating_sub(most))
     }
 }

@@ -59,6 +59,8 @@ impl CacheReader {
 
     /// The cache, after the last rule.
     pub(in crate::firewall) fn end(mut self) -> RuleCache {
+        let placed = std::mem::take(&mut self.placed);
+        self.placed = placed.into_iter().filter(|placed| self.may_hold_own(&placed.chain)).collect();
         let forward = self.forward_chain();
         if forward == ForwardChain::Missing {
             self.layout.forward = ChainName::forward();
@@ -72,6 +74,18 @@ impl CacheReader {
         }
         cache.astray.match_exceptions(&cache.layout, exceptions, accepts(&cache));
         cache
+    }
+
+    /// Whether rules of `forward` that look like rfw's are rfw's in a chain that no option names: not
+    /// where packets of INPUT or OUTPUT get to and those of FORWARD do not, as there they would be none of
+    /// `forward`.
+    fn may_hold_own(&self, chain: &KernelChain) -> bool {
+        let KernelChain::Forward(name) = chain else { return true };
+        let leads_here = |from| self.leads_to(TableName::Filter, from, name.as_str());
+        name.is_builtin()
+            || *name == self.layout.forward
+            || leads_here("FORWARD")
+            || !(leads_here("INPUT") || leads_here("OUTPUT"))
     }
 
     fn forward_chain(&self) -> ForwardChain {
@@ -148,6 +162,10 @@ fn take(cache: &mut RuleCache, exceptions: &mut HashMap<Owner, VecDeque<Placed>>
 
 /// The rules that accept, each with the position of one instance.
 fn accepts(cache: &RuleCache) -> Vec<(Owner, i64)> {
+    if cache.layout.input == InputTable::Filter {
+        // None has an exception.
+        return Vec::new();
+    }
     let rules = cache.accepts.iter().flat_map(|(rule, copies)| {
         copies.iter().map(move |copy| (Owner::Rfw(rule.clone(), copy.label.clone()), copy.position))
     });
