@@ -14,8 +14,9 @@ use std::fmt;
 const ROWS_MAX: usize = 100;
 
 /// The answer to the PUT of one address.
-pub(super) fn inserted(inserted: &Inserted, rule: &Rule, lease: Lease) -> Answer {
+pub(super) fn inserted(inserted: &Inserted, rule: &Rule, lease: Lease, note: Option<String>) -> Answer {
     let mut body = changed(inserted.outcome, rule, lease);
+    body.extend(note.map(|note| ("note".to_owned(), note.into())));
     body.extend(inserted.overridden_by.iter().map(|accept| ("overridden_by".to_owned(), held(accept))));
     succeeded(body.into())
 }
@@ -28,8 +29,15 @@ pub(super) fn deleted(deleted: &Deleted, rule: &Rule) -> Answer {
 }
 
 /// The answer to the PUT of a list of addresses, with the number of those removed if it replaces.
-pub(super) fn all_inserted(given: &List, count: ListResult, removed: Option<usize>, lease: Lease) -> Answer {
+pub(super) fn all_inserted(
+    given: &List,
+    count: ListResult,
+    removed: Option<usize>,
+    lease: Lease,
+    note: Option<String>,
+) -> Answer {
     let mut body = skipped(given);
+    body.extend(note.map(|note| ("note".to_owned(), note.into())));
     body.insert("inserted".to_owned(), count.absent.into());
     body.insert("refreshed".to_owned(), count.present.into());
     body.extend(removed.map(|removed| ("removed".to_owned(), removed.into())));
@@ -190,7 +198,7 @@ mod tests {
         let rule = rule_of("/drop/input/eth/1.2.3.4");
         let put = |overridden_by| {
             let outcome = Inserted { outcome: Outcome::Inserted, overridden_by };
-            text(inserted(&outcome, &rule, Lease::Until(moment(60))))
+            text(inserted(&outcome, &rule, Lease::Until(moment(60)), None))
         };
         let expires = r#""expires":"1970-01-01T00:01:00Z""#;
         assert_eq!(put(None), format!("{{{expires},\"result\":\"inserted\",\"rule\":{RULE}}}\n"));
@@ -209,12 +217,12 @@ mod tests {
         let (given, lease) = (List::default(), Lease::Permanent);
         let count = ListResult { present: 1, absent: 2, removed: 3 };
         assert_eq!(
-            text(all_inserted(&given, count, None, lease)),
+            text(all_inserted(&given, count, None, lease, None)),
             "{\"expires\":null,\"inserted\":2,\"refreshed\":1,\"skipped\":[],\"skipped_total\":0}\n"
         );
         assert_eq!(
-            text(all_inserted(&given, count, Some(3), lease)),
-            "{\"expires\":null,\"inserted\":2,\"refreshed\":1,\"removed\":3,\"skipped\":[],\"skipped_total\":0}\n"
+            text(all_inserted(&given, count, Some(3), lease, Some("why".to_owned()))),
+            "{\"expires\":null,\"inserted\":2,\"note\":\"why\",\"refreshed\":1,\"removed\":3,\"skipped\":[],\"skipped_total\":0}\n"
         );
         assert_eq!(
             text(all_deleted(&given, count)),

@@ -26,16 +26,16 @@ impl Service {
         let because = Because(put.reason.clone());
         let note = put.reason.map(|reason| origin.note(reason));
         // The time begins when it is this request's turn.
-        let (inserted, lease) = self.shared.change(|firewall| {
+        let (inserted, lease, note) = self.shared.change(|firewall| {
             let now = SystemTime::now();
             let label = Label { note, ..Label::new(interval.from(now), list) };
             let inserted = firewall.insert(rule, &label, now)?;
             firewall.note_update(list, rule.scope(), &origin.user, now);
-            Ok((inserted, label.lease))
+            Ok((inserted, label.lease, firewall.note_of(rule.scope(), rule.networks())))
         })?;
         let (who, outcome) = (&origin.who, inserted.outcome.name());
         log::info!("{who}: {outcome}{}: {rule}, {lease}{because}", Within(list));
-        Ok(answers::inserted(&inserted, rule, lease))
+        Ok(answers::inserted(&inserted, rule, lease, note))
     }
 
     /// Takes one address out.
@@ -71,12 +71,12 @@ impl Service {
             notes: notes.map(|(network, reason)| (network, origin.note(reason))).collect(),
             replace: body.replace,
         };
-        let (count, lease) = self.shared.change(|firewall| {
+        let (count, lease, note) = self.shared.change(|firewall| {
             let now = SystemTime::now();
             terms.lease = interval.from(now);
             let count = firewall.insert_all(scope, &given.networks, &terms, now)?;
             firewall.note_update(terms.list, scope, &origin.user, now);
-            Ok((count, terms.lease))
+            Ok((count, terms.lease, firewall.note_of(scope, given.networks.iter())))
         })?;
         let ListResult { present, absent, removed } = count;
         let removed = Some(removed).filter(|_| body.replace);
@@ -87,7 +87,7 @@ impl Service {
             given.skipped_total,
             Within(put.list)
         );
-        Ok(answers::all_inserted(&given, count, removed, lease))
+        Ok(answers::all_inserted(&given, count, removed, lease, note))
     }
 
     /// Takes the addresses of a body out.

@@ -52,10 +52,8 @@ impl Firewall {
 
     /// Has the log tell where rules of `forward` stand, if not where they should.
     fn warn_of_forward_chain(&self) {
-        for family in self.families() {
-            if let Some(note) = self.forward_note(family) {
-                log::warn!("forward.chain, {family}: {note}");
-            }
+        for note in self.families().into_iter().filter_map(|family| self.forward_note(family)) {
+            log::warn!("forward.chain: {note}");
         }
     }
 

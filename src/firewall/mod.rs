@@ -39,7 +39,7 @@ use crate::rule::lease::{Lease, Moment, SET_LONGEST};
 use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
-use crate::rule::{Rule, Scope, SetUse};
+use crate::rule::{Chain, Rule, Scope, SetUse};
 pub(crate) use sets::Step;
 use sets::{EntryResult, ListOp, Sets};
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -389,18 +389,30 @@ impl Firewall {
         Ok(parts.into_iter().sum())
     }
 
+    /// What a client is to know of the chain that what it has put into a scope stands in.
+    pub(crate) fn note_of<'a>(
+        &self,
+        scope: &Scope,
+        mut networks: impl Iterator<Item = &'a Network>,
+    ) -> Option<String> {
+        match scope.chain() {
+            Chain::Forward => networks.find_map(|network| self.forward_note(network.family())),
+            Chain::Input | Chain::Output => None,
+        }
+    }
+
     /// Where rules of `forward` stand, if not in the chain of `forward.chain`, or that packets do not get
     /// to it; as last read.
-    pub(crate) fn forward_note(&self, family: Family) -> Option<String> {
+    fn forward_note(&self, family: Family) -> Option<String> {
         let chain = &self.settings.layout.forward;
         let table = self.tables.iter().find(|table| table.family() == family)?;
         match table.cache().forward_chain() {
             ForwardChain::InUse => None,
             ForwardChain::Missing => {
-                Some(format!("there is no chain {chain}: rules stand in FORWARD until there is"))
+                Some(format!("{family} has no chain {chain}: rules stand in FORWARD until it has"))
             }
             ForwardChain::Unreached => Some(format!(
-                "rules stand in {chain}, but no rule of FORWARD leads there: they see no packet"
+                "rules of {family} stand in {chain}, but FORWARD does not lead there: they see no packet"
             )),
         }
     }

@@ -126,16 +126,22 @@ fn rules_of_forward_stand_in_the_chain_that_is_asked_for() {
     in_both_variants(|iptables| {
         let host = Host::new();
         let mut rfw = host.rfw(iptables).configure("forward.chain = DOCKER-USER").start();
-        rfw.ok("PUT", "/drop/forward/any/1.2.3.4");
+        let note = "IPv4 has no chain DOCKER-USER: rules stand in FORWARD until it has";
+        assert!(rfw.log().contains(note), "{}", rfw.log());
+        assert_eq!(rfw.ok("PUT", "/drop/forward/any/1.2.3.4")["note"], note);
+        assert_eq!(rfw.send_ok("PUT", "/drop/forward/any", "1.2.3.4\n")["note"], note);
+        assert_eq!(rfw.ok("PUT", "/drop/output/any/1.2.3.4")["note"], serde_json::Value::Null);
         assert_eq!(filter(&host, iptables, "FORWARD"), ["-s 1.2.3.4/32 -j DROP"]);
         host.admin(iptables, "-N DOCKER-USER");
         host.admin(iptables, "-A DOCKER-USER -j RETURN");
         host.admin(iptables, "-I FORWARD -j DOCKER-USER");
-        rfw.ok("PUT", "/drop/forward/any/1.2.3.5?expire=0");
+        let put = rfw.ok("PUT", "/drop/forward/any/1.2.3.5?expire=0");
+        assert_eq!(put["note"], serde_json::Value::Null);
         assert_eq!(filter(&host, iptables, "FORWARD"), ["-j DOCKER-USER"]);
         let all = ["-s 1.2.3.5/32 -j DROP", "-s 1.2.3.4/32 -j DROP", "-j RETURN"];
         assert_eq!(filter(&host, iptables, "DOCKER-USER"), all);
-        assert_eq!(rows(&rfw), ["FORWARD DROP 1.2.3.4", "FORWARD DROP 1.2.3.5"]);
+        let told = ["FORWARD DROP 1.2.3.4", "FORWARD DROP 1.2.3.5", "OUTPUT DROP 0.0.0.0/0"];
+        assert_eq!(rows(&rfw), told);
         rfw.ok("DELETE", "/drop/forward/any/1.2.3.4");
         rfw.stop();
         let rfw = rfw.reconfigure("forward.chain = DOCKER-USER", "forward.chain = FORWARD").start();
