@@ -1,5 +1,6 @@
 //! The process: startup, signals, the single-instance lock, and the loop that serves.
 
+mod bridged;
 mod certificate;
 mod crowd;
 mod ephemeral;

@@ -6,7 +6,6 @@ use crate::api::Service;
 use crate::config::cli::Arguments;
 use crate::config::file::{Config, LocatedError, Outward, Setting};
 use crate::config::trusted_file::{self, FileError};
-use crate::daemon::certificate;
 use crate::daemon::ephemeral::warn_if_ephemeral;
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener, ServerError};
@@ -15,6 +14,7 @@ use crate::daemon::server::Server;
 use crate::daemon::signals::Signals;
 use crate::daemon::terminal::{self, TerminalLogger};
 use crate::daemon::white_list;
+use crate::daemon::{bridged, certificate};
 use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::sets::Sets;
 use crate::firewall::table::Table;
@@ -52,7 +52,10 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, None)?;
     let checked = Checked::load(&arguments.config, &StopSignal::default())?;
-    let Checked { whitelist, identity, .. } = &checked;
+    let Checked { config, whitelist, identity, .. } = &checked;
+    if let Some(warning) = bridged::warning(&config.layout) {
+        log::warn!("{warning}");
+    }
     let ends = identity.as_ref().map(|identity| identity.ends);
     if let Some(warning) = ends.and_then(|ends| certificate::warning(ends, SystemTime::now())) {
         log::warn!("{warning}");
