@@ -10,6 +10,7 @@ mod clock;
 mod entries;
 pub(crate) mod expiry;
 mod family_list;
+mod first;
 mod guard;
 pub(crate) mod listing;
 mod lists;
@@ -24,6 +25,7 @@ pub(crate) mod sets;
 pub(crate) mod table;
 pub(crate) mod verbs;
 
+use crate::firewall::first::Moves;
 use crate::firewall::listing::{Filter, Listing};
 use crate::firewall::lists::Updates;
 use crate::firewall::repair::Repairs;
@@ -84,6 +86,8 @@ pub(crate) struct Firewall {
     guarded: Option<(Option<u16>, WhiteList)>,
     updates: Updates,
     repairs: Repairs,
+    /// What `stay.first` has moved.
+    moves: Moves,
 }
 
 impl Firewall {
@@ -100,6 +104,7 @@ impl Firewall {
             guarded: None,
             updates: Updates::new(),
             repairs: Repairs::default(),
+            moves: Moves::default(),
         }
     }
 
@@ -116,6 +121,7 @@ impl Firewall {
     ) -> Result<Inserted, FirewallError> {
         self.check_lists(label.list, now)?;
         let outcome = self.insert_one(rule, label, now)?;
+        self.stay_first_after_change();
         Ok(Inserted { outcome, overridden_by: self.overriding(rule, now) })
     }
 
@@ -218,6 +224,7 @@ impl Firewall {
                 false => self.insert_rules(list, terms)?,
             });
         }
+        self.stay_first_after_change();
         self.warn_if_many_rules();
         Ok(total)
     }

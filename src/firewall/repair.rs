@@ -56,6 +56,7 @@ impl Firewall {
             }
         }
         self.tell(&restored, now);
+        failed = failed.or(self.stay_first(Instant::now()).err());
         failed.map_or(Ok(()), Err)
     }
 

@@ -2,6 +2,7 @@
 //! and follows the changes that rfw commits. No I/O.
 
 mod astray;
+mod first;
 mod reader;
 
 use crate::kernel::guard::Guard;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::iter;
 
+pub(super) use first::plan_first;
 pub(super) use reader::CacheReader;
 
 /// The rules of rfw in the tables of one family.
@@ -54,6 +56,9 @@ pub(crate) struct RuleCache {
     raw: RawChain,
     /// What does not stand where it should, or lacks its exception, as last read.
     astray: Astray,
+    /// The rules of rfw in each chain in which one of others that could accept stands before them, as
+    /// last read.
+    overtaken: BTreeMap<KernelChain, Vec<Placed>>,
 }
 
 /// A rule of rfw in the kernel, as it was read.

@@ -151,6 +151,49 @@ fn rules_of_forward_stand_in_the_chain_that_is_asked_for() {
     });
 }
 
+#[test]
+fn rules_of_rfw_come_before_those_of_others_that_could_accept() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure(option).start();
+        for path in ["/drop/input/any/1.2.3.4", "/accept/input/any/1.2.3.5", "/drop/forward/any/1.2.3.4"] {
+            rfw.ok("PUT", &format!("{path}?expire=0"));
+        }
+        let all = || ["INPUT", "FORWARD"].map(|chain| host.run(iptables, &["-w", "-S", chain]).ok());
+        let before = all();
+        host.admin(iptables, "-I INPUT -p udp -j LOG");
+        rfw.ok("PUT", "/drop/input/any/1.2.3.4?expire=0");
+        assert!(all()[0].lines().nth(1).unwrap().ends_with("-j LOG"));
+        // As Docker does.
+        host.admin(iptables, "-N DOCKER-FORWARD");
+        host.admin(iptables, "-A DOCKER-FORWARD -j ACCEPT");
+        host.admin(iptables, "-I FORWARD -j DOCKER-FORWARD");
+        host.admin(iptables, "-I INPUT -p udp -j ACCEPT");
+        assert_eq!(rfw.ok("PUT", "/drop/input/any/1.2.3.4?expire=0")["result"], "unchanged");
+        let theirs =
+            ["-A INPUT -p udp -j ACCEPT\n-A INPUT -p udp -j LOG\n", "-A FORWARD -j DOCKER-FORWARD\n"];
+        if iptables == "iptables-legacy" && option == "ipset" {
+            // An entry that is there needs no reading: the next look has it.
+            rfw.ok("GET", "/list");
+            rfw.ok("PUT", "/drop/input/any/1.2.3.4?expire=0");
+        }
+        let guard_first = |chain: &String| {
+            let mut lines: Vec<&str> = chain.lines().collect();
+            lines.sort_by_key(|line| !line.starts_with("-P") && !line.contains("rfw guard"));
+            lines.iter().map(|line| format!("{line}\n")).collect::<String>()
+        };
+        let expected: Vec<String> =
+            before.iter().zip(theirs).map(|(own, theirs)| guard_first(own) + theirs).collect();
+        assert_eq!(all().to_vec(), expected, "{}", rfw.log());
+        assert_eq!(rfw.log().matches("at the head again").count(), 2, "{}", rfw.log());
+        // Not again at once, and not where the option is off.
+        host.admin(iptables, "-I INPUT -p udp -j ACCEPT");
+        rfw.ok("PUT", "/drop/input/any/1.2.3.7?expire=0");
+        rfw.ok("PUT", "/drop/input/any/1.2.3.7?expire=0");
+        assert!(all()[0].lines().take(3).any(|line| line.ends_with("-p udp -j ACCEPT")), "{:?}", all());
+    });
+}
+
 /// Wraps a family of iptables programs in the host's folder: there is no table `raw`.
 fn without_raw(host: &Host, iptables: &str) -> String {
     for suffix in ["", "-save", "-restore"] {

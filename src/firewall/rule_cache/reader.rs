@@ -1,5 +1,5 @@
 //! A reading of the tables of one family, rule by rule: which rules are rfw's, whether they stand where
-//! they should.
+//! they should, and which of others stand before them.
 
 use super::{Astray, CachedRule, ForwardChain, Placed, RawChain, RuleCache, hash};
 use crate::kernel::iptables::{Line, Owner};
@@ -7,6 +7,41 @@ use crate::rule::Target;
 use crate::rule::layout::{ChainName, InputTable, KernelChain, Layout, RAW_CHAIN, TableName};
 use foldhash::fast::FixedState;
 use std::collections::{HashMap, HashSet, VecDeque};
+
+/// Targets after which a packet goes on to the next rule, or to none. RETURN ends the chain, and what
+/// comes after that is not this rule's. Any other target, as one that hands the packet to a program, could
+/// accept it (iptables-extensions(8)).
+const HARMLESS: [&str; 29] = [
+    "DROP",
+    "REJECT",
+    "RETURN",
+    "LOG",
+    "NFLOG",
+    "ULOG",
+    "MARK",
+    "CONNMARK",
+    "CONNSECMARK",
+    "SECMARK",
+    "CLASSIFY",
+    "DSCP",
+    "TOS",
+    "TTL",
+    "HL",
+    "ECN",
+    "TCPMSS",
+    "TCPOPTSTRIP",
+    "SET",
+    "CT",
+    "NOTRACK",
+    "TRACE",
+    "AUDIT",
+    "CHECKSUM",
+    "RATEEST",
+    "HMARK",
+    "IDLETIMER",
+    "LED",
+    "TEE",
+];
 
 /// What a reading has shown so far.
 #[derive(Default)]
@@ -68,6 +103,14 @@ impl CacheReader {
         let (layout, counted) = (self.layout.clone(), std::mem::take(&mut self.counted));
         let mut cache = RuleCache { layout, forward, counted, ..RuleCache::default() };
         cache.raw = self.raw_chain();
+        for chain in
+            [KernelChain::Input, KernelChain::Forward(self.layout.forward.clone()), KernelChain::Prerouting]
+        {
+            if self.is_overtaken(&chain) {
+                let own = self.placed.iter().filter(|placed| placed.chain == chain).cloned().collect();
+                cache.overtaken.insert(chain, own);
+            }
+        }
         let mut exceptions: HashMap<Owner, VecDeque<Placed>> = HashMap::new();
         for placed in self.placed {
             take(&mut cache, &mut exceptions, placed);
@@ -112,6 +155,25 @@ impl CacheReader {
 
     fn is_chain(&self, table: TableName, name: &str) -> bool {
         self.chains.contains(&(table, name.to_owned()))
+    }
+
+    /// Whether a foreign rule that could accept stands before the last rule of rfw in a chain.
+    fn is_overtaken(&self, chain: &KernelChain) -> bool {
+        let own = self.placed.iter().filter(|placed| placed.chain == *chain);
+        let Some(last) = own.map(|placed| placed.number).max() else { return false };
+        let others = self.targets.get(&(chain.table(), chain.name().to_owned()));
+        others
+            .into_iter()
+            .flatten()
+            .any(|(target, first)| *first < last && self.could_accept(chain.table(), target))
+    }
+
+    /// Whether a rule with that target could accept a packet: for a chain, whether a foreign rule in it,
+    /// or in one that it jumps to, could.
+    fn could_accept(&self, table: TableName, target: &str) -> bool {
+        self.any_reached(table, target, |target| {
+            !target.is_empty() && !HARMLESS.contains(&target) && !self.is_chain(table, target)
+        })
     }
 
     /// Whether rules of a chain jump to another one, directly or not.

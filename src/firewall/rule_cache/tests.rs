@@ -284,6 +284,79 @@ fn rules_of_forward_follow_their_chain() {
     assert_eq!(kernel.short(TableName::Filter, "mine"), in_forward);
 }
 
+/// The names of the chains in which a rule of others has come before those of rfw.
+fn overtaken(kernel: &Kernel, layout: &Layout) -> Vec<String> {
+    kernel.read(layout).overtaken().map(ToString::to_string).collect()
+}
+
+#[test]
+fn rules_of_others_that_could_accept_are_told_from_those_that_can_not() {
+    let chains = ["mine", "deep", "empty"];
+    for (others, expected) in [
+        ("-s 9.9.9.9 -j ACCEPT", true),
+        ("-j NFQUEUE --queue-num 1", true),
+        ("-j SOMETHING", true),
+        ("-s 9.9.9.9 -j DROP", false),
+        ("-s 9.9.9.9 -j REJECT", false),
+        ("-j RETURN", false),
+        ("-j LOG --log-prefix \"-j ACCEPT\"", false),
+        ("-j MARK --set-xmark 0x1/0xffffffff", false),
+        ("-s 9.9.9.9", false),
+        ("-m comment --comment \"-j ACCEPT\"", false),
+        ("-j mine", true),
+        ("-g mine", true),
+        ("-j deep", false),
+        ("-j empty", false),
+    ] {
+        let mut kernel = Kernel::new();
+        for chain in chains {
+            kernel.chain(TableName::Filter, chain);
+        }
+        kernel.chain(TableName::Filter, "mine").push("-j deep".to_owned());
+        kernel.chain(TableName::Filter, "mine").push(OTHERS.to_owned());
+        kernel.chain(TableName::Filter, "deep").push("-j DROP".to_owned());
+        // A circle, which iptables does not take, is no endless loop.
+        kernel.chain(TableName::Filter, "deep").push("-j deep".to_owned());
+        for path in ["/drop/input/any/1.2.3.1", "/drop/input/any/1.2.3.2", "/drop/output/any/1.2.3.1"] {
+            kernel.put(&Layout::default(), path, true);
+        }
+        kernel.chain(TableName::Filter, "OUTPUT").insert(0, others.to_owned());
+        kernel.chain(TableName::Filter, "INPUT").push(others.to_owned());
+        assert_eq!(overtaken(&kernel, &Layout::default()), [""; 0], "{others}");
+        kernel.chain(TableName::Filter, "INPUT").insert(1, others.to_owned());
+        let names = overtaken(&kernel, &Layout::default());
+        assert_eq!(names, if expected { vec!["INPUT"] } else { vec![] }, "{others}");
+    }
+}
+
+#[test]
+fn rules_come_before_those_of_others_again() {
+    let layout = Layout { forward: docker().forward, ..raw() };
+    let mut kernel = Kernel::new();
+    kernel.chain(TableName::Filter, "DOCKER-USER");
+    for path in ["/drop/input/any/1.2.3.1", "/accept/input/any/1.2.3.2", "/drop/forward/any/1.2.3.3"] {
+        kernel.put(&layout, path, true);
+    }
+    let whole = kernel.clone();
+    let chains =
+        [(TableName::Filter, "INPUT"), (TableName::Filter, "DOCKER-USER"), (TableName::Raw, "PREROUTING")];
+    for (table, chain) in chains {
+        kernel.chain(table, chain).insert(0, OTHERS.to_owned());
+    }
+    assert_eq!(overtaken(&kernel, &layout), ["INPUT", "DOCKER-USER", "PREROUTING of the table raw"]);
+    let cache = kernel.read(&layout);
+    for chain in cache.overtaken() {
+        kernel.change(&layout, |_, transaction| {
+            assert!(!plan_first(cache.overtaken_in(chain), true, 100, transaction));
+        });
+    }
+    assert_eq!(overtaken(&kernel, &layout), [""; 0]);
+    for (table, chain) in chains {
+        assert_eq!(kernel.chain(table, chain).pop().as_deref(), Some(OTHERS));
+    }
+    assert_eq!(kernel, whole);
+}
+
 proptest! {
     #[test]
     fn options_turned_over_lose_nothing(
