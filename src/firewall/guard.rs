@@ -14,7 +14,7 @@ use crate::rule::label::Label;
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
 use std::collections::{HashSet, VecDeque};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 /// The most networks of a family that have guard rules of their own. More are kept in a set, where
 /// the kernel has some: every packet of the host is compared with each rule.
