@@ -424,6 +424,11 @@ impl Firewall {
         }
     }
 
+    /// Whether a table had a chain of that name when it was read last.
+    pub(crate) fn has_chain(&self, name: &str) -> bool {
+        self.tables.iter().any(|table| table.cache().has_chain(name))
+    }
+
     fn families(&self) -> Vec<Family> {
         self.tables.iter().map(Table::family).collect()
     }

@@ -24,6 +24,8 @@ pub(super) use reader::CacheReader;
 /// The rules of rfw in the tables of one family.
 #[derive(Default)]
 pub(crate) struct RuleCache {
+    /// The chains of the table, those of others too.
+    chains: Vec<String>,
     /// What accepts, apart from what blocks: a block asks for the accepts that come before it.
     accepts: Copies,
     blocks: Copies,
@@ -330,6 +332,11 @@ impl RuleCache {
     /// Whether there is an instance of a rule with that label.
     pub(crate) fn has(&self, rule: &Rule, label: &Label) -> bool {
         self.copies(rule).iter().any(|copy| copy.label == *label)
+    }
+
+    /// Whether the table had a chain of that name at the last reading.
+    pub(crate) fn has_chain(&self, name: &str) -> bool {
+        self.chains.iter().any(|chain| chain == name)
     }
 
     /// All rules.

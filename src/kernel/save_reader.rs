@@ -61,6 +61,11 @@ impl SaveReader {
         }
     }
 
+    /// The chains of the table.
+    pub(crate) fn chains(&self) -> &[String] {
+        &self.chains
+    }
+
     /// Parses the next line; returns the rule that is complete with it.
     ///
     /// # Errors
@@ -124,11 +129,6 @@ impl SaveReader {
     /// The table that is read.
     pub(crate) fn table(&self) -> TableName {
         self.reading.table
-    }
-
-    /// The chains so far; iptables-save prints all of them before the first rule.
-    pub(crate) fn chains(&self) -> &[String] {
-        &self.chains
     }
 
     /// Whether the first line of the table has been read.

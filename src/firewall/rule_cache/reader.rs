@@ -103,6 +103,8 @@ impl CacheReader {
         let (layout, counted) = (self.layout.clone(), std::mem::take(&mut self.counted));
         let mut cache = RuleCache { layout, forward, counted, ..RuleCache::default() };
         cache.raw = self.raw_chain();
+        let chains = self.chains.iter().filter(|(table, _)| *table == TableName::Filter);
+        cache.chains = chains.map(|(_, name)| name.clone()).collect();
         for chain in
             [KernelChain::Input, KernelChain::Forward(self.layout.forward.clone()), KernelChain::Prerouting]
         {
