@@ -135,6 +135,11 @@ impl Service {
         &self.config
     }
 
+    /// Whether a table had a chain of that name when it was read last.
+    pub(crate) fn has_chain(&self, name: &str) -> bool {
+        self.shared.with(|firewall| firewall.has_chain(name))
+    }
+
     /// Decides on a request from its head: whether the client may ask, what for, and whether a
     /// body may come.
     ///

@@ -7,6 +7,7 @@ mod ephemeral;
 mod instance;
 mod listener;
 mod log_file;
+mod neighbours;
 mod reception;
 mod server;
 mod signals;

@@ -12,6 +12,7 @@ use crate::daemon::certificate::CertificateWatch;
 use crate::daemon::crowd::{Client, Crowd, Room};
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Listener, ServerError};
+use crate::daemon::neighbours::Neighbours;
 use crate::daemon::reception::{Lines, Reception};
 use crate::daemon::signals::{Signal, Signals};
 use crate::daemon::white_list;
@@ -400,7 +401,8 @@ impl Server {
         Some(work(client, &mut Reception { service, lines, peer }))
     }
 
-    /// Reloads the white list; if that fails the old one stays in force.
+    /// Reloads the white list, and looks again at what other programs make of rfw; if the list is refused
+    /// the old one stays in force.
     fn reload(&mut self) {
         let loaded = white_list::load(self.service.config());
         match loaded.map_err(|error| error.to_string()).and_then(|list| {
@@ -411,6 +413,7 @@ impl Server {
             Ok(count) => log::info!("the white list has been read again: {count} networks"),
             Err(error) => log::error!("the old white list stays, since the new one is refused: {error}"),
         }
+        Neighbours::new(self.service.config()).warn(|chain| self.service.has_chain(chain));
         self.turn_out();
     }
 

@@ -10,6 +10,7 @@ use crate::daemon::ephemeral::warn_if_ephemeral;
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener, ServerError};
 use crate::daemon::log_file::LogFile;
+use crate::daemon::neighbours::Neighbours;
 use crate::daemon::server::Server;
 use crate::daemon::signals::Signals;
 use crate::daemon::terminal::{self, TerminalLogger};
@@ -37,11 +38,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-/// Writes a text to standard output.
+/// Writes a text to standard output, behind what was logged there.
 ///
 /// # Errors
 /// The write fails.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    // The log has opened it anew, with a place of its own in a file. A pipe or terminal has none.
+    let _ = rustix::fs::seek(io::stdout(), rustix::fs::SeekFrom::End(0));
     io::stdout().write_all(text.as_bytes()).map_err(Failure::Io)
 }
 
@@ -60,6 +63,7 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(warning) = ends.and_then(|ends| certificate::warning(ends, SystemTime::now())) {
         log::warn!("{warning}");
     }
+    checked.warn_of_neighbours();
     let networks = counted(whitelist.networks().count(), "network", "networks");
     print(&format!("{}: ok, {networks} in the white list\n", arguments.config.display()))
 }
@@ -103,9 +107,10 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<(), Failure> {
 
 fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let signals = Signals::catch().map_err(Failure::Io)?;
-    let Checked { config, whitelist, identity, firewall } =
-        Checked::load(&arguments.config, signals.stop_signal())?;
+    let checked = Checked::load(&arguments.config, signals.stop_signal())?;
     let instance = claim("stop it first")?;
+    checked.warn_of_neighbours();
+    let Checked { config, whitelist, identity, firewall } = checked;
     let outward = config.outward.as_ref().map(|outward| Bound::new(outward.address)).transpose()?;
     let local = config.local.as_ref().map(|local| Bound::new(local.address)).transpose()?;
     let local_authentication = config.local.as_ref().is_some_and(|local| local.authentication);
@@ -163,6 +168,11 @@ impl Checked {
         let firewall = open_firewall(file, &config, stop)?;
         config.outward.iter().for_each(|outward| warn_if_ephemeral(outward.address.port()));
         Ok(Checked { config, whitelist, identity, firewall })
+    }
+
+    /// Warns of what other programs on this host make of rfw.
+    fn warn_of_neighbours(&self) {
+        Neighbours::new(&self.config).warn(|chain| self.firewall.has_chain(chain));
     }
 }
 

@@ -24,6 +24,8 @@ const GEN_ID: u16 = 1;
 /// `AF_INET` and `AF_INET6`.
 pub(super) const AF_INET: u8 = 2;
 pub(super) const AF_INET6: u8 = 10;
+/// `NFPROTO_INET`: tables of both.
+const INET: u8 = 1;
 /// `ENOENT` as an error message has it.
 const NO_ENTRY: i32 = -2;
 /// Buffers of the socket in bytes: an answer has less than a hundred.
@@ -50,6 +52,14 @@ impl Ruleset {
         let mut buffer = [0; BUFFER];
         let sequence =
             self.ask(GETTABLE, family_number(family), |builder| builder.string(TABLE_NAME, table.name()))?;
+        read_table(self.answer(&mut buffer)?, sequence)
+    }
+
+    /// Whether there is a table of that name for both families together, which iptables does not know;
+    /// nothing where the kernel does not tell.
+    pub(crate) fn has_inet_table(&mut self, name: &str) -> Option<bool> {
+        let mut buffer = [0; BUFFER];
+        let sequence = self.ask(GETTABLE, INET, |builder| builder.string(TABLE_NAME, name))?;
         read_table(self.answer(&mut buffer)?, sequence)
     }
 

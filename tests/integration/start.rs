@@ -5,6 +5,7 @@ mod command_line;
 mod machine;
 mod refusal;
 mod signals;
+mod warnings;
 
 use crate::host::{Host, Rfw, Said};
 use std::fs;

@@ -1,0 +1,126 @@
+//! What --check, a start and a reload warn of: other programs on this host.
+
+use crate::host::{Host, Rfw, SOON, VARIANTS, until};
+
+/// A host with an /etc of its own over that of the machine.
+fn host_with_own_etc() -> Host {
+    let host = Host::new();
+    let layers = "lowerdir=/etc,upperdir=/run/own/etc,workdir=/run/own/work";
+    let script = format!("mkdir -p /run/own/etc /run/own/work && mount -t overlay overlay -o {layers} /etc");
+    host.run("sh", &["-c", &script]).ok();
+    host
+}
+
+/// The warnings of --check, each as the words of an expected one that it has.
+#[track_caller]
+fn check(rfw: &Rfw<'_>, state: &str, expected: &[&str]) {
+    let said = rfw.call(&["--check"]);
+    assert_eq!(said.status, Some(0), "{state}: {said:#?}");
+    let lines: Vec<&str> = said.out.lines().filter(|line| line.contains("[WARN]")).collect();
+    assert_eq!(lines.len(), expected.len(), "{state}: {lines:#?}");
+    for (line, words) in lines.iter().zip(expected) {
+        assert!(words.split(" ... ").all(|words| line.contains(words)), "{state}: {line} has no {words}");
+    }
+}
+
+/// A state of a host: its name, files, a command, and the words of each warning.
+type State = (&'static str, &'static [(&'static str, &'static str)], &'static str, &'static [&'static str]);
+
+const V4: &str = "/etc/iptables/rules.v4";
+const ONE: &str = "-A INPUT -m set --match-set rfw4-ids src -m comment --comment \"rfw set\" -j DROP\n";
+const TWO: &str = "*filter\n-A INPUT -m set --match-set rfw6-ids src -j DROP\n\
+                   -A OUTPUT -m set --match-set rfw6-ods dst -j DROP\nCOMMIT\n";
+const NFT: &str = "table ip filter {\n\tchain INPUT {\n\t\txt match \"set\" counter drop\n";
+
+const ZONE: &str = "/etc/firewalld/zones/public.xml";
+const SSH: &str = "<zone><service name=\"ssh\"/></zone>";
+const OPENED: &str = "<zone><port port=\"7390-7399\" protocol=\"tcp\"/></zone>";
+const OPENED_BY_NAME: &str = "<zone><service name=\"rfw\"/></zone>";
+const SERVICE: &str = "<service><port protocol=\"tcp\" port=\"7393\"/></service>";
+const FIREWALLD: &str = "nft add table inet firewalld";
+const CLOSED: &str = "firewalld runs here, and no zone of it opens the port 7393";
+
+const STATES: [State; 11] = [
+    ("nothing", &[], "true", &[]),
+    ("a rule of a set", &[(V4, ONE)], "true", &["rules.v4:1: names the set rfw4-ids of rfw, which"]),
+    (
+        "RPM's place",
+        &[("/etc/sysconfig/ip6tables", TWO)],
+        "true",
+        &["/etc/sysconfig/ip6tables:2: names the set rfw6-ids of rfw (and 1 more), which"],
+    ),
+    ("sets come before", &[(V4, ONE), ("/etc/iptables/ipsets", "create rfw4-ids hash:net\n")], "true", &[]),
+    (
+        "others may write",
+        &[(V4, ONE)],
+        "chmod 666 /etc/iptables/rules.v4; mkfifo /etc/iptables/rules.v6",
+        &[],
+    ),
+    ("nft", &[("/etc/sysconfig/nftables.conf", NFT)], "true", &["nftables.conf:3: has a rule of iptables"]),
+    ("firewalld", &[(ZONE, SSH)], FIREWALLD, &[CLOSED]),
+    ("firewalld is not running", &[(ZONE, SSH)], "true", &[]),
+    ("firewalld, opened", &[(ZONE, OPENED)], FIREWALLD, &[]),
+    (
+        "firewalld, opened by name",
+        &[(ZONE, OPENED_BY_NAME), ("/etc/firewalld/services/rfw.xml", SERVICE)],
+        FIREWALLD,
+        &[],
+    ),
+    (
+        "all together",
+        &[(V4, ONE), (ZONE, SSH)],
+        "nft add table inet firewalld; iptables-nft -N DOCKER",
+        &["rules.v4:1: names", "Docker has its chains here", CLOSED],
+    ),
+];
+
+#[track_caller]
+fn bring_about(host: &Host, (_, files, command, _): &State) {
+    for (file, text) in *files {
+        host.feed("sh", &["-ec", &format!("mkdir -p $(dirname {file}); cat >{file}")], text.as_bytes()).ok();
+    }
+    host.run("sh", &["-ec", command]).ok();
+}
+
+#[test]
+fn a_check_warns_of_what_other_programs_make_of_rfw() {
+    let host = host_with_own_etc();
+    let rfw = host.rfw("iptables-nft");
+    for state in &STATES {
+        bring_about(&host, state);
+        check(&rfw, state.0, state.3);
+        let undo = "rm -rf /etc/iptables /etc/sysconfig /etc/firewalld; nft flush ruleset";
+        host.run("sh", &["-ec", undo]).ok();
+    }
+    // A file has the warnings and the rest, like a terminal.
+    let [.., all] = &STATES;
+    bring_about(&host, all);
+    let check_into_file = format!("{} -f rfw.conf --check >said; cat said", super::RFW);
+    let said = host.run("sh", &["-c", &check_into_file]).ok();
+    assert_eq!(said.matches("[WARN]").count(), 3, "{said}");
+    assert!(said.contains("(sed -i /rfw/d /etc/iptables/rules.v4); rfw puts its own back"), "{said}");
+    assert!(said.ends_with("rfw.conf: ok, 2 networks in the white list\n"), "{said}");
+
+    // Without the HTTPS server nobody has to get to it, and without the state nothing comes back.
+    let rfw = rfw.reconfigure("outward.server\n", "").configure("state.file =");
+    check(&rfw, "no server", &["rules.v4:1: names", "Docker has its chains here"]);
+    assert!(!rfw.call(&["--check"]).out.contains("puts its own back"));
+}
+
+#[test]
+fn docker_is_warned_of_at_a_start_and_a_reload_unless_rules_reach_it() {
+    for iptables in VARIANTS {
+        let host = Host::new();
+        host.run(iptables, &["-w", "-N", "DOCKER"]).ok();
+        let warning = "published ports of containers never pass INPUT";
+        for lever in ["input.table = raw", "forward.chain = DOCKER-USER"] {
+            let rfw = host.rfw(iptables).configure(lever);
+            assert!(!rfw.call(&["--check"]).out.contains(warning), "{lever}");
+        }
+        let mut rfw = host.rfw(iptables).start();
+        assert_eq!(rfw.log().matches(warning).count(), 1, "{}", rfw.log());
+        rfw.signal("HUP");
+        until(SOON, "it is told again", || rfw.log().matches(warning).count() == 2);
+        rfw.stop();
+    }
+}
