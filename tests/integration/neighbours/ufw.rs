@@ -46,8 +46,6 @@ fn ufw_as_it_comes_and_with_built_in_chains_of_its_own() {
 
         host.run("sed", &["-i", "s/^MANAGE_BUILTINS=.*/MANAGE_BUILTINS=yes/", "/etc/default/ufw"]).ok();
         ufw(&host, "--force enable");
-        site.holds("ufw enable with MANAGE_BUILTINS");
-        ufw(&host, "allow 22/tcp");
         // A block of today is in no file of ufw.
         site.rfw.ok("PUT", "/drop/input/any/192.0.2.9?expire=0");
         site.remember();
