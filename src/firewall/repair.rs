@@ -21,6 +21,9 @@ mod pace;
 /// The most rules that one line of the log names.
 const NAMED_MAX: usize = 3;
 
+/// Rules with their labels.
+type Labelled = Vec<(Rule, Label)>;
+
 /// What has come back, as the log tells it: one text a table or set.
 type Restored = Vec<String>;
 
@@ -156,10 +159,7 @@ impl Firewall {
     }
 
     /// The rules that are to be put back: those that are entries of a set by now, and those that are rules.
-    fn lost_by_kind(
-        &mut self,
-        family: Family,
-    ) -> Result<(Vec<(Rule, Label)>, Vec<(Rule, Label)>), FirewallError> {
+    fn lost_by_kind(&mut self, family: Family) -> Result<(Labelled, Labelled), FirewallError> {
         let lost = self.table(family)?.memory().lost().to_vec();
         let (mut entries, mut rules) = (Vec::new(), Vec::new());
         for (rule, label) in lost {
