@@ -8,15 +8,15 @@ use std::time::SystemTime;
 /// What others have changed in a set.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Difference {
-    /// Entries that must be there and are not, with their ends.
-    pub missing: Vec<(Element<'static>, Lease)>,
+    /// The number of entries that must be there and are not.
+    pub missing: usize,
     /// Whether the missing ones went as a whole: they come back. Else each is somebody's decision.
     pub is_emptied: bool,
     /// Entries that are there again, though they were deleted or have ended.
     pub returned: Vec<Element<'static>>,
-    /// Entries with another end than is remembered, and that; none where it is but one, which
+    /// The number of entries with another end than is remembered; none where it is but one, which
     /// somebody has changed by hand.
-    pub moved: Vec<(Element<'static>, Lease)>,
+    pub moved: usize,
     /// The number of others that rfw has not known.
     pub new: usize,
 }
@@ -24,7 +24,7 @@ pub(super) struct Difference {
 impl Difference {
     /// Whether others have changed nothing that matters.
     pub(super) fn is_none(&self) -> bool {
-        self.missing.is_empty() && self.returned.is_empty() && self.moved.is_empty() && self.new == 0
+        self.missing == 0 && self.returned.is_empty() && self.moved == 0 && self.new == 0
     }
 }
 
@@ -32,6 +32,11 @@ impl Difference {
 /// over half of them.
 pub(super) fn is_emptied(alive: usize, missing: usize) -> bool {
     missing >= 2 && missing > alive / 2
+}
+
+/// Whether an entry that is remembered to end so must be there and is not: `found` is its end there.
+pub(super) fn is_missing(lease: Lease, found: Option<Lease>, now: SystemTime) -> bool {
+    found.is_none() && !lease.is_due(now + TOLERANCE)
 }
 
 /// Compares what is remembered of a set with what was found in it. `is_gone` tells of an entry that is
@@ -48,13 +53,12 @@ pub(super) fn compare(
         if lease.is_due(now + TOLERANCE) {
             return;
         }
+        let there = found.lease(&element);
         alive = alive.saturating_add(1);
         ending = ending.saturating_add(usize::from(lease != Lease::Permanent));
-        match found.lease(&element) {
-            None => difference.missing.push((element, lease)),
-            Some(other) if !is_close(lease, other) => difference.moved.push((element, lease)),
-            Some(_) => {}
-        }
+        difference.missing = difference.missing.saturating_add(usize::from(is_missing(lease, there, now)));
+        let is_moved = there.is_some_and(|there| !is_close(lease, there));
+        difference.moved = difference.moved.saturating_add(usize::from(is_moved));
     });
     found.each_known(|element, lease| {
         // What was about to end when it was read has ended by now.
@@ -66,20 +70,19 @@ pub(super) fn compare(
             _ => {}
         }
     });
-    let present = alive.saturating_sub(difference.missing.len());
     // Where most ends are others than before, an older state was restored: what it lacks is missing as a
     // whole, too.
-    let is_restored = difference.moved.len() >= 2 && difference.moved.len() > present.min(ending) / 2;
-    let missing = difference.missing.len();
-    difference.is_emptied = missing > 0 && is_restored || is_emptied(alive, missing);
-    if difference.moved.len() < 2 {
-        difference.moved.clear();
+    let present = alive.saturating_sub(difference.missing);
+    let is_restored = difference.moved >= 2 && difference.moved > present.min(ending) / 2;
+    difference.is_emptied = difference.missing > 0 && is_restored || is_emptied(alive, difference.missing);
+    if difference.moved < 2 {
+        difference.moved = 0;
     }
     difference
 }
 
 /// Whether two ends are the same, as far as the kernel can tell.
-fn is_close(one: Lease, other: Lease) -> bool {
+pub(super) fn is_close(one: Lease, other: Lease) -> bool {
     match (one.end(), other.end()) {
         (Some(one), Some(other)) => one.seconds().abs_diff(other.seconds()) <= TOLERANCE.as_secs(),
         (one, other) => one == other,
@@ -113,61 +116,44 @@ mod tests {
         mirror
     }
 
-    fn sorted<T: std::fmt::Debug>(mut all: Vec<T>) -> Vec<T> {
-        all.sort_by_key(|one| format!("{one:?}"));
-        all
-    }
-
     #[test]
     fn what_others_have_done_is_told_by_how_much_of_it_there_is() {
-        // At 1,000, with 7, 8 and 9 deleted before: known, found; missing, whether all of it comes
-        // back, returned, moved, new.
+        // At 1,000, with 7, 8 and 9 deleted before: known, found; number of the missing, whether all of
+        // it comes back, returned, number of the moved and of the new.
         let golden = [
-            ("1 2 3@2000", "1 2 3@2000", "", false, "", "", 0),
-            // Emptied, by half or more.
-            ("1 2 3@2000", "", "1 2 3@2000", true, "", "", 0),
-            ("1 2 3", "1", "2 3", true, "", "", 0),
-            ("1 2 3 4", "1 2", "3 4", false, "", "", 0),
-            ("1 2 3 4 5", "1 2", "3 4 5", true, "", "", 0),
+            ("1 2 3@2000", "1 2 3@2000", 0, false, "", 0, 0),
+            // Emptied, to less than half.
+            ("1 2 3@2000", "", 3, true, "", 0, 0),
+            ("1 2 3", "1", 2, true, "", 0, 0),
+            ("1 2 3 4", "1 2", 2, false, "", 0, 0),
+            ("1 2 3 4 5", "1 2", 3, true, "", 0, 0),
             // One is a decision, also the last.
-            ("1 2 3", "1 2", "3", false, "", "", 0),
-            ("1", "", "1", false, "", "", 0),
+            ("1 2 3", "1 2", 1, false, "", 0, 0),
+            ("1", "", 1, false, "", 0, 0),
             // What has ended is not missing, and neither is what is about to.
-            ("1@999 2@1000 3@1002 4", "4", "", false, "", "", 0),
+            ("1@999 2@1000 3@1002 4", "4", 0, false, "", 0, 0),
             // What has ended comes back with a time of its own; what was read just before it ended has not.
-            ("1@900 2", "1@1500 2", "", false, "1", "", 0),
-            ("1@1000 2", "1@1001 2", "", false, "", "", 0),
+            ("1@900 2", "1@1500 2", 0, false, "1", 0, 0),
+            ("1@1000 2", "1@1001 2", 0, false, "", 0, 0),
             // What was deleted comes back; others are new.
-            ("1", "1 7 8@3000 4 5@2000", "", false, "7 8", "", 2),
-            ("", "9", "", false, "9", "", 0),
+            ("1", "1 7 8@3000 4 5@2000", 0, false, "7 8", 0, 2),
+            ("", "9", 0, false, "9", 0, 0),
             // One end is changed by hand, two are not.
-            ("1@2000 2@2000", "1@2003 2@2002", "", false, "", "", 0),
-            ("1@2000 2@2000 3 4 5", "1@2003 2 3 4 5", "", false, "", "1@2000 2@2000", 0),
+            ("1@2000 2@2000", "1@2003 2@2002", 0, false, "", 0, 0),
+            ("1@2000 2@2000 3 4 5", "1@2003 2 3 4 5", 0, false, "", 2, 0),
             // An older state: what it lacks is missing as a whole.
-            ("1@2000 2@2000 3 4 5 6@2000", "1@1500 2@9000 3 4 5", "6@2000", true, "", "1@2000 2@2000", 0),
-            (
-                "1@2000 2@2000 3@2000 4@2000 5",
-                "1@1500 2@9000 3@2000 4@2000",
-                "5",
-                false,
-                "",
-                "1@2000 2@2000",
-                0,
-            ),
+            ("1@2000 2@2000 3 4 5 6@2000", "1@1500 2@9000 3 4 5", 1, true, "", 2, 0),
+            ("1@2000 2@2000 3@2000 4@2000 5", "1@1500 2@9000 3@2000 4@2000", 1, false, "", 2, 0),
         ];
         let now = UNIX_EPOCH + Duration::from_secs(1_000);
         for (known, found, missing, is_emptied, returned, moved, new) in golden {
             let is_gone = |element: &Element<'_>| entries("7 8 9").iter().any(|(gone, _)| gone == element);
-            let difference = compare(&mirror(known), &mirror(found), is_gone, now);
-            let what = format!("{known} | {found}");
-            assert_eq!(sorted(difference.missing.clone()), entries(missing), "{what}");
-            assert_eq!(difference.is_emptied, is_emptied, "{what}");
-            let expected: Vec<_> = entries(returned).into_iter().map(|(element, _)| element).collect();
-            assert_eq!(sorted(difference.returned.clone()), expected, "{what}");
-            assert_eq!(sorted(difference.moved.clone()), entries(moved), "{what}");
-            assert_eq!(difference.new, new, "{what}");
-            let same = [missing, returned, moved].concat().is_empty() && new == 0;
-            assert_eq!(difference.is_none(), same, "{what}");
+            let mut difference = compare(&mirror(known), &mirror(found), is_gone, now);
+            difference.returned.sort_by_key(|element| format!("{element:?}"));
+            let returned: Vec<_> = entries(returned).into_iter().map(|(element, _)| element).collect();
+            let expected = Difference { missing, is_emptied, returned, moved, new };
+            assert_eq!(difference, expected, "{known} | {found}");
+            assert_eq!(difference.is_none(), expected == Difference::default(), "{known} | {found}");
         }
     }
 }

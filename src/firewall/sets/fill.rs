@@ -10,7 +10,7 @@ use super::mirrors::Reading;
 use super::reader::dump;
 use super::renewal::is_late;
 use super::repair::Repair;
-use super::{Sets, deadline, label, name_of, of, owned, rule};
+use super::{Sets, deadline, label, name_of, of, owned, rule, size};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::{Element, Entry};
 use crate::kernel::set_key::SetKey;
@@ -40,7 +40,6 @@ impl Sets {
 
     /// Gives all entries that end the timeout that their end means now, in the readings that follow: the
     /// clock was set, which the timeouts of the kernel don't follow.
-    #[expect(dead_code, reason = "nothing tells of a step of the clock yet")]
     pub(crate) fn retime(&mut self) {
         self.mirrors.sets().iter().for_each(|set| self.mirrors.retime(set));
     }
@@ -75,7 +74,7 @@ impl Sets {
         };
         let set = reading.set.clone();
         match self.read_on(reading, now, repair) {
-            Err(error) if is_gone(&error) => self.put_back_set(&set, now, repair).map(|()| Vec::new()),
+            Err(error) if is_gone(&error) => self.look_for(&set, now, repair).map(|()| Vec::new()),
             Err(error) => {
                 self.doubt(&set);
                 Err(error)
@@ -97,26 +96,32 @@ impl Sets {
         let begun =
             dump(self.ipset.dumper(), &name_of(set)?).and_then(|dump| Ok((dump, self.own_info(set)?)));
         match begun {
-            Ok((dump, Some(_))) => Ok(Some(Reading {
-                set: set.clone(),
-                dump,
-                mirror: Mirror::to_fill(set),
-                made: now,
-                retimes: self.mirrors.is_untimed(set),
-                attempt,
-            })),
+            Ok((dump, Some(info))) => {
+                let (mut mirror, retimes) = (Mirror::to_fill(set), self.mirrors.is_untimed(set));
+                mirror.reserve(size(&info));
+                Ok(Some(Reading { set: set.clone(), dump, mirror, made: now, retimes, attempt }))
+            }
             Ok((_, None)) if self.foreign.contains(set) => {
                 log::debug!("{}: another set is in its place, which is not read", set.name());
                 self.lose(set);
                 Ok(None)
             }
-            Ok((_, None)) => self.put_back_set(set, now, repair).map(|()| None),
-            Err(error) if is_gone(&error) => self.put_back_set(set, now, repair).map(|()| None),
+            Ok((_, None)) => self.look_for(set, now, repair).map(|()| None),
+            Err(error) if is_gone(&error) => self.look_for(set, now, repair).map(|()| None),
             Err(error) => {
                 self.doubt(set);
                 Err(error)
             }
         }
+    }
+
+    /// Looks at all sets where others have destroyed one: they may have destroyed more, and the registry.
+    fn look_for(&mut self, set: &SetKey, now: SystemTime, repair: &Repair<'_>) -> Result<(), FirewallError> {
+        let looked = self.look(now, repair);
+        if self.mirrors.is_lost(set) {
+            self.lose(set);
+        }
+        looked
     }
 
     /// Takes down that others have put another set in the place of one, or destroyed it and it held
@@ -332,5 +337,62 @@ fn is_same(one: Timeout, other: Timeout) -> bool {
     match (one.seconds(), other.seconds()) {
         (0, end) | (end, 0) => end == 0,
         (one, other) => one.abs_diff(other) <= TOLERANCE.as_secs(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::timeout::TIMEOUT_MAX;
+    use crate::rule::lease::Moment;
+    use crate::rule::list_name::ListName;
+    use std::borrow::Cow;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn entries_get_the_timeouts_of_their_ends_and_keep_what_their_comments_say() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let until = |seconds| Lease::Until(Moment::at_or_after(at(seconds)));
+        let far = 1_000 + 3 * TIMEOUT_MAX;
+        let until_far = Moment::at_or_after(at(far)).to_string();
+        // At 1,000: the end, the timeout and comment that are there; whether it is put, with which comment.
+        let golden = [
+            (until(1_500), 500, "", None),
+            (until(1_500), 502, "by me: why", None),
+            (until(1_500), 503, "by me: why", Some("by me: why".to_owned())),
+            (until(1_500), 300, "what others wrote", Some("what others wrote".to_owned())),
+            (until(1_500), 0, "", Some(String::new())),
+            (Lease::Permanent, 0, "", None),
+            (Lease::Permanent, 500, "by me: why", Some("by me: why".to_owned())),
+            (until(far), TIMEOUT_MAX, "until 1970-03-16T00:00:00Z by me: why", None),
+            (
+                until(far),
+                500,
+                "until 1970-03-16T00:00:00Z by me: why",
+                Some(format!("until {until_far} by me: why")),
+            ),
+            (until(1_500), 900, "until 1970-03-16T00:00:00Z by me: why", Some("by me: why".to_owned())),
+        ];
+        let element = Element::Net("1.2.3.4".parse().unwrap());
+        for (lease, timeout, comment, expected) in golden {
+            let entry = Entry {
+                element,
+                timeout: Timeout::new(timeout),
+                counters: None,
+                comment: Some(Cow::Borrowed(comment)).filter(|comment| !comment.is_empty()),
+                other: false,
+            };
+            let read = Label::of_entry(lease, ListName::UNNAMED, entry.comment.as_deref());
+            let (mut retiming, label) = (Retiming::default(), Label { lease, ..read });
+            retiming.plan(element, &entry, &label, at(1_000), at(1_000));
+            let puts: Vec<_> =
+                retiming.puts.into_iter().map(|(_, end, text)| (end, text.unwrap_or_default())).collect();
+            assert_eq!(puts, Vec::from_iter(expected.map(|text| (lease, text))), "{lease:?} {timeout}");
+            assert_eq!(retiming.dels, []);
+        }
+        let (mut retiming, ended) = (Retiming::default(), Label::new(until(1_000), ListName::UNNAMED));
+        let entry = Entry { element, timeout: Timeout::new(9), counters: None, comment: None, other: false };
+        retiming.plan(element, &entry, &ended, at(1_000), at(1_000));
+        assert_eq!((retiming.puts.len(), retiming.dels), (0, vec![element]));
     }
 }

@@ -46,7 +46,8 @@ trait Entries {
     #[cfg(test)]
     fn is_complete(&self) -> bool;
     fn len(&self) -> usize;
-    fn count(&self, wanted: &dyn Fn(End) -> bool) -> usize;
+    /// The number of entries that must be there, and of those that end about now.
+    fn sizes(&self, now: SystemTime) -> (usize, usize);
     fn each(&self, work: &mut dyn FnMut(Element<'static>, End));
     /// Of each that is listed only the end is told.
     fn each_but(&self, listed: &[Network], work: &mut dyn FnMut(Option<Element<'static>>, End));
@@ -159,15 +160,13 @@ impl Mirror {
 
     /// Whether the kernel may have that number of live entries, as far as the mirror knows.
     pub(super) fn admits_size(&self, size: usize, now: SystemTime) -> bool {
-        let ending =
-            self.0.count(&|end| !end.is_over(now, TOLERANCE) && end.is_over(now + TOLERANCE, Duration::ZERO));
-        let fewest = self.alive(now);
-        (fewest..=fewest.saturating_add(ending)).contains(&size)
+        let (alive, ending) = self.0.sizes(now);
+        (alive..=alive.saturating_add(ending)).contains(&size)
     }
 
     /// The number of entries that the kernel must have.
     pub(super) fn alive(&self, now: SystemTime) -> usize {
-        self.0.count(&|end| !end.is_over(now + TOLERANCE, Duration::ZERO))
+        self.0.sizes(now).0
     }
 
     /// Has `work` look at each entry, also those that have ended.
@@ -367,8 +366,16 @@ impl<K: Key> Entries for Table<K> {
         self.ends.len()
     }
 
-    fn count(&self, wanted: &dyn Fn(End) -> bool) -> usize {
-        self.ends.values().filter(|end| wanted(**end)).count()
+    fn sizes(&self, now: SystemTime) -> (usize, usize) {
+        let (mut alive, mut ending) = (0_usize, 0_usize);
+        for end in self.ends.values() {
+            if !end.is_over(now + TOLERANCE, Duration::ZERO) {
+                alive = alive.saturating_add(1);
+            } else if !end.is_over(now, TOLERANCE) {
+                ending = ending.saturating_add(1);
+            }
+        }
+        (alive, ending)
     }
 
     fn each(&self, work: &mut dyn FnMut(Element<'static>, End)) {

@@ -4,6 +4,7 @@
 //! A mirror is the memory that a set comes back from which others empty or destroy. So it is kept while
 //! the set is read anew: it follows what rfw changes meanwhile, and then the two are compared.
 
+use super::difference::{Difference, is_close, is_missing};
 use super::element;
 use super::gone::{Gone, Of};
 use super::mirror::{Known, Mirror};
@@ -143,9 +144,8 @@ impl Mirrors {
         self.replace(set, Mirror::of_new(set));
     }
 
-    /// Takes the mirror of a set that is known to be right now. What has ended of the one before is
-    /// remembered as gone.
-    pub(super) fn replace(&mut self, set: &SetKey, mirror: Mirror) {
+    /// Takes the mirror of a set that is known to be right now.
+    fn replace(&mut self, set: &SetKey, mirror: Mirror) {
         self.running.take_if(|reading| reading.set == *set);
         self.doubted.remove(set);
         self.wanted.remove(set);
@@ -153,16 +153,39 @@ impl Mirrors {
         self.all.insert(set.clone(), mirror);
     }
 
-    /// Takes down what has ended of all that is remembered of a set.
-    pub(super) fn note_ended(&mut self, set: &SetKey, now: SystemTime) {
-        let of = self.gone.of(set);
-        if let Some(known) = self.all.get(set) {
+    /// Takes what was found in a set, once `difference` is dealt with: what went as a whole is back, and
+    /// what had returned is out again. What is known to the second stays so.
+    pub(super) fn conclude(
+        &mut self,
+        set: &SetKey,
+        mut found: Mirror,
+        difference: &Difference,
+        now: SystemTime,
+    ) {
+        difference.returned.iter().for_each(|element| found.remove(element));
+        let Some(mut known) = self.all.remove(set) else { return self.replace(set, found) };
+        if difference.missing > 0 && !difference.is_emptied {
+            let mut missing = Vec::new();
             known.each_known(|element, lease| {
-                if lease.is_due(now) {
-                    self.gone.end(of, &element, lease);
-                }
+                missing.extend(Some(element).filter(|_| is_missing(lease, found.lease(&element), now)));
             });
+            missing.iter().for_each(|element| known.remove(element));
         }
+        found.each_known(|element, lease| match known.lease(&element) {
+            Some(end) if difference.moved > 0 || is_close(end, lease) => {}
+            _ => known.put(&element, lease, now),
+        });
+        self.replace(set, known);
+    }
+
+    /// Takes what is remembered of a set out, until it is given back.
+    pub(super) fn lend(&mut self, set: &SetKey) -> Option<Mirror> {
+        self.all.remove(set)
+    }
+
+    /// Takes it back.
+    pub(super) fn give_back(&mut self, set: &SetKey, known: Mirror) {
+        self.all.insert(set.clone(), known);
     }
 
     /// Has a set read, unless it has a mirror.

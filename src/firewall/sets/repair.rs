@@ -3,7 +3,7 @@
 //! What went as a whole comes back as a whole; a few entries that others have deleted are somebody's
 //! decision. What others bring back that rfw has deleted, or that has ended, goes again.
 
-use super::difference::{Difference, is_emptied};
+use super::difference::{Difference, is_emptied, is_missing};
 use super::entry::{comment_of, new_entry};
 use super::mirror::Mirror;
 use super::{Sets, label, name_of, owned, rule_of};
@@ -13,9 +13,11 @@ use crate::kernel::ipset::{Element, IpsetError};
 use crate::kernel::set_key::SetKey;
 use crate::rule::Rule;
 use crate::rule::label::Label;
-use crate::rule::lease::Lease;
 use std::mem;
 use std::time::SystemTime;
+
+/// The most entries that are put back in one send: what a million take in memory at once is too much.
+const PART: usize = 32_768;
 
 /// What putting back needs to know that sets don't tell.
 pub(crate) struct Repair<'a> {
@@ -57,13 +59,7 @@ impl Sets {
     /// # Errors
     /// The kernel does not answer; what was done until then stays done, and [`Sets::found`] tells it.
     pub(crate) fn look(&mut self, now: SystemTime, repair: &Repair<'_>) -> Result<(), FirewallError> {
-        let mut failed = match self.check_registry() {
-            Ok(members) => {
-                self.found.members = self.found.members.saturating_add(members);
-                None
-            }
-            Err(error) => Some(error),
-        };
+        let mut failed = self.put_back_registry().err();
         // The lists of a scope come before its union.
         for set in self.mirrors.sets() {
             if let Err(error) = self.look_at(&set, now, repair) {
@@ -73,6 +69,12 @@ impl Sets {
         self.note_registry_back();
         self.mirrors.refill_old();
         failed.map_or(Ok(()), Err)
+    }
+
+    fn put_back_registry(&mut self) -> Result<(), FirewallError> {
+        let members = self.check_registry()?;
+        self.found.members = self.found.members.saturating_add(members);
+        Ok(())
     }
 
     /// Puts back what is gone of the sets of one scope.
@@ -176,7 +178,7 @@ impl Sets {
 
     /// Makes a set again that others have destroyed, with all that it held; one that held nothing is
     /// forgotten.
-    pub(super) fn put_back_set(
+    fn put_back_set(
         &mut self,
         set: &SetKey,
         now: SystemTime,
@@ -187,6 +189,8 @@ impl Sets {
             self.lose(set);
             return Ok(());
         }
+        // It forgets the members that are gone, so that it can be made again without them.
+        self.put_back_registry()?;
         let definition = self.definition(set, self.room_now(set).max(self.maxelem), alive);
         match self.make(&name_of(set)?, &definition, set.description()) {
             Ok(()) => {}
@@ -213,26 +217,22 @@ impl Sets {
     pub(super) fn conclude(
         &mut self,
         set: &SetKey,
-        mut found: Mirror,
+        found: Mirror,
         destroyed: bool,
         now: SystemTime,
         repair: &Repair<'_>,
     ) -> Result<(), FirewallError> {
         let mut difference = self.difference(set, &found, now);
-        difference.is_emptied |= destroyed;
-        if !difference.is_emptied && !difference.missing.is_empty() {
+        difference.is_emptied |= destroyed && difference.missing > 0;
+        if difference.missing > 0 && !difference.is_emptied {
             difference.is_emptied = self.is_registry_emptied()?;
         }
-        if difference.is_emptied {
-            difference
-                .missing
-                .retain(|(element, _)| rule_of(set, element).is_some_and(|rule| !(repair.forbidden)(&rule)));
-        }
         let is_changed = !difference.is_none() || self.mirrors.known(set).is_none();
-        if let Err(error) = self.correct(set, &difference, now, repair) {
-            self.doubt(set);
-            if is_for_good(&error) {
-                let (name, number) = (set.name(), difference.missing.len());
+        match self.correct(set, &found, &difference, now, repair) {
+            Ok(restored) if difference.is_emptied => difference.missing = restored,
+            Ok(_) => {}
+            Err(error) if is_for_good(&error) => {
+                let (name, number) = (set.name(), difference.missing);
                 log::warn!("{name}: {number} entries that others have taken out can't be put back: {error}");
                 self.remade.remove(set);
                 self.mirrors.forget(set);
@@ -240,16 +240,14 @@ impl Sets {
                 self.unsettle(set);
                 return Ok(());
             }
-            return Err(error);
+            Err(error) => {
+                self.doubt(set);
+                return Err(error);
+            }
         }
-        if difference.is_emptied {
-            difference.missing.iter().for_each(|(element, lease)| found.put(element, *lease, now));
-        }
-        difference.returned.iter().for_each(|element| found.remove(element));
-        difference.moved.iter().for_each(|(element, lease)| found.put(element, *lease, now));
-        self.mirrors.replace(set, found);
+        self.mirrors.conclude(set, found, &difference, now);
         self.remade.remove(set);
-        if !difference.moved.is_empty() {
+        if difference.moved > 0 {
             self.mirrors.retime(set);
         }
         if is_changed {
@@ -261,20 +259,17 @@ impl Sets {
 
     /// What is different in a set. Of a union beside lists only what it lacks as a whole counts: for the
     /// rest it is compared with those.
-    fn difference(&mut self, set: &SetKey, found: &Mirror, now: SystemTime) -> Difference {
+    fn difference(&self, set: &SetKey, found: &Mirror, now: SystemTime) -> Difference {
         let is_derived = self.is_derived(set);
-        if !is_derived {
-            self.mirrors.note_ended(set, now);
-        }
         let (gone, of) = self.mirrors.gone_of(set);
         let Some(known) = self.mirrors.known(set) else { return Difference::default() };
         let mut difference =
             super::difference::compare(known, found, |element| gone.has(of, element, now), now);
         if is_derived {
-            let new = difference.returned.len().saturating_add(difference.moved.len());
+            let new = difference.returned.len().saturating_add(difference.moved);
             difference.new = difference.new.saturating_add(new);
             difference.returned.clear();
-            difference.moved.clear();
+            difference.moved = 0;
         }
         difference
     }
@@ -284,73 +279,101 @@ impl Sets {
         set.list().is_none() && self.has_lists(set)
     }
 
-    /// Puts back what went as a whole, and takes out what others have brought back.
+    /// Takes out what others have brought back, and puts back what went as a whole. Gives the number of
+    /// entries that are back.
     fn correct(
         &mut self,
         set: &SetKey,
+        found: &Mirror,
         difference: &Difference,
         now: SystemTime,
         repair: &Repair<'_>,
-    ) -> Result<(), FirewallError> {
-        let missing = match difference.is_emptied {
-            true => difference.missing.as_slice(),
-            false => &[],
-        };
-        if missing.is_empty() && difference.returned.is_empty() {
-            return Ok(());
+    ) -> Result<usize, FirewallError> {
+        if !difference.returned.is_empty() {
+            let mut batch = self.ipset.batch();
+            batch.del_many(&name_of(set)?, difference.returned.iter().copied());
+            self.transact(set, batch)?;
         }
-        missing.iter().for_each(|(_, lease)| self.note_end(set, *lease, now));
-        let comments = self.comments_of(set, missing, now, repair);
-        match self.send(set, difference, missing, &comments, now) {
-            // Others have made it anew without comments.
-            Err(FirewallError::Set(_, IpsetError::NoExtension)) => {
-                self.send(set, difference, missing, &[], now)
+        if !difference.is_emptied {
+            return Ok(0);
+        }
+        let Some(mut known) = self.mirrors.lend(set) else { return Ok(0) };
+        let put_back = self.put_missing(set, &mut known, found, now, repair);
+        self.mirrors.give_back(set, known);
+        put_back
+    }
+
+    /// Adds what is missing of what is remembered, in parts that take little memory; what the white list
+    /// forbids is forgotten.
+    fn put_missing(
+        &mut self,
+        set: &SetKey,
+        known: &mut Mirror,
+        found: &Mirror,
+        now: SystemTime,
+        repair: &Repair<'_>,
+    ) -> Result<usize, FirewallError> {
+        let notes = if self.is_derived(set) { Notes::new() } else { (repair.notes)(set) };
+        let list = set.list().unwrap_or_default();
+        let (mut part, mut count, mut put, mut barred) = (Vec::new(), 0_usize, Ok(()), Vec::new());
+        known.each_known(|element, lease| {
+            if put.is_err() || !is_missing(lease, found.lease(&element), now) {
+                return;
             }
-            sent => sent,
+            let rule = rule_of(set, &element).filter(|rule| !(repair.forbidden)(rule));
+            let Some(rule) = rule else { return barred.push(element) };
+            part.push((element, Label { note: notes.get(&rule).cloned(), ..Label::new(lease, list) }));
+            count = count.saturating_add(1);
+            if part.len() >= PART {
+                put = self.add(set, &mem::take(&mut part), now);
+            }
+        });
+        put?;
+        barred.iter().for_each(|element| known.remove(element));
+        self.add(set, &part, now).map(|()| count)
+    }
+
+    /// Adds entries that are missing, with their reasons and the ends that a timeout can't tell.
+    fn add(
+        &mut self,
+        set: &SetKey,
+        entries: &[(Element<'static>, Label)],
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
+        entries.iter().for_each(|(_, label)| self.note_end(set, label.lease, now));
+        let is_derived = self.is_derived(set);
+        let comment = |(_, label): &(Element<'static>, Label)| comment_of(label, now).filter(|_| !is_derived);
+        let comments: Vec<Option<String>> = entries.iter().map(comment).collect();
+        match self.add_commented(set, entries, &comments, now) {
+            // Others have made it anew without comments.
+            Err(FirewallError::Set(_, IpsetError::NoExtension)) => self.add_commented(set, entries, &[], now),
+            added => added,
         }
     }
 
-    fn send(
+    fn add_commented(
         &mut self,
         set: &SetKey,
-        difference: &Difference,
-        missing: &[(Element<'static>, Lease)],
+        entries: &[(Element<'static>, Label)],
         comments: &[Option<String>],
         now: SystemTime,
     ) -> Result<(), FirewallError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
         let (name, mut batch) = (name_of(set)?, self.ipset.batch());
-        batch.del_many(&name, difference.returned.iter().copied());
         let comment = |at: usize| comments.get(at).and_then(Option::as_deref);
-        let entries = missing.iter().enumerate();
+        let entries = entries.iter().enumerate();
         batch.add_many(
             &name,
-            entries.map(|(at, (element, lease))| new_entry(*element, *lease, comment(at), now)),
+            entries.map(|(at, (element, label))| new_entry(*element, label.lease, comment(at), now)),
         );
         self.transact(set, batch).map(drop)
     }
 
-    /// The comments of entries that come back: their reasons, and the ends that a timeout can't tell.
-    fn comments_of(
-        &self,
-        set: &SetKey,
-        missing: &[(Element<'static>, Lease)],
-        now: SystemTime,
-        repair: &Repair<'_>,
-    ) -> Vec<Option<String>> {
-        if missing.is_empty() || self.is_derived(set) {
-            return Vec::new();
-        }
-        let (notes, list) = ((repair.notes)(set), set.list().unwrap_or_default());
-        let comment = |(element, lease): &(Element<'static>, Lease)| {
-            let note = rule_of(set, element).and_then(|rule| notes.get(&rule).cloned());
-            comment_of(&Label { note, ..Label::new(*lease, list) }, now)
-        };
-        missing.iter().map(comment).collect()
-    }
-
     fn tell(&mut self, set: &SetKey, difference: &Difference) {
         let (name, is_derived) = (set.name(), self.is_derived(set));
-        let missing = difference.missing.len();
+        let missing = difference.missing;
         let found = &mut self.found;
         let count = |of: &mut Vec<(String, usize)>, number: usize| {
             of.extend((number > 0).then(|| (name.clone(), number)));
@@ -361,7 +384,7 @@ impl Sets {
             false => {}
         }
         count(&mut found.removed, difference.returned.len());
-        count(&mut found.moved, difference.moved.len());
+        count(&mut found.moved, difference.moved);
     }
 }
 
