@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Time from one move in a chain to the next: another program may want to be first, too.
-const MOVE_INTERVAL: Duration = Duration::from_secs(10);
+const MOVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Time from one line of the log about a chain to the next.
 const LOG_INTERVAL: Duration = Duration::from_secs(3_600);
