@@ -150,11 +150,13 @@ impl<'a> Site<'a> {
     /// The rules of rfw in INPUT and FORWARD that stand behind a foreign one which could accept.
     fn behind(&self) -> Vec<String> {
         let mut late = Vec::new();
-        for rules in self.host.tables(self.iptables) {
+        for command in commands(self.iptables) {
+            let table = self.host.run(&command, &["-w", "-S"]).ok();
+            let table: Vec<&str> = table.lines().collect();
             for chain in ["-A INPUT ", "-A FORWARD "] {
-                let rules = rules.iter().filter(|rule| rule.starts_with(chain));
-                let behind = rules.skip_while(|rule| is_ours(rule) || !could_accept(rule));
-                late.extend(behind.filter(|rule| is_ours(rule)).cloned());
+                let rules = table.iter().filter(|rule| rule.starts_with(chain));
+                let behind = rules.skip_while(|rule| is_ours(rule) || !could_accept(&table, rule));
+                late.extend(behind.filter(|rule| is_ours(rule)).map(|rule| format!("{command} {rule}")));
             }
         }
         late
@@ -259,10 +261,16 @@ fn is_ours(rule: &str) -> bool {
     rule.contains("--comment \"rfw ") || rule.ends_with(" -j RFW") || rule.contains("-A RFW ")
 }
 
-/// Whether a packet may be let in by that rule.
-fn could_accept(rule: &str) -> bool {
-    let target = rule.split(" -j ").nth(1).and_then(|rest| rest.split(' ').next());
-    !target.is_none_or(|target| ["DROP", "REJECT", "RETURN", "LOG"].contains(&target))
+/// Whether a packet may be let in by that rule of a table, or in a chain that it leads to.
+fn could_accept(table: &[&str], rule: &str) -> bool {
+    let Some(target) = rule.split(" -j ").nth(1).and_then(|rest| rest.split(' ').next()) else {
+        return false;
+    };
+    if table.contains(&format!("-N {target}").as_str()) {
+        let start = format!("-A {target} ");
+        return table.iter().any(|rule| rule.starts_with(&start) && could_accept(table, rule));
+    }
+    !["DROP", "REJECT", "RETURN", "LOG"].contains(&target)
 }
 
 /// Seconds since the machine was started.

@@ -44,11 +44,11 @@ fn ufw_as_it_comes_and_with_built_in_chains_of_its_own() {
         ufw(&host, "--force reset");
         site.is_kept_within(Duration::ZERO, "ufw reset");
 
-        host.run("sed", &["-i", "s/^MANAGE_BUILTINS=.*/MANAGE_BUILTINS=yes/", "/etc/default/ufw"]).ok();
-        ufw(&host, "--force enable");
         // A block of today is in no file of ufw.
         site.rfw.ok("PUT", "/drop/input/any/192.0.2.9?expire=0");
         site.remember();
+        host.run("sed", &["-i", "s/^MANAGE_BUILTINS=.*/MANAGE_BUILTINS=yes/", "/etc/default/ufw"]).ok();
+        ufw(&host, "--force enable");
         ufw(&host, "reload");
         let others = foreign(&host, iptables);
         site.leaves_others_alone(&others, "ufw reload with MANAGE_BUILTINS");
