@@ -15,9 +15,9 @@ const MOVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Time from one line of the log about a chain to the next.
 const LOG_INTERVAL: Duration = Duration::from_secs(3_600);
 
-/// The most rules that are moved in one transaction: iptables-nft-restore takes half a second to delete
-/// as many.
-const MOVED_MAX: usize = 1_000;
+/// The most rules that are moved in one transaction: as many as a table has by default, twice, since
+/// moves in parts take iptables-nft-restore the square of the time.
+const MOVED_MAX: usize = 10_000;
 
 /// The most transactions of one move; what is left then is moved by the next.
 const PIECES_MAX: usize = 10;

@@ -296,7 +296,7 @@ fn after_a_flush_by_an_admin_answers_are_true_and_requests_work() {
 fn rules_that_an_admin_deletes_or_puts_in_between_confuse_nothing() {
     in_both_variants(|iptables| {
         let host = Host::new();
-        let rfw = host.rfw(iptables).start();
+        let rfw = host.rfw(iptables).configure("stay.first = off").start();
         let path = |number: u8| format!("/drop/input/any/1.0.0.{number}?expire=1h");
         for number in 1..=4 {
             rfw.ok("PUT", &path(number));

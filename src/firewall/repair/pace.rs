@@ -92,7 +92,7 @@ mod tests {
             assert!(pace.admits(now), "{at:?}");
             pace.repaired(now);
             let telling = pace.telling(now, UNIX_EPOCH + at);
-            told.extend((telling != Telling::Nothing).then(|| (at.as_secs(), telling)));
+            told.extend((telling != Telling::Nothing).then_some((at.as_secs(), telling)));
             let next = pace.not_before().unwrap();
             assert!(!pace.admits(next - Duration::from_millis(1)));
             at = next - start;

@@ -18,6 +18,10 @@ impl RuleCache {
     }
 }
 
+/// The most rules that iptables-nft-restore is to look at for the deletions of a move, about a second's
+/// worth: rather than more, those at the head are moved too, so that each deletion finds its rule there.
+const LOOKED_AT_MAX: usize = 1_000_000;
+
 /// Plans to move the rules of rfw to the head of their chain, given in the order of the table: the guard
 /// first, then, by precedence, accept, reject and drop. Of many, only the first `most` that are not at the
 /// head yet are moved. Gives whether some are left.
@@ -31,6 +35,9 @@ pub(in crate::firewall) fn plan_first(
     // It is stable.
     wanted.sort_by_key(|placed| rank(&placed.owner, by_precedence));
     let at_head = wanted.iter().zip(1..).take_while(|(placed, number)| placed.number == *number).count();
+    // A deletion looks at all rules before the one that goes.
+    let is_cheap = at_head.saturating_mul(wanted.len().min(most)) <= LOOKED_AT_MAX;
+    let at_head = if is_cheap || wanted.len() > most { at_head } else { 0 };
     let behind = wanted.get(at_head..).unwrap_or_default();
     let mut moved: Vec<&Placed> = behind.iter().take(most).copied().collect();
     let mut by_number = moved.clone();
