@@ -28,6 +28,10 @@ pub const VARIANTS: [&str; 2] = ["iptables-nft", "iptables-legacy"];
 /// How long anything may take to come true.
 pub const SOON: Duration = Duration::from_secs(10);
 
+/// The shortest and the longest pause between two looks at what is waited for.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+
 /// A namespace and a folder; both go with it.
 pub struct Host {
     holder: Child,
@@ -189,13 +193,15 @@ impl Drop for Host {
     }
 }
 
-/// Waits until something has come true.
+/// Waits until something has come true. To look often takes the processor from other tests: the
+/// pause is a tenth of what has been waited.
 #[track_caller]
 pub fn until(limit: Duration, what: &str, mut came: impl FnMut() -> bool) {
     let start = Instant::now();
     while !came() {
-        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
-        thread::sleep(Duration::from_millis(20));
+        let waited = start.elapsed();
+        assert!(waited < limit, "not within {limit:?}: {what}");
+        thread::sleep((waited / 10).clamp(PAUSE_MIN, PAUSE_MAX));
     }
 }
 
