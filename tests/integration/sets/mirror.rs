@@ -72,7 +72,7 @@ fn the_mirror_is_what_the_kernel_has() {
         let line = compare(&rfw).expect("a set that rfw has made has a mirror from the begin");
         assert!(is_same(&line), "{line}");
         // A set that is large enough for many pieces, read by the next rfw while requests go on.
-        let large: String = (1_000..300_000).map(|number| address(number) + "\n").collect();
+        let large: String = (1_000..100_000).map(|number| address(number) + "\n").collect();
         rfw.send_ok("PUT", "/drop/input/any?expire=1h", &large);
         rfw.signal("KILL");
         rfw.end();
