@@ -55,11 +55,11 @@ all: rust	## build rfw (the default): target/release/rfw
 demo: demo-deps all	## see what rfw does, on packets, in half a minute
 	@tests/demo.sh '$(TARGET_DIR)/release/rfw'
 
-# Most tests wait most of the time, so there are two at once for each processor.
+# Most tests wait most of the time, so there are three at once for each processor.
 .PHONY: test
 test: test-deps neighbours	## run all tests; as root or as a plain user
-	@echo 'Testing the parts, the whole in namespaces, and defects of the past: seven minutes on two processors'
-	cargo test --locked -- --test-threads "$$(($$(nproc) * 2))"
+	@echo 'Testing the parts, the whole in namespaces, and defects of the past: five minutes on two processors'
+	cargo test --locked -- --test-threads "$$(($$(nproc) * 3))"
 
 # Programs that change the tables of a host, which are not installed: see the script.
 .PHONY: neighbours
