@@ -13,6 +13,7 @@ pub(crate) mod network;
 pub(crate) mod note;
 pub(crate) mod special;
 pub(crate) mod whitelist;
+pub(crate) mod words;
 
 use crate::rule::network::{Family, Network};
 use std::fmt;
@@ -36,6 +37,15 @@ impl Target {
             Target::Accept => "ACCEPT",
             Target::Reject => "REJECT",
             Target::Drop => "DROP",
+        }
+    }
+
+    /// The name in a URL.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Target::Accept => "accept",
+            Target::Reject => "reject",
+            Target::Drop => "drop",
         }
     }
 
@@ -67,6 +77,15 @@ impl Chain {
         }
     }
 
+    /// The name in a URL.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Chain::Input => "input",
+            Chain::Forward => "forward",
+            Chain::Output => "output",
+        }
+    }
+
     /// Parses a chain; upper and lower case are equal.
     pub(crate) fn parse(text: &str) -> Option<Chain> {
         let all = [Chain::Input, Chain::Forward, Chain::Output];
@@ -83,6 +102,11 @@ pub(crate) struct Interface(String);
 const INTERFACE_MAX: usize = 15;
 
 impl Interface {
+    /// The name in a URL, without the `+` of a prefix.
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+
     /// The name as iptables(8) takes it for `-i` and `-o`: `eth0`, or `eth+` for a
     /// prefix. A name of the full length has no `+`, since no longer name exists.
     pub(crate) fn pattern(&self) -> String {
