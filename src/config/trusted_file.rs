@@ -37,6 +37,17 @@ pub(crate) fn read_trusted(path: &Path) -> Result<String, FileError> {
     read(path, 0o022, FileError::Writable).map(|mut text| std::mem::take(&mut *text))
 }
 
+/// Opens a file of any size that is owned by root or the effective user, and not writable by group
+/// and others.
+///
+/// # Errors
+/// The file can't be opened, or other users can write or replace it.
+pub(crate) fn open_trusted(path: &Path, options: &mut OpenOptions) -> Result<File, FileError> {
+    let file = open(options, path)?;
+    check(&file, path, 0o022, FileError::Writable)?;
+    Ok(file)
+}
+
 /// Opens the log for appending, and creates it with mode 0640: a regular file, or a character
 /// device such as /dev/null.
 ///
@@ -69,20 +80,29 @@ fn open(options: &mut OpenOptions, path: &Path) -> Result<File, FileError> {
 /// mode otherwise.
 fn read(path: &Path, forbidden: u32, error: fn(u32) -> FileError) -> Result<Zeroizing<String>, FileError> {
     let file = open(OpenOptions::new().read(true), path)?;
+    let length = check(&file, path, forbidden, error)?;
+    if length > LARGEST {
+        return Err(FileError::TooLarge(length));
+    }
+    // With room to spare, since a string that grows leaves its text behind.
+    let length = usize::try_from(length).unwrap_or_default();
+    let mut text = Zeroizing::new(String::with_capacity(length.saturating_add(SPARE)));
+    file.take(LARGEST).read_to_string(&mut text).map_err(FileError::Io)?;
+    Ok(text)
+}
+
+/// Checks that a file is regular, that its owner and its mode are as they should be, and that nobody
+/// else can replace it. Gives its size in bytes.
+fn check(file: &File, path: &Path, forbidden: u32, error: fn(u32) -> FileError) -> Result<u64, FileError> {
     let meta = file.metadata().map_err(FileError::Io)?;
     let mode = meta.permissions().mode() & 0o7777;
     match () {
         () if !meta.is_file() => return Err(FileError::NotAFile),
-        () if meta.len() > LARGEST => return Err(FileError::TooLarge(meta.len())),
         () if !is_owned(&meta) => return Err(FileError::Owner(meta.uid())),
         () if mode & forbidden != 0 => return Err(error(mode)),
         () => check_folders(&std::path::absolute(path).map_err(FileError::Io)?, LINKS_MAX)?,
     }
-    // With room to spare, since a string that grows leaves its text behind.
-    let length = usize::try_from(meta.len()).unwrap_or_default();
-    let mut text = Zeroizing::new(String::with_capacity(length.saturating_add(SPARE)));
-    file.take(LARGEST).read_to_string(&mut text).map_err(FileError::Io)?;
-    Ok(text)
+    Ok(meta.len())
 }
 
 /// Whether the owner is root or the effective user.
@@ -184,6 +204,16 @@ pub(crate) enum FileError {
     /// The mode of a file that others must not write.
     #[error("mode {0:04o} lets others write it: expected 0644 (chmod 644)")]
     Writable(u32),
+}
+
+impl FileError {
+    /// The same as an error of a system call.
+    pub(crate) fn into_io(self) -> io::Error {
+        match self {
+            FileError::Io(error) => error,
+            error => io::Error::other(error.to_string()),
+        }
+    }
 }
 
 #[cfg(test)]
