@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Ok(Call::Print(text)) => startup::print(&text),
         Ok(Call::Check(arguments)) => startup::check(&arguments),
         Ok(Call::Flush(arguments)) => startup::flush(&arguments),
+        Ok(Call::Restore(arguments)) => startup::restore(&arguments),
         Ok(Call::Serve(arguments)) => startup::serve(&arguments),
         Err(why) => Err(Failure::Usage(why)),
     };

@@ -14,6 +14,7 @@ use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use crate::rule::note::{Note, Reason};
 use crate::rule::{Rule, Scope};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 impl Service {
@@ -68,7 +69,7 @@ impl Service {
             list: put.list,
             lease: Lease::Permanent,
             note: put.reason.map(|reason| origin.note(reason)),
-            notes: notes.map(|(network, reason)| (network, origin.note(reason))).collect(),
+            notes: Arc::new(notes.map(|(network, reason)| (network, origin.note(reason))).collect()),
             replace: body.replace,
         };
         let (count, lease, note) = self.shared.change(|firewall| {

@@ -13,6 +13,8 @@ pub(crate) enum Call {
     Check(Arguments),
     /// Remove every rule of rfw (`--flush`).
     Flush(Arguments),
+    /// Put back what a reboot has taken (`--restore`).
+    Restore(Arguments),
     /// Run the server.
     Serve(Arguments),
 }
@@ -68,11 +70,13 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Call, String> {
         log_level: level(given.opt_str("loglevel").as_deref().unwrap_or("INFO")).map_err(fail)?,
         verbose: given.opt_present("v"),
     };
-    match (given.opt_present("check"), given.opt_present("flush")) {
-        (true, true) => Err(fail("--check and --flush do not go together".to_owned())),
-        (true, false) => Ok(Call::Check(arguments)),
-        (false, true) => Ok(Call::Flush(arguments)),
-        (false, false) => Ok(Call::Serve(arguments)),
+    let mut calls = ["check", "flush", "restore"].into_iter().filter(|name| given.opt_present(name));
+    match (calls.next(), calls.next()) {
+        (Some(one), Some(other)) => Err(fail(format!("--{one} and --{other} do not go together"))),
+        (Some("check"), None) => Ok(Call::Check(arguments)),
+        (Some("flush"), None) => Ok(Call::Flush(arguments)),
+        (Some(_), None) => Ok(Call::Restore(arguments)),
+        (None, _) => Ok(Call::Serve(arguments)),
     }
 }
 
@@ -85,6 +89,7 @@ fn options() -> Options {
         .optflag("v", "", "log everything to the terminal too, kernel transactions included")
         .optflag("", "check", "check configuration, white list, keys and tools, then end")
         .optflag("", "flush", "remove every rule that rfw made, then end")
+        .optflag("", "restore", "put back what a reboot has taken, then end")
         .optflag("h", "help", "print this help")
         .optflag("", "version", "print the version");
     options
@@ -122,6 +127,7 @@ mod tests {
         assert_eq!((arguments.config, arguments.log_file), (PathBuf::from("a"), PathBuf::from("b")));
         assert_eq!((arguments.log_level, arguments.verbose), (LevelFilter::Error, true));
         assert!(matches!(read("--flush"), Ok(Call::Flush(_))));
+        assert!(matches!(read("--restore"), Ok(Call::Restore(_))));
         assert_eq!(read("--version"), Ok(Call::Print(format!("rfw {}\n", env!("CARGO_PKG_VERSION")))));
         assert!(matches!(read("-h"), Ok(Call::Print(text)) if text.contains("--loglevel LEVEL")));
     }
@@ -138,6 +144,7 @@ mod tests {
                 "--loglevel: \"info\": expected DEBUG, INFO, WARNING, ERROR or CRITICAL (see rfw --help)",
             ),
             ("--check --flush", "--check and --flush do not go together (see rfw --help)"),
+            ("--restore --flush", "--flush and --restore do not go together (see rfw --help)"),
         ];
         for (line, message) in golden {
             assert_eq!(read(line).unwrap_err(), message, "{line}");

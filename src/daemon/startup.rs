@@ -18,6 +18,8 @@ use crate::daemon::white_list;
 use crate::daemon::{bridged, certificate};
 use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::sets::Sets;
+use crate::firewall::state::Restored;
+use crate::firewall::state::writer::{RunningWriter, StateWriter};
 use crate::firewall::table::Table;
 use crate::firewall::{Firewall, FirewallError, Settings};
 use crate::http::tls::{Identity, TlsError};
@@ -54,7 +56,9 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 /// The first that would fail the start.
 pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, None)?;
-    let checked = Checked::load(&arguments.config, &StopSignal::default())?;
+    let mut checked = Checked::load(&arguments.config, &StopSignal::default())?;
+    checked.firewall.open_state(SystemTime::now());
+    checked.firewall.check_state();
     let Checked { config, whitelist, identity, .. } = &checked;
     if let Some(warning) = bridged::warning(&config.layout) {
         log::warn!("{warning}");
@@ -66,6 +70,33 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
     checked.warn_of_neighbours();
     let networks = counted(whitelist.networks().count(), "network", "networks");
     print(&format!("{}: ok, {networks} in the white list\n", arguments.config.display()))
+}
+
+/// Puts back what the state file holds, where a reboot has taken it from the kernel (`--restore`).
+///
+/// # Errors
+/// The configuration is invalid, or a program that it names fails.
+pub(crate) fn restore(arguments: &Arguments) -> Result<(), Failure> {
+    start_logging(arguments, None)?;
+    let config = load_config(&arguments.config)?;
+    let Some(_instance) = Instance::claim().map_err(Failure::Io)? else {
+        return print("nothing to restore: rfw is running\n");
+    };
+    let whitelist = white_list::load(&config);
+    if let Err(error) = &whitelist {
+        log::warn!("what comes back is not compared with the white list: {error}");
+    }
+    let mut firewall = open_firewall(&arguments.config, &config, &StopSignal::default())?;
+    let now = SystemTime::now();
+    firewall.open_state(now);
+    let restored = firewall.take_over(whitelist.as_ref().ok(), now)?;
+    if let Restored::Addresses(_) = restored {
+        StateWriter::write_once(&SharedFirewall::new(firewall).map_err(Failure::Io)?);
+    }
+    print(&match restored {
+        Restored::Addresses(count) => format!("{} restored\n", counted(count, "address", "addresses")),
+        Restored::Nothing => "nothing to restore\n".to_owned(),
+    })
 }
 
 /// Removes every rule, chain and set of rfw from the kernel (`--flush`).
@@ -80,6 +111,7 @@ pub(crate) fn flush(arguments: &Arguments) -> Result<(), Failure> {
     let _instance = claim("stop it first (systemctl stop rfw), then call rfw --flush again")?;
     let mut firewall = open_firewall(&arguments.config, &config, &StopSignal::default())?;
     let (rules, addresses) = firewall.flush()?;
+    firewall.remove_state().map_err(Failure::State)?;
     let rules = counted(rules, "rule", "rules");
     print(&match addresses {
         0 => format!("{rules} removed\n"),
@@ -115,9 +147,14 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let local = config.local.as_ref().map(|local| Bound::new(local.address)).transpose()?;
     let local_authentication = config.local.as_ref().is_some_and(|local| local.authentication);
     let shared = SharedFirewall::new(firewall).map_err(Failure::Io)?;
-    shared.with(|firewall| firewall.migrate(SystemTime::now()))?;
+    shared.with(|firewall| {
+        let now = SystemTime::now();
+        firewall.open_state(now);
+        firewall.take_over(Some(&whitelist), now)
+    })?;
     let service = Service::new(config, shared.clone(), whitelist)?;
     shared.start_sweeper().map_err(Failure::Io)?;
+    let state = StateWriter::start(&shared).map_err(Failure::Io)?;
     let mut server = Server::new(service, signals, instance);
     if let (Some(bound), Some(identity)) = (outward, identity) {
         server.watch_certificate(identity.ends);
@@ -129,6 +166,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     log::info!("rfw {} is ready", env!("CARGO_PKG_VERSION"));
     notify_systemd();
     let result = server.run();
+    state.into_iter().for_each(RunningWriter::finish);
     // Held to the end: no transaction is under way, and none begins, when the process exits.
     let _closed = shared.close();
     Ok(result?)
@@ -332,6 +370,9 @@ pub(crate) enum Failure {
     /// Another rfw holds the single-instance lock; the text says what to do.
     #[error("another rfw is running: {0}")]
     Running(&'static str),
+    /// The state file can't be taken away.
+    #[error("the rules are removed, but the state file would bring them back at the next boot: {0}")]
+    State(io::Error),
     /// The firewall can't be changed.
     #[error(transparent)]
     Firewall(#[from] FirewallError),
@@ -355,6 +396,7 @@ impl Failure {
             | Failure::Firewall(FirewallError::TooManyEntries(..) | FirewallError::Full(_)) => 78,
             Failure::Log(..)
             | Failure::Running(_)
+            | Failure::State(_)
             | Failure::Firewall(_)
             | Failure::Server(_)
             | Failure::Io(_) => 1,

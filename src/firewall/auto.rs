@@ -162,7 +162,7 @@ fn may_move(label: &Label, now: SystemTime) -> bool {
 }
 
 /// The scope that is to become a set next, if there are too many rules: that with the most.
-fn largest_of_too_many(sizes: &BTreeMap<SetKey, usize>) -> Option<SetKey> {
+pub(super) fn largest_of_too_many(sizes: &BTreeMap<SetKey, usize>) -> Option<SetKey> {
     let total: usize = sizes.values().sum();
     let (set, size) = sizes.iter().max_by_key(|(_, size)| **size)?;
     (*size > SCOPE_MAX || total > FAMILY_MAX).then(|| set.clone())

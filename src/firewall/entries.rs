@@ -202,6 +202,7 @@ impl Firewall {
         let now = SystemTime::now();
         for (rule, _) in self.sets()?.rules(set, now, |rule| list.conflict(rule).is_some())? {
             self.sets()?.take_everywhere(set, &rule)?;
+            self.note_gone_everywhere(&rule);
             log::warn!("removed, since it touches the white list: {rule}");
         }
         Ok(())
@@ -392,6 +393,7 @@ impl Firewall {
     fn fill_one(&mut self, now: SystemTime) -> Result<(), FirewallError> {
         for rule in self.with_repair(|sets, repair| sets.fill(now, repair))? {
             self.sets()?.take_everywhere(&SetKey::of(&rule), &rule)?;
+            self.note_gone_everywhere(&rule);
             log::warn!("removed, since it touches the white list: {rule}");
         }
         Ok(())
@@ -413,7 +415,7 @@ pub(super) struct ConflictingEntry {
     /// The union of its scope.
     set: SetKey,
     pub(super) rule: Rule,
-    label: Label,
+    pub(super) label: Label,
 }
 
 /// Checks that a set may hold an address that long.

@@ -173,7 +173,7 @@ impl SharedFirewall {
             let mut failures = LogLimit::default();
             let mut clock = Clock::new(SystemTime::now(), Instant::now());
             loop {
-                let now = shared.read_clock(&mut clock);
+                let now = shared.read_clock(&mut clock, &mut failures);
                 shared.sweep_all(now, &mut failures);
                 shared.fill_mirrors(&mut failures);
                 shared.sleep();
@@ -192,9 +192,12 @@ impl SharedFirewall {
     }
 
     /// The time by which rules are due: after a step of the clock, for a minute, the earlier of both.
-    fn read_clock(&self, clock: &mut Clock) -> SystemTime {
+    fn read_clock(&self, clock: &mut Clock, failures: &mut LogLimit) -> SystemTime {
         let now = SystemTime::now();
         let reading = clock.read(now, Instant::now());
+        if reading != Reading::Steady {
+            self.follow_clock(now, failures);
+        }
         let (time, doubtful_until) = match reading {
             Reading::Steady => (now, None),
             Reading::Stepped => {
@@ -228,6 +231,17 @@ impl SharedFirewall {
         if let Err(error) = looked {
             self.note(Some(&error).filter(|error| error.is_timeout()));
             let line = format_args!("tables and sets can't be looked after, tried again: {error}");
+            log_failure(&error, line, failures);
+        }
+        self.yield_to_client();
+    }
+
+    /// Puts back what had ended by a clock that has been set back.
+    fn follow_clock(&self, now: SystemTime, failures: &mut LogLimit) {
+        let followed = self.lock().clock_stepped(now);
+        if let Err(error) = followed {
+            let line =
+                format_args!("what had ended before the clock was set back can't be put back: {error}");
             log_failure(&error, line, failures);
         }
         self.yield_to_client();
@@ -299,7 +313,7 @@ impl SharedFirewall {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Firewall> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Firewall> {
         self.firewall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -66,6 +66,10 @@ impl Firewall {
             return Err(error);
         }
         self.guarded = Some((port, list.clone()));
+        for (rule, label, _) in conflicts.iter().flat_map(|(_, rules)| rules) {
+            self.note_gone(rule, label.list);
+        }
+        entries.iter().for_each(|entry| self.note_gone(&entry.rule, entry.label.list));
         if let Err(error) = self.drop_guard_sets(&used_sets) {
             log::warn!("a set that the guard does not need any more can't be taken away: {error}");
         }

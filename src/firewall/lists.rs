@@ -4,6 +4,7 @@
 use super::family_list::{FamilyList, is_in_scope};
 use super::rule_cache::RuleCache;
 use super::sets::{EntryResult, Sets};
+use super::state::journal::Item;
 use super::{Firewall, FirewallError, Held, ListSummary, STILL_MAX, WhichLists};
 use crate::kernel::ipset::IpsetError;
 use crate::kernel::iptables::Change;
@@ -40,7 +41,9 @@ impl Firewall {
         let wanted = |rule: &Rule, label: &Label| {
             which.admits(label.list) && scope.is_none_or(|scope| is_in_scope(rule, scope))
         };
-        let mut count = self.delete_rules_where(wanted)?.len();
+        let rules = self.delete_rules_where(wanted);
+        self.doubt_state_after(&rules);
+        let mut count = rules?.len();
         for union in self.unions()? {
             if scope.is_none_or(|scope| FamilyList::key(scope, union.family()) == union) {
                 count = count.saturating_add(self.clear_lists(&union, which, now)?);
@@ -67,14 +70,16 @@ impl Firewall {
                 }
                 cleared => cleared,
             };
+            self.doubt_state_after(&cleared);
             count = count.saturating_add(cleared?);
+            self.note(|| Item::Clear(union.with_list(list)));
             self.sets()?.drop_list(union, list, now)?;
         }
         Ok(count)
     }
 
     /// The unions of all scopes that have sets of rfw.
-    fn unions(&mut self) -> Result<Vec<SetKey>, FirewallError> {
+    pub(super) fn unions(&mut self) -> Result<Vec<SetKey>, FirewallError> {
         if self.sets.is_none() {
             return Ok(Vec::new());
         }
@@ -108,6 +113,7 @@ impl Firewall {
             let entries = self.sets()?.exactly(&union, address, now);
             for (rule, label) in entries.into_iter().filter(|(_, label)| which.admits(label.list)) {
                 if self.delete_entry(&union, &rule, label.list, now)? == EntryResult::Done {
+                    self.note_gone(&rule, label.list);
                     deleted.push(Held { rule, lease: label.lease, list: label.list });
                 }
             }
@@ -135,6 +141,7 @@ impl Firewall {
             let lost = self.forget_lost(family, &wanted)?;
             deleted.extend(held(lost.iter().map(|(rule, label)| (rule, label))));
         }
+        deleted.iter().for_each(|held| self.note_gone(&held.rule, held.list));
         Ok(deleted)
     }
 

@@ -233,7 +233,7 @@ impl Firewall {
     }
 
     /// Puts entries into the lists of a scope that are rules yet.
-    fn load(
+    pub(super) fn load(
         &mut self,
         union: &SetKey,
         entries: &[(Rule, Label)],

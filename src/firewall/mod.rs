@@ -22,9 +22,11 @@ mod rule_cache;
 mod rules;
 mod set_repair;
 pub(crate) mod sets;
+pub(crate) mod state;
 pub(crate) mod table;
 pub(crate) mod verbs;
 
+use crate::firewall::family_list::FamilyList;
 use crate::firewall::first::Moves;
 use crate::firewall::listing::{Filter, Listing};
 use crate::firewall::lists::Updates;
@@ -44,6 +46,8 @@ use crate::rule::whitelist::WhiteList;
 use crate::rule::{Chain, Rule, Scope, SetUse};
 pub(crate) use sets::Step;
 use sets::{EntryResult, ListOp, Sets};
+use state::State;
+use state::journal::Item;
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::iter;
 use std::path::PathBuf;
@@ -88,6 +92,8 @@ pub(crate) struct Firewall {
     repairs: Repairs,
     /// What `stay.first` has moved.
     moves: Moves,
+    /// What a reboot would take is written down there; `None` if nowhere.
+    state: Option<State>,
 }
 
 impl Firewall {
@@ -105,6 +111,7 @@ impl Firewall {
             updates: Updates::new(),
             repairs: Repairs::default(),
             moves: Moves::default(),
+            state: None,
         }
     }
 
@@ -120,7 +127,10 @@ impl Firewall {
         now: SystemTime,
     ) -> Result<Inserted, FirewallError> {
         self.check_lists(label.list, now)?;
-        let outcome = self.insert_one(rule, label, now)?;
+        let inserted = self.insert_one(rule, label, now);
+        self.doubt_state_after(&inserted);
+        let outcome = inserted?;
+        self.note(|| Item::Put(rule.clone(), label.clone()));
         self.stay_first_after_change();
         Ok(Inserted { outcome, overridden_by: self.overriding(rule, now) })
     }
@@ -156,7 +166,10 @@ impl Firewall {
         list: ListName,
         now: SystemTime,
     ) -> Result<Deleted, FirewallError> {
-        let outcome = self.delete_one(rule, list, now)?;
+        let deleted = self.delete_one(rule, list, now);
+        self.doubt_state_after(&deleted);
+        let outcome = deleted?;
+        self.note_gone(rule, list);
         Ok(Deleted { outcome, still: self.still(rule, now) })
     }
 
@@ -197,11 +210,31 @@ impl Firewall {
         if self.may_have_sets() {
             entries::check_lease(terms.lease, now)?;
         }
-        let (lists, start) = (self.by_family(scope, list, terms.replace)?, Instant::now());
-        for list in &lists {
+        let lists = self.by_family(scope, list, terms.replace)?;
+        let inserted = self.insert_lists(&lists, terms, now);
+        match &inserted {
+            Ok(_) => self.note_lists(lists, |section, networks| Item::PutAll {
+                section: section.with_list(terms.list),
+                networks,
+                terms: terms.clone(),
+            }),
+            // One family may have been changed.
+            Err(_) => self.doubt_state_after(&inserted),
+        }
+        inserted
+    }
+
+    fn insert_lists(
+        &mut self,
+        lists: &[FamilyList],
+        terms: &Terms,
+        now: SystemTime,
+    ) -> Result<ListResult, FirewallError> {
+        let start = Instant::now();
+        for list in lists {
             self.make_sets(&list.set, list.rules(), terms.list, now)?;
         }
-        for list in &lists {
+        for list in lists {
             match self.is_for_sets(&list.set)? {
                 true => {
                     if terms.replace && self.has_set_of(&list.set, terms.list)? {
@@ -214,7 +247,7 @@ impl Firewall {
             }
         }
         let mut total = ListResult::default();
-        for list in &lists {
+        for list in lists {
             total.add(match self.is_for_sets(&list.set)? {
                 // Nothing to put in, and nothing there to take out.
                 true if list.networks.is_empty() && !self.has_set_of(&list.set, terms.list)? => {
@@ -240,8 +273,26 @@ impl Firewall {
         name: ListName,
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
+        let lists = self.by_family(scope, list, false)?;
+        let deleted = self.delete_from_lists(&lists, name, now);
+        match &deleted {
+            Ok(_) => self.note_lists(lists, |section, networks| Item::GoneAll {
+                section: section.with_list(name),
+                networks,
+            }),
+            Err(_) => self.doubt_state_after(&deleted),
+        }
+        deleted
+    }
+
+    fn delete_from_lists(
+        &mut self,
+        lists: &[FamilyList],
+        name: ListName,
+        now: SystemTime,
+    ) -> Result<ListResult, FirewallError> {
         let mut total = ListResult::default();
-        for list in &self.by_family(scope, list, false)? {
+        for list in lists {
             let as_rules = self.delete_rules(list, name)?;
             let in_set = self.may_have_sets() && self.has_own_set(&list.set)?;
             total.add(match in_set {
@@ -310,6 +361,7 @@ impl Firewall {
         most: usize,
     ) -> Result<Vec<(Rule, ListName)>, FirewallError> {
         let (mut removed, mut failed) = (Vec::new(), None);
+        self.note_time(now);
         for family in self.families() {
             let swept = self.change(family, Plan::InBackground, |cache, transaction| {
                 let due = cache.find(|_, label| label.lease.is_due(now)).into_iter().skip(skip).take(most);
@@ -350,6 +402,11 @@ impl Firewall {
     /// Reads all tables, unless they are known to be as they were.
     fn refresh(&mut self) -> Result<(), FirewallError> {
         Ok(self.tables.iter_mut().try_for_each(Table::refresh)?)
+    }
+
+    /// Notes for the state file what was done with the networks of a body.
+    fn note_lists(&mut self, lists: Vec<FamilyList>, item: impl Fn(&SetKey, Vec<Network>) -> Item) {
+        lists.into_iter().for_each(|list| self.note(|| item(&list.set, list.networks)));
     }
 
     /// Deletes all rules and sets of rfw. Returns the number of rules deleted, and that of

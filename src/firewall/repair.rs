@@ -114,8 +114,10 @@ impl Firewall {
     /// Has the log tell of rules that others have deleted one by one: that was somebody's decision.
     fn note_deletions(&mut self, family: Family) -> Result<(), FirewallError> {
         let noted = self.table(family)?.memory_mut().take_noted();
+        noted.iter().for_each(|(rule, label)| self.note_gone(rule, label.list));
         if !noted.is_empty() {
             log::info!("deleted by others, and not put back: {}", named(&noted));
+            noted.iter().for_each(|(rule, label)| self.note_gone(rule, label.list));
         }
         Ok(())
     }

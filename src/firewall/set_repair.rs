@@ -2,10 +2,11 @@
 //! their rules, and the log tells it.
 
 use super::sets::{Repair, Sets, SetsLook};
-use super::verbs::Notes;
+use super::state::State;
 use super::{Firewall, FirewallError};
 use crate::kernel::set_key::SetKey;
 use crate::rule::Rule;
+use std::cell::OnceCell;
 use std::time::SystemTime;
 
 /// The most sets that a line of the log names.
@@ -62,7 +63,12 @@ impl Firewall {
     ) -> Result<T, FirewallError> {
         let list = self.guarded.as_ref().map(|(_, list)| list);
         let forbidden = |rule: &Rule| list.is_some_and(|list| list.conflict(rule).is_some());
-        let notes = |_: &SetKey| Notes::new();
+        // The state file is read once, and only where something comes back.
+        let (state, entries) = (self.state.as_ref(), OnceCell::new());
+        let notes = |set: &SetKey| {
+            let entries = entries.get_or_init(|| state.and_then(State::entries).unwrap_or_default());
+            entries.notes(&set.with_list(set.list().unwrap_or_default()))
+        };
         let sets = self.sets.as_mut().ok_or(FirewallError::NoSets)?;
         work(sets, &Repair { forbidden: &forbidden, notes: &notes })
     }

@@ -7,6 +7,7 @@ use crate::rule::network::Network;
 use crate::rule::note::Note;
 use crate::rule::{Rule, Scope};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The reasons of rules.
 pub(crate) type Notes = HashMap<Rule, Box<Note>>;
@@ -81,7 +82,7 @@ pub(crate) struct Terms {
     /// Why they are there: those that have no reason of their own.
     pub note: Option<Box<Note>>,
     /// Reasons of single addresses.
-    pub notes: HashMap<Network, Box<Note>>,
+    pub notes: Arc<HashMap<Network, Box<Note>>>,
     /// Whether the list is to hold nothing else in that scope.
     pub replace: bool,
 }

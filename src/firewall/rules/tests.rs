@@ -93,7 +93,7 @@ fn terms(name: &str, replace: bool) -> Terms {
         "1.1.1.1".parse().unwrap(),
         Box::new(Note::new("me", Reason::parse("of its own").unwrap().unwrap())),
     )]);
-    Terms { list: list(name), lease: Lease::Permanent, note, notes, replace }
+    Terms { list: list(name), lease: Lease::Permanent, note, notes: notes.into(), replace }
 }
 
 fn body(path: &str, networks: &[&str]) -> FamilyList {

@@ -10,7 +10,7 @@ use super::mirrors::Reading;
 use super::reader::dump;
 use super::renewal::is_late;
 use super::repair::Repair;
-use super::{Sets, deadline, label, name_of, of, owned, rule, size};
+use super::{Sets, deadline, element, label, name_of, of, owned, rule, size};
 use crate::firewall::FirewallError;
 use crate::kernel::ipset::{Element, Entry};
 use crate::kernel::set_key::SetKey;
@@ -241,6 +241,18 @@ impl Sets {
             });
         }
         found
+    }
+
+    /// When the entry of a rule ends, if the mirror of its set is whole and has it.
+    pub(crate) fn known_end(&self, set: &SetKey, rule: &Rule, now: SystemTime) -> Option<Lease> {
+        self.mirrors.whole(set).and_then(|mirror| mirror.end(&element(rule), now))
+    }
+
+    /// Whether a set that was read and had that number of entries had at least half of those that its
+    /// mirror has: else others have emptied it.
+    pub(crate) fn has_most(&self, set: &SetKey, count: usize, now: SystemTime) -> bool {
+        let mirror = self.mirrors.whole(set);
+        mirror.is_none_or(|mirror| count.saturating_mul(2) >= mirror.len() || mirror.admits_size(count, now))
     }
 
     /// Compares the number of entries of a set with the mirror, which is read anew if others must

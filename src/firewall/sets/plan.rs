@@ -145,7 +145,7 @@ mod tests {
             list: ListName::UNNAMED,
             lease: until(3_000_000_000),
             note: note("by me: all"),
-            notes: HashMap::from([(host(1), note("by me: one").unwrap())]),
+            notes: HashMap::from([(host(1), note("by me: one").unwrap())]).into(),
             replace: false,
         };
         let near = Comments::of(&terms, UNIX_EPOCH + Duration::from_secs(2_999_999_000));

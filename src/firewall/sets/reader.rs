@@ -85,6 +85,14 @@ impl SetReader {
         Ok(ScopeRules { counting, counters: Some(HashMap::new()), sets, open: None })
     }
 
+    /// Begins to read one set, that of a list or a union; counters are those of its own entries.
+    ///
+    /// # Errors
+    /// The kernel does not take the request.
+    pub(crate) fn read_set(&self, set: &SetKey) -> Result<ScopeRules, FirewallError> {
+        Ok(ScopeRules { counting: None, counters: None, sets: VecDeque::new(), open: Some(self.open(set)?) })
+    }
+
     fn open(&self, set: &SetKey) -> Result<SetRules, FirewallError> {
         let dump = self.listings.add(set.clone(), dump(self.dumper, &name_of(set)?)?);
         Ok(SetRules { set: set.clone(), dump, piece: Vec::new().into_iter() })

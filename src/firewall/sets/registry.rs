@@ -90,6 +90,23 @@ impl Sets {
         })
     }
 
+    /// The nonce of the registry as the kernel has it, which tells this network namespace from others;
+    /// nothing where there is no registry.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(crate) fn nonce(&mut self) -> Result<Option<String>, FirewallError> {
+        let members = self.read_registry()?;
+        let nonce = members.into_iter().find(|(name, comment)| is_nonce(name, comment));
+        Ok(nonce.map(|(name, _)| name))
+    }
+
+    /// The same as last read or made.
+    pub(crate) fn known_nonce(&self) -> Option<&str> {
+        let nonce = self.registry.members.iter().find(|(name, comment)| is_nonce(name, comment));
+        nonce.map(|(name, _)| name.as_str())
+    }
+
     /// Finds out the state of the registry, and gives its members.
     fn read_registry(&mut self) -> Result<BTreeMap<String, String>, FirewallError> {
         let (name, mut members) = (set_name(NAME)?, BTreeMap::new());

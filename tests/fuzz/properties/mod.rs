@@ -15,6 +15,7 @@ mod netlink;
 #[cfg(test)]
 mod replay;
 mod save;
+mod state;
 mod url;
 
 pub(crate) use input::Input;
@@ -23,7 +24,7 @@ pub(crate) use input::Input;
 type Property = fn(&[u8]);
 
 /// All properties, by the names of their fuzz targets.
-pub(crate) const ALL: [(&str, Property); 11] = [
+pub(crate) const ALL: [(&str, Property); 12] = [
     ("head", head::holds),
     ("body", body::holds),
     ("conversation", conversation::holds),
@@ -35,4 +36,5 @@ pub(crate) const ALL: [(&str, Property); 11] = [
     ("netlink", netlink::holds),
     ("sets", crate::kernel::ipset::properties::holds),
     ("label", label::holds),
+    ("state", state::holds),
 ];

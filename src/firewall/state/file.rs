@@ -1,0 +1,222 @@
+//! The state file on its disk: read, appended to, written anew beside and put in its place.
+//!
+//! It has the mode 0600. What is appended is either there whole or taken back; a file that is written
+//! anew is there whole or not at all (fsync, rename, fsync of the folder).
+
+use super::format::Header;
+use crate::config::trusted_file::{self, FileError};
+use rustix::fs::{Access, access};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The size in bytes below which a file is not written anew, however often it has doubled.
+const SMALL: u64 = 64 << 10;
+
+/// Opens a state file for reading; nothing if there is none.
+///
+/// # Errors
+/// It can't be read, or others may write or replace it.
+pub(crate) fn open(path: &Path) -> Result<Option<BufReader<File>>, FileError> {
+    match trusted_file::open_trusted(path, OpenOptions::new().read(true)) {
+        Ok(file) => Ok(Some(BufReader::with_capacity(64 << 10, file))),
+        Err(FileError::Io(error)) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the first line of a file anew, in its place.
+///
+/// # Errors
+/// The file can't be written.
+pub(crate) fn write_header(path: &Path, header: &Header) -> Result<(), FileError> {
+    let file = trusted_file::open_trusted(path, OpenOptions::new().read(true).write(true))?;
+    let written = file.write_all_at(header.to_string().as_bytes(), 0).and_then(|()| file.sync_data());
+    written.map_err(FileError::Io)
+}
+
+/// Takes a file away.
+///
+/// # Errors
+/// It is still there.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_folder(path),
+    }
+}
+
+/// Makes the folder of a file, with mode 0700, if it is missing.
+///
+/// # Errors
+/// It can't be made.
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+/// Checks that a file can be made in its folder, or that folder.
+///
+/// # Errors
+/// It can't.
+pub(crate) fn check_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let folder = if folder.exists() { folder } else { folder.parent().unwrap_or(Path::new("/")) };
+    Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+/// The place where a file is put that can't be used as it is.
+pub(crate) fn aside(path: &Path) -> PathBuf {
+    beside(path, ".bad")
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(end);
+    PathBuf::from(name)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// The file that changes are appended to.
+pub(crate) struct StateFile {
+    path: PathBuf,
+    open: Option<File>,
+    /// The first line, as it was written last.
+    header: Option<Header>,
+    /// Its size when it was written anew, or opened, in bytes.
+    base: u64,
+    size: u64,
+}
+
+impl StateFile {
+    /// A file of that name, which is not opened yet.
+    pub(crate) fn new(path: PathBuf) -> StateFile {
+        StateFile { path, open: None, header: None, base: 0, size: 0 }
+    }
+
+    /// Its name.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Goes on with the file that is there, which has this first line.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub(crate) fn go_on(&mut self, header: Header) -> Result<(), FileError> {
+        let file = trusted_file::open_trusted(&self.path, OpenOptions::new().read(true).append(true))?;
+        self.size = file.metadata().map_err(FileError::Io)?.len();
+        (self.base, self.open, self.header) = (self.size, Some(file), Some(header));
+        Ok(())
+    }
+
+    /// Whether it has to be written anew: it is twice its size, or not there any more.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.size > SMALL.max(self.base.saturating_mul(2)) || !self.is_there()
+    }
+
+    fn is_there(&self) -> bool {
+        let same = |file: &File| {
+            let (own, there) = (file.metadata().ok()?, fs::symlink_metadata(&self.path).ok()?);
+            Some((own.dev(), own.ino()) == (there.dev(), there.ino()))
+        };
+        self.open.as_ref().and_then(same) == Some(true)
+    }
+
+    /// Appends lines, and writes the first one anew where it tells another nonce.
+    ///
+    /// # Errors
+    /// The disk does not take them; then none of them is there.
+    pub(crate) fn append(&mut self, text: &str, header: &Header) -> io::Result<()> {
+        let Some(file) = &mut self.open else { return Err(ErrorKind::NotFound.into()) };
+        if let Err(error) = file.write_all(text.as_bytes()).and_then(|()| file.sync_data()) {
+            // A part of a line would spoil the next one.
+            if file.set_len(self.size).is_err() {
+                self.open = None;
+            }
+            return Err(error);
+        }
+        self.size = self.size.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX));
+        let is_same = |old: &Header| (&old.boot, &old.nonce) == (&header.boot, &header.nonce);
+        if !self.header.as_ref().is_some_and(is_same) {
+            write_header(&self.path, header).map_err(FileError::into_io)?;
+            self.header = Some(header.clone());
+        }
+        Ok(())
+    }
+
+    /// Writes the file anew: `fill` writes all lines after the first. With `set_aside`, what was there
+    /// stays under another name.
+    ///
+    /// # Errors
+    /// The disk does not take it, or `fill` fails; then the file is as it was.
+    pub(crate) fn rewrite<E: From<io::Error>>(
+        &mut self,
+        header: &Header,
+        set_aside: bool,
+        fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    ) -> Result<(), E> {
+        make_folder(&self.path)?;
+        let new = beside(&self.path, ".new");
+        let written = write_new(&new, header, fill);
+        let placed = written.and_then(|file| {
+            if set_aside {
+                self.set_aside()?;
+            }
+            fs::rename(&new, &self.path)?;
+            sync_folder(&self.path)?;
+            Ok(file)
+        });
+        let file = match placed {
+            Ok(file) => file,
+            Err(error) => {
+                // Best effort: the next attempt begins with it.
+                let _ = fs::remove_file(&new);
+                return Err(error);
+            }
+        };
+        self.size = file.metadata()?.len();
+        (self.base, self.open, self.header) = (self.size, Some(file), Some(header.clone()));
+        Ok(())
+    }
+
+    /// Gives the file that is there another name, in place of one that was set aside before.
+    fn set_aside(&self) -> io::Result<()> {
+        let aside = aside(&self.path);
+        drop(fs::remove_file(&aside));
+        // By a link there is a file of that name at any time; not every file system has links.
+        let kept = fs::hard_link(&self.path, &aside).or_else(|_| fs::rename(&self.path, &aside));
+        match kept {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            kept => kept,
+        }
+    }
+}
+
+/// Writes a file that nobody reads yet.
+fn write_new<E: From<io::Error>>(
+    path: &Path,
+    header: &Header,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<File, E> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+    let mut writer = BufWriter::with_capacity(64 << 10, file);
+    writer.write_all(header.to_string().as_bytes())?;
+    fill(&mut writer)?;
+    let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    Ok(file)
+}

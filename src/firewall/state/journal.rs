@@ -1,0 +1,190 @@
+//! The changes that are not in the state file yet. The verbs of the firewall note them; nothing is
+//! printed for that, and nothing is written. Pure.
+
+use super::format::{Begin, Gone, Put};
+use crate::firewall::Terms;
+use crate::kernel::set_key::SetKey;
+use crate::rule::Rule;
+use crate::rule::label::Label;
+use crate::rule::list_name::ListName;
+use crate::rule::network::Network;
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::thread::Thread;
+
+/// The most addresses that wait to be written. More are not remembered one by one: the file is written
+/// anew from the kernel.
+const WAITING_MAX: usize = 2_000_000;
+
+/// A change.
+#[derive(Debug, Clone)]
+pub(crate) enum Item {
+    /// An address was put into a list.
+    Put(Rule, Label),
+    /// It was taken out.
+    Gone(Rule, ListName),
+    /// The addresses of a body were put into the list of that section, or replaced it.
+    PutAll {
+        /// The key of the list in its place.
+        section: SetKey,
+        /// Its addresses.
+        networks: Vec<Network>,
+        /// How they were put in.
+        terms: Terms,
+    },
+    /// They were taken out.
+    GoneAll {
+        /// The key of the list in its place.
+        section: SetKey,
+        /// Its addresses.
+        networks: Vec<Network>,
+    },
+    /// All that a list had in one place was taken out.
+    Clear(SetKey),
+}
+
+impl Item {
+    /// The number of addresses that it holds.
+    fn size(&self) -> usize {
+        match self {
+            Item::Put(..) | Item::Gone(..) | Item::Clear(_) => 1,
+            Item::PutAll { networks, .. } | Item::GoneAll { networks, .. } => networks.len(),
+        }
+    }
+
+    /// Adds its lines to a text.
+    pub(crate) fn print(&self, text: &mut String) {
+        // Writing to a `String` is infallible.
+        let _ = match self {
+            Item::Put(rule, label) => writeln!(text, "{}", Put(rule, label)),
+            Item::Gone(rule, list) => writeln!(text, "{}", Gone(rule, *list)),
+            Item::Clear(section) => writeln!(text, "{}\nend", Begin(section)),
+            Item::PutAll { section, networks, terms } => {
+                let is_block = terms.replace;
+                let _ = if is_block { writeln!(text, "{}", Begin(section)) } else { Ok(()) };
+                for (rule, network) in rules(section, networks) {
+                    let _ = writeln!(text, "{}", Put(&rule, &terms.label(network)));
+                }
+                if is_block { writeln!(text, "end") } else { Ok(()) }
+            }
+            Item::GoneAll { section, networks } => rules(section, networks).try_for_each(|(rule, _)| {
+                writeln!(text, "{}", Gone(&rule, section.list().unwrap_or_default()))
+            }),
+        };
+    }
+}
+
+fn rules<'a>(section: &SetKey, networks: &'a [Network]) -> impl Iterator<Item = (Rule, &'a Network)> {
+    networks.iter().filter_map(|network| Some((section.scope().clone().rule(*network).ok()?, network)))
+}
+
+/// The changes that wait to be written.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    /// In the order in which they were made; `None` is one that a later change of the same address has
+    /// made needless.
+    items: Vec<Option<Item>>,
+    /// Where the last change of a single address is.
+    singles: HashMap<(Rule, ListName), usize>,
+    /// The number of addresses in `items`.
+    size: usize,
+    /// What is being written just now.
+    taken: Arc<Vec<Item>>,
+    /// Whether the file is to be written anew from the kernel.
+    rewrite: bool,
+    /// The thread that writes, to be woken by a change.
+    writer: Option<Thread>,
+}
+
+impl Journal {
+    /// Has a thread woken by changes.
+    pub(crate) fn wake(&mut self, writer: Thread) {
+        self.writer = Some(writer);
+    }
+
+    /// Notes a change that was made.
+    pub(crate) fn note(&mut self, item: Item) {
+        let was_pending = self.is_pending();
+        let single = match &item {
+            Item::Put(rule, label) => Some((rule.clone(), label.list)),
+            Item::Gone(rule, list) => Some((rule.clone(), *list)),
+            _ => None,
+        };
+        match single {
+            Some(single) => {
+                if let Some(earlier) = self.singles.insert(single, self.items.len()) {
+                    // An earlier one of the same address, with nothing of many addresses between.
+                    if let Some(item) = self.items.get_mut(earlier) {
+                        *item = None;
+                    }
+                    self.size = self.size.saturating_sub(1);
+                }
+            }
+            None => self.singles.clear(),
+        }
+        self.size = self.size.saturating_add(item.size());
+        self.items.push(Some(item));
+        if self.size > WAITING_MAX || self.items.len() > WAITING_MAX {
+            self.forget();
+            self.rewrite = true;
+        }
+        if !was_pending {
+            self.wake_writer();
+        }
+    }
+
+    /// Notes that it is not known what has changed: the file is written anew from the kernel.
+    pub(crate) fn doubt(&mut self) {
+        let was_pending = self.is_pending();
+        self.rewrite = true;
+        if !was_pending {
+            self.wake_writer();
+        }
+    }
+
+    fn wake_writer(&self) {
+        self.writer.iter().for_each(Thread::unpark);
+    }
+
+    /// Whether there is something to write.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.rewrite || self.size > 0 || !self.taken.is_empty()
+    }
+
+    /// Takes the changes that wait, to be written; and whether the file is to be written anew. Until
+    /// [`Journal::written`] they count as not written.
+    pub(crate) fn take(&mut self) -> (Arc<Vec<Item>>, bool) {
+        let mut all = Arc::unwrap_or_clone(std::mem::take(&mut self.taken));
+        all.extend(std::mem::take(&mut self.items).into_iter().flatten());
+        self.forget();
+        self.taken = Arc::new(all);
+        (Arc::clone(&self.taken), self.rewrite)
+    }
+
+    /// Takes down that what was taken is written; with `whole`, that the file was written anew.
+    pub(crate) fn written(&mut self, whole: bool) {
+        self.taken = Arc::default();
+        self.rewrite &= !whole;
+    }
+
+    /// Takes down that what was taken can't be written. If it is too much to be kept, the file is written
+    /// anew once that works.
+    pub(crate) fn failed(&mut self) {
+        if self.taken.iter().map(Item::size).sum::<usize>() > WAITING_MAX / 2 {
+            self.taken = Arc::default();
+            self.rewrite = true;
+        }
+    }
+
+    /// The changes that are not in the file yet, or perhaps not.
+    pub(crate) fn unwritten(&self) -> impl Iterator<Item = &Item> {
+        self.taken.iter().chain(self.items.iter().flatten())
+    }
+
+    fn forget(&mut self) {
+        self.items = Vec::new();
+        self.singles = HashMap::new();
+        self.size = 0;
+    }
+}

@@ -1,0 +1,388 @@
+//! What the state file holds goes back into the kernel: at a start in another boot or network namespace
+//! than it was written in, and after the clock was set back.
+
+use super::State;
+use super::entries::Entries;
+use super::file;
+use super::format::{Header, Nonce};
+use crate::firewall::auto::largest_of_too_many;
+use crate::firewall::entries::check_lease;
+use crate::firewall::family_list::FamilyList;
+use crate::firewall::rules::delete_copies;
+use crate::firewall::sets::Sets;
+use crate::firewall::table::Plan;
+use crate::firewall::{Firewall, FirewallError};
+use crate::kernel::set_key::SetKey;
+use crate::rule::label::Label;
+use crate::rule::list_name::ListName;
+use crate::rule::network::{Family, Network};
+use crate::rule::whitelist::WhiteList;
+use crate::rule::{Rule, SetUse, Target};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::{Duration, SystemTime};
+
+/// The most lines about addresses that the white list keeps from coming back.
+const TOLD_MAX: usize = 10;
+
+/// The shortest step back of the clock that is followed.
+const STEP_MIN: Duration = Duration::from_secs(1);
+
+/// What came of a start as to the state file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restored {
+    /// It was not read: there is none, or it is of this boot and network namespace, or it can't be used.
+    Nothing,
+    /// It was read, and so many addresses are back.
+    Addresses(usize),
+}
+
+impl Firewall {
+    /// Takes over what the kernel holds, see [`Firewall::migrate`], and puts back what the state file
+    /// holds if the kernel has lost it. What touches the white list does not come back.
+    ///
+    /// # Errors
+    /// A table or set can't be read or changed.
+    pub(crate) fn take_over(
+        &mut self,
+        whitelist: Option<&WhiteList>,
+        now: SystemTime,
+    ) -> Result<Restored, FirewallError> {
+        // The migration may take an empty registry away.
+        let read = self.read_state()?;
+        self.migrate(now)?;
+        let Some((header, mut entries)) = read else { return Ok(Restored::Nothing) };
+        if let Some(whitelist) = whitelist {
+            self.drop_conflicts(&mut entries, whitelist);
+        }
+        // What has ended stays in the file, for as long as the clock may be wrong.
+        entries.retain(|_, _, lease| !lease.is_due(now));
+        let sane = now.max(header.written.time());
+        let count = self.replace_all(entries, now, sane)?;
+        self.adopt_state(now);
+        log::info!("back from the state file, since the kernel had lost them: {count} addresses");
+        Ok(Restored::Addresses(count))
+    }
+
+    /// Reads the state file if it was written in another boot or network namespace. What is wrong with it
+    /// is logged, and the file set aside.
+    fn read_state(&mut self) -> Result<Option<(Header, Entries)>, FirewallError> {
+        let nonce = self.sets.as_mut().map_or(Ok(None), Sets::nonce)?.as_deref().and_then(Nonce::parse);
+        let Some(state) = &mut self.state else { return Ok(None) };
+        let path = state.path.display();
+        let header = match state.read_header() {
+            Ok(Some(header)) => header,
+            Ok(None) => {
+                state.journal.doubt();
+                return Ok(None);
+            }
+            Err(error) => {
+                log::warn!(
+                    "the state file {path} is not used: {error}; it becomes {}",
+                    file::aside(&state.path).display()
+                );
+                state.set_aside = true;
+                state.journal.doubt();
+                return Ok(None);
+            }
+        };
+        let is_of_namespace = header.nonce.as_ref().is_none_or(|name| nonce.as_ref() == Some(name));
+        if header.boot == state.boot && is_of_namespace {
+            // The kernel has it all, and may have more than a file that was not written to its end.
+            state.journal.doubt();
+            return Ok(None);
+        }
+        let read = match state.read() {
+            Ok(read) => read,
+            Err(error) => {
+                log::warn!("the state file {path} can't be read: {error}");
+                state.journal.doubt();
+                return Ok(None);
+            }
+        };
+        if read.damage.is_some() {
+            log::warn!(
+                "the state file {path} is damaged, and what is whole is used: {}; it becomes {}",
+                read.damage,
+                file::aside(&state.path).display()
+            );
+            state.set_aside = true;
+            state.journal.doubt();
+        }
+        Ok(Some((header, read.entries)))
+    }
+
+    /// Leaves out what touches the white list.
+    fn drop_conflicts(&mut self, entries: &mut Entries, whitelist: &WhiteList) {
+        let mut dropped = Vec::new();
+        entries.retain(|rule, list, _| {
+            let is_free = whitelist.conflict(rule).is_none();
+            if !is_free {
+                dropped.push((rule.clone(), list));
+            }
+            is_free
+        });
+        for (rule, _) in dropped.iter().take(TOLD_MAX) {
+            log::warn!("does not come back from the state file, since it touches the white list: {rule}");
+        }
+        if dropped.len() > TOLD_MAX {
+            log::warn!("the same of {} more addresses", dropped.len().saturating_sub(TOLD_MAX));
+        }
+        dropped.iter().for_each(|(rule, list)| self.note_gone(rule, *list));
+    }
+
+    /// Takes down that the state file is of this boot and network namespace now.
+    fn adopt_state(&mut self, now: SystemTime) {
+        let header = self.state_header(now);
+        let (Some(state), Some(header)) = (&mut self.state, header) else { return };
+        if state.set_aside {
+            return;
+        }
+        match file::write_header(&state.path, &header) {
+            Ok(()) => state.adopted = Some(header),
+            Err(error) => {
+                log::warn!("the state file {} can't be written: {error}", state.path.display());
+                state.journal.doubt();
+            }
+        }
+    }
+
+    /// Makes all that lists hold what these entries are: what else others have brought back goes. Gives
+    /// the number of addresses.
+    fn replace_all(
+        &mut self,
+        mut entries: Entries,
+        now: SystemTime,
+        sane: SystemTime,
+    ) -> Result<usize, FirewallError> {
+        let count = entries.len();
+        self.remove_others(&entries, now)?;
+        let unions = self.unions_to_load(&entries)?;
+        let mut lost = 0_usize;
+        let mut rules = Vec::new();
+        for union in &unions {
+            let (fitting, long): (Vec<_>, Vec<_>) = entries
+                .take(union)
+                .into_iter()
+                .partition(|(_, label)| check_lease(label.lease, sane).is_ok());
+            rules.extend(long);
+            lost = lost.saturating_add(self.load_part(union, fitting, now)?);
+        }
+        rules.extend(entries.into_rules());
+        for family in [Family::V4, Family::V6] {
+            let own: Vec<(Rule, Label)> =
+                rules.iter().filter(|(rule, _)| rule.family() == family).cloned().collect();
+            lost = lost.saturating_add(self.replace_rules(family, own)?);
+        }
+        if lost > 0
+            && let Some(state) = &mut self.state
+        {
+            log::warn!(
+                "{lost} addresses of the state file have no place any more: they are in {}",
+                file::aside(&state.path).display()
+            );
+            state.set_aside = true;
+            state.journal.doubt();
+        }
+        Ok(count.saturating_sub(lost))
+    }
+
+    /// Takes the entries out of sets that a restore by another program has brought and that are not among
+    /// these.
+    fn remove_others(&mut self, entries: &Entries, now: SystemTime) -> Result<(), FirewallError> {
+        if !self.may_have_sets() {
+            return Ok(());
+        }
+        for union in self.unions()? {
+            match self.complete(&union, now) {
+                Err(error @ FirewallError::ForeignSet(_)) => {
+                    log::warn!("{error}");
+                    continue;
+                }
+                completed => completed?,
+            }
+            let sets = self.sets()?;
+            let mut others = Vec::new();
+            for set in sets.list_sets(&union) {
+                let list = set.list().unwrap_or_default();
+                let found = sets.mirrored(&set, now, |rule| !entries.holds(rule, list));
+                others.push((list, found.into_iter().map(|(rule, _)| rule).collect::<Vec<Rule>>()));
+            }
+            for (list, rules) in others {
+                self.remove_all(&union, list, &rules, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_all(
+        &mut self,
+        union: &SetKey,
+        list: ListName,
+        rules: &[Rule],
+        now: SystemTime,
+    ) -> Result<(), FirewallError> {
+        if FamilyList::key(union.scope(), union.family()) == *union {
+            let networks: Vec<Network> = rules.iter().flat_map(|rule| rule.networks().copied()).collect();
+            return self.delete_all(union.scope(), &networks, list, now).map(drop);
+        }
+        rules.iter().try_for_each(|rule| self.delete_entry(union, rule, list, now).map(drop))
+    }
+
+    /// The places whose addresses are to be entries of sets.
+    fn unions_to_load(&mut self, entries: &Entries) -> Result<BTreeSet<SetKey>, FirewallError> {
+        let mut sizes = entries.sizes();
+        let families = self.families();
+        let mut unions = BTreeSet::new();
+        if !self.may_have_sets() {
+            return Ok(unions);
+        }
+        let mut possible = BTreeMap::new();
+        for (union, size) in std::mem::take(&mut sizes) {
+            if families.contains(&union.family()) && self.sets()?.can_be_made(&union)? {
+                possible.insert(union, size);
+            }
+        }
+        if self.settings.set_use == SetUse::On {
+            return Ok(possible.into_keys().collect());
+        }
+        for union in possible.keys() {
+            if self.is_for_sets(union)? {
+                unions.insert(union.clone());
+            }
+        }
+        for family in families {
+            let of_family = possible.iter().filter(|(union, _)| union.family() == family);
+            let left = of_family.filter(|(union, _)| !unions.contains(union));
+            unions.extend(many(left.map(|(union, size)| (union.clone(), *size)).collect()));
+        }
+        Ok(unions)
+    }
+
+    /// Puts the entries of one place into its sets, as many as there is room for. Gives the number of
+    /// those for which there is none.
+    fn load_part(
+        &mut self,
+        union: &SetKey,
+        mut entries: Vec<(Rule, Label)>,
+        now: SystemTime,
+    ) -> Result<usize, FirewallError> {
+        let before = entries.len();
+        if entries.is_empty() {
+            return Ok(0);
+        }
+        let room = usize::try_from(self.sets()?.room(union)).unwrap_or(usize::MAX);
+        if before > room {
+            // Several lists may hold the same address, so this is on the safe side.
+            entries.sort_by_key(|(_, label)| std::cmp::Reverse(label.lease));
+            entries.truncate(room);
+        }
+        match self.load(union, &entries, now) {
+            Ok(()) => Ok(before.saturating_sub(entries.len())),
+            Err(error @ (FirewallError::ForeignSet(_) | FirewallError::Full(_))) => {
+                log::warn!("{error}");
+                Ok(before)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the rules of a family these, oldest first, in one transaction. Gives the number of those for
+    /// which there is no room.
+    fn replace_rules(
+        &mut self,
+        family: Family,
+        mut rules: Vec<(Rule, Label)>,
+    ) -> Result<usize, FirewallError> {
+        let before = rules.len();
+        if !self.families().contains(&family) {
+            return Ok(before);
+        }
+        keep_latest(&mut rules, self.settings.rules_max);
+        let by_precedence = self.by_precedence();
+        if by_precedence {
+            // Each is put in at the head of its chain.
+            rules.sort_by_key(|(rule, _)| std::cmp::Reverse(precedence(rule.scope().target())));
+        }
+        self.change(family, Plan::FromKernel, |cache, transaction| {
+            let wanted: HashSet<(&Rule, &Label)> = rules.iter().map(|(rule, label)| (rule, label)).collect();
+            delete_copies(&cache.find_copies(|rule, label| !wanted.contains(&(rule, label))), transaction);
+            let new = rules.iter().filter(|(rule, label)| !cache.has(rule, label));
+            new.for_each(|(rule, label)| transaction.insert(rule, label, 1));
+        })?;
+        if by_precedence {
+            self.put_in_order(family)?;
+        }
+        Ok(before.saturating_sub(rules.len()))
+    }
+
+    /// Puts back what had ended by a clock that has been set back since, and has not ended at `now`.
+    ///
+    /// # Errors
+    /// A table or set can't be read or changed.
+    pub(crate) fn clock_stepped(&mut self, now: SystemTime) -> Result<(), FirewallError> {
+        let Some(latest) = self.state.as_ref().map(|state| state.latest) else { return Ok(()) };
+        // Some of a second is what a clock is kept right by.
+        if latest <= now + STEP_MIN {
+            return Ok(());
+        }
+        let Some(mut entries) = self.state.as_ref().and_then(State::entries) else { return Ok(()) };
+        let whitelist = self.guarded.as_ref().map(|(_, list)| list.clone());
+        entries.retain(|rule, _, lease| {
+            let touches = whitelist.as_ref().is_some_and(|list| list.conflict(rule).is_some());
+            lease.is_due(latest) && !lease.is_due(now) && !touches
+        });
+        if let Some(state) = &mut self.state {
+            state.latest = now;
+        }
+        let count = self.put_beside(entries, now)?;
+        if count > 0 {
+            log::warn!("{count} addresses are back that had ended, since the clock has been set back");
+        }
+        Ok(())
+    }
+
+    /// Puts entries in beside what there is. Gives their number.
+    fn put_beside(&mut self, mut entries: Entries, now: SystemTime) -> Result<usize, FirewallError> {
+        let count = entries.len();
+        for union in self.unions_to_load(&entries)? {
+            let of_union = entries.take(&union);
+            self.load_part(&union, of_union, now)?;
+        }
+        for (rule, label) in entries.into_rules() {
+            if self.families().contains(&rule.family()) {
+                self.insert_rule(&rule, &label, Plan::FromCache)?;
+            }
+        }
+        Ok(count)
+    }
+}
+
+/// Leaves so many rules: those that end last, each in its turn.
+fn keep_latest(rules: &mut Vec<(Rule, Label)>, most: usize) {
+    if rules.len() <= most {
+        return;
+    }
+    let mut numbered: Vec<(usize, (Rule, Label))> = std::mem::take(rules).into_iter().enumerate().collect();
+    numbered.sort_by_key(|(_, (_, label))| std::cmp::Reverse(label.lease));
+    numbered.truncate(most);
+    numbered.sort_unstable_by_key(|(number, _)| *number);
+    rules.extend(numbered.into_iter().map(|(_, rule)| rule));
+}
+
+/// The places that become sets, of these with so many addresses that would be rules otherwise.
+fn many(mut sizes: BTreeMap<SetKey, usize>) -> Vec<SetKey> {
+    let mut unions = Vec::new();
+    while let Some(largest) = largest_of_too_many(&sizes) {
+        sizes.remove(&largest);
+        unions.push(largest);
+    }
+    unions
+}
+
+fn precedence(target: Target) -> usize {
+    match target {
+        Target::Accept => 0,
+        Target::Reject => 1,
+        Target::Drop => 2,
+    }
+}

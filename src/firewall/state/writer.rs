@@ -1,0 +1,364 @@
+//! The thread that writes the state file. It sleeps until something has changed, waits some seconds for
+//! more, and appends it; no one else waits for the disk. To write the file anew it reads the kernel's
+//! sets in pieces, and holds the lock of the firewall for a piece only.
+
+use super::clock;
+use super::entries::Entries;
+use super::file::StateFile;
+use super::format::{Header, Put};
+use super::journal::Item;
+use crate::firewall::expiry::SharedFirewall;
+use crate::firewall::sets::{SetReader, Sets, Step};
+use crate::firewall::{Firewall, FirewallError};
+use crate::kernel::set_key::SetKey;
+use crate::rule::Rule;
+use crate::rule::label::Label;
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Time from a change to its writing, in which others may follow.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Time from a failure to the next attempt.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Time between two warnings that the file can't be written.
+const WARN_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// Time between two files that are written anew, as after changes that fail one after the other.
+const REWRITE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Time allowed at the end of rfw for writing the file anew.
+const END_TIME: Duration = Duration::from_millis(1_500);
+
+/// The most rows of a set between two looks at the lock.
+const ROWS: usize = 1_024;
+
+/// Keeps the state file.
+pub(crate) struct StateWriter {
+    shared: Arc<SharedFirewall>,
+    file: Mutex<Writing>,
+    /// Whether rfw ends: a file that is being written anew is given up.
+    is_ending: AtomicBool,
+}
+
+/// The file, and what the log has said of it.
+struct Writing {
+    file: StateFile,
+    /// When it was written anew.
+    rewritten: Option<Instant>,
+    /// When the log has said that it can't be written.
+    warned: Option<Instant>,
+}
+
+/// All that goes into a file that is written anew.
+struct Whole {
+    /// The rules, that which was put in first at the beginning.
+    rules: Vec<(Rule, Label)>,
+    /// The sets of lists, and what reads them.
+    sets: Vec<SetKey>,
+    reader: Option<SetReader>,
+}
+
+/// What there is to write.
+struct Work {
+    items: Arc<Vec<Item>>,
+    rewrite: bool,
+    set_aside: bool,
+    header: Header,
+}
+
+impl StateWriter {
+    /// Begins to keep the state file of a firewall; `None` if it has none.
+    ///
+    /// # Errors
+    /// Those of pthread_create(3).
+    pub(crate) fn start(shared: &Arc<SharedFirewall>) -> io::Result<Option<RunningWriter>> {
+        let Some(writer) = StateWriter::new(shared) else { return Ok(None) };
+        let writer = Arc::new(writer);
+        let own = Arc::clone(&writer);
+        let builder = thread::Builder::new().name("state".to_owned()).stack_size(256 << 10);
+        let thread = builder.spawn(move || own.run())?;
+        shared.lock().wake_on_change(thread.thread().clone());
+        Ok(Some(RunningWriter { writer, thread }))
+    }
+
+    /// A writer that nobody has running yet.
+    fn new(shared: &Arc<SharedFirewall>) -> Option<StateWriter> {
+        let (path, adopted) = {
+            let mut firewall = shared.lock();
+            let state = firewall.state.as_mut()?;
+            (state.path.clone(), state.adopted.take())
+        };
+        let mut file = StateFile::new(path);
+        if let Some(Err(error)) = adopted.map(|header| file.go_on(header)) {
+            log::debug!("the state file is written anew, since it can't be gone on with: {error}");
+        }
+        Some(StateWriter {
+            shared: Arc::clone(shared),
+            file: Mutex::new(Writing { file, rewritten: None, warned: None }),
+            is_ending: AtomicBool::new(false),
+        })
+    }
+
+    /// Writes once what there is to write, in a process that does nothing else.
+    pub(crate) fn write_once(shared: &Arc<SharedFirewall>) {
+        if let Some(writer) = StateWriter::new(shared) {
+            let far = Instant::now() + Duration::from_secs(60);
+            writer.write(&mut writer.lock(), Some(far));
+        }
+    }
+
+    fn run(&self) {
+        while !self.is_ending() {
+            if !self.shared.lock().has_unwritten_state() {
+                thread::park();
+                continue;
+            }
+            self.pause(WAIT);
+            let mut file = self.lock();
+            if !self.is_ending() && !self.write(&mut file, None) {
+                drop(file);
+                self.pause(RETRY);
+            }
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::SeqCst)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writing> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sleeps so long, or until rfw ends.
+    fn pause(&self, time: Duration) {
+        let end = Instant::now() + time;
+        while !self.is_ending() && Instant::now() < end {
+            thread::park_timeout(end.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// Writes what there is to write. A file that is written anew is given up at `limit`, or without one
+    /// when rfw ends. Gives whether all is written.
+    fn write(&self, writing: &mut Writing, limit: Option<Instant>) -> bool {
+        let Some(work) = self.shared.lock().state_work(SystemTime::now()) else { return true };
+        let is_time = writing.rewritten.is_none_or(|at| limit.is_some() || at.elapsed() >= REWRITE_INTERVAL);
+        let rewrite = work.rewrite && is_time || writing.file.is_worn();
+        if !rewrite && work.items.is_empty() {
+            return true;
+        }
+        let mut result = match rewrite {
+            true => self.rewrite(writing, &work, limit),
+            false => append(writing, &work).map_err(WriteError::Disk),
+        };
+        let whole = rewrite && result.is_ok();
+        if let Err(WriteError::Set(error)) = &result {
+            log::debug!("the state file is not written anew yet: {error}");
+            if append(writing, &work).is_ok() {
+                self.shared.lock().state_written(false);
+                return false;
+            }
+        }
+        match &mut result {
+            Ok(()) => {
+                writing.rewritten = if whole { Some(Instant::now()) } else { writing.rewritten };
+                self.shared.lock().state_written(whole);
+                writing.tell_success();
+                true
+            }
+            Err(error) => {
+                self.shared.lock().state_failed();
+                writing.tell_failure(error);
+                false
+            }
+        }
+    }
+
+    fn rewrite(&self, writing: &mut Writing, work: &Work, limit: Option<Instant>) -> Result<(), WriteError> {
+        let (ended, whole) = {
+            let firewall = self.shared.lock();
+            (firewall.ended_entries(SystemTime::now()), firewall.whole_state())
+        };
+        writing.file.rewrite(&work.header, work.set_aside, |file| {
+            for (rule, label) in ended.into_iter().flat_map(Entries::into_rules).chain(whole.rules) {
+                writeln!(file, "{}", Put(&rule, &label))?;
+            }
+            let reader = whole.reader.as_ref();
+            for (set, reader) in whole.sets.iter().filter_map(|set| Some((set, reader?))) {
+                self.write_set(file, set, reader, limit)?;
+            }
+            file.write_all(printed(&work.items).as_bytes()).map_err(WriteError::Disk)
+        })
+    }
+
+    /// Writes what a set of a list holds.
+    fn write_set(
+        &self,
+        file: &mut dyn Write,
+        set: &SetKey,
+        reader: &SetReader,
+        limit: Option<Instant>,
+    ) -> Result<(), WriteError> {
+        let (mut rules, mut rows, mut count) = (reader.read_set(set)?, Vec::new(), 0_usize);
+        loop {
+            let step = rules.next_rule(reader, SystemTime::now())?;
+            let is_end = matches!(step, Step::End);
+            if let Step::Next((rule, label, _)) = step {
+                rows.push((rule, label));
+            }
+            if is_end || rows.len() >= ROWS {
+                self.shared.lock().correct_ends(set, &mut rows, SystemTime::now());
+                for (rule, label) in &rows {
+                    writeln!(file, "{}", Put(rule, label))?;
+                }
+                count = count.saturating_add(rows.len());
+                rows.clear();
+                if limit.map_or(self.is_ending(), |limit| Instant::now() >= limit) {
+                    return Err(WriteError::Ending);
+                }
+            }
+            if is_end {
+                break;
+            }
+        }
+        // Others may have emptied it, which is put back soon.
+        match self.shared.lock().is_state_of_set(set, count, SystemTime::now()) {
+            true => Ok(()),
+            false => Err(WriteError::Set(FirewallError::Busy)),
+        }
+    }
+}
+
+/// A writer with its thread.
+pub(crate) struct RunningWriter {
+    writer: Arc<StateWriter>,
+    thread: JoinHandle<()>,
+}
+
+impl RunningWriter {
+    /// Writes what has not been written yet, and ends the thread. To be called when nothing changes any
+    /// more, and without the lock of the firewall.
+    pub(crate) fn finish(self) {
+        self.writer.is_ending.store(true, Ordering::SeqCst);
+        self.thread.thread().unpark();
+        let mut file = self.writer.lock();
+        self.writer.write(&mut file, Some(Instant::now() + END_TIME));
+    }
+}
+
+impl Writing {
+    fn tell_success(&mut self) {
+        if self.warned.take().is_some() {
+            log::info!("the state file {} is written again", self.file.path().display());
+        }
+    }
+
+    fn tell_failure(&mut self, error: &WriteError) {
+        let WriteError::Disk(error) = error else { return };
+        if self.warned.is_none_or(|warned| warned.elapsed() >= WARN_INTERVAL) {
+            self.warned = Some(Instant::now());
+            log::warn!(
+                "the state file {} can't be written, so that a reboot would lose changes: {error}",
+                self.file.path().display()
+            );
+        }
+    }
+}
+
+fn append(writing: &mut Writing, work: &Work) -> io::Result<()> {
+    writing.file.append(&printed(&work.items), &work.header)
+}
+
+fn printed(items: &[Item]) -> String {
+    let mut text = String::new();
+    items.iter().for_each(|item| item.print(&mut text));
+    text
+}
+
+impl Firewall {
+    fn wake_on_change(&mut self, writer: Thread) {
+        self.state.iter_mut().for_each(|state| state.journal.wake(writer.clone()));
+    }
+
+    fn state_work(&mut self, now: SystemTime) -> Option<Work> {
+        let header = self.state_header(now)?;
+        let state = self.state.as_mut()?;
+        let (items, rewrite) = state.journal.take();
+        Some(Work { items, rewrite, set_aside: state.set_aside, header })
+    }
+
+    fn state_written(&mut self, whole: bool) {
+        if let Some(state) = &mut self.state {
+            state.journal.written(whole);
+            state.set_aside &= !whole;
+        }
+    }
+
+    fn state_failed(&mut self) {
+        self.state.iter_mut().for_each(|state| state.journal.failed());
+    }
+
+    /// What of the state file has ended and stays in it, since the clock may be set back.
+    fn ended_entries(&self, now: SystemTime) -> Option<Entries> {
+        let state = self.state.as_ref().filter(|state| !state.set_aside && !clock::is_settled())?;
+        let mut entries = state.read().ok()?.entries;
+        entries.retain(|_, _, lease| lease.is_due(now));
+        Some(entries)
+    }
+
+    /// What the kernel holds, as far as it is known without asking it.
+    fn whole_state(&self) -> Whole {
+        let mut rules = Vec::new();
+        for table in &self.tables {
+            // What others have flushed comes back.
+            rules.extend(table.memory().lost().iter().rev().cloned());
+            let found = table.cache().find(|_, _| true).into_iter().rev();
+            rules.extend(found.map(|(rule, label)| (rule.clone(), label.clone())));
+        }
+        let unions: BTreeSet<SetKey> =
+            self.linked_sets().into_iter().chain(self.known.iter().cloned()).collect();
+        let sets = self.sets.as_ref();
+        Whole {
+            rules,
+            sets: unions
+                .iter()
+                .flat_map(|union| sets.map_or(Vec::new(), |sets| sets.list_sets(union)))
+                .collect(),
+            reader: sets.map(Sets::reader),
+        }
+    }
+
+    /// Gives entries of a set the ends that are known to the second: the kernel leaves out what there is
+    /// of one.
+    fn correct_ends(&self, set: &SetKey, rows: &mut [(Rule, Label)], now: SystemTime) {
+        let Some(sets) = &self.sets else { return };
+        for (rule, label) in rows {
+            label.lease = sets.known_end(set, rule, now).unwrap_or(label.lease);
+        }
+    }
+
+    /// Whether a set that had that number of entries was as rfw knows it, and not emptied by others.
+    fn is_state_of_set(&self, set: &SetKey, count: usize, now: SystemTime) -> bool {
+        self.sets.as_ref().is_none_or(|sets| sets.has_most(set, count, now))
+    }
+}
+
+/// Why a file is not written.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    /// The disk does not take it.
+    #[error(transparent)]
+    Disk(#[from] io::Error),
+    /// A set can't be read.
+    #[error(transparent)]
+    Set(#[from] FirewallError),
+    /// rfw ends.
+    #[error("rfw ends")]
+    Ending,
+}
