@@ -90,7 +90,8 @@ pub(crate) fn restore(arguments: &Arguments) -> Result<(), Failure> {
     let now = SystemTime::now();
     firewall.open_state(now);
     let restored = firewall.take_over(whitelist.as_ref().ok(), now)?;
-    if let Restored::Addresses(_) = restored {
+    // What the kernel holds is written down by the server; here only what was wrong is mended.
+    if restored != Restored::Nothing || firewall.sets_state_aside() {
         StateWriter::write_once(&SharedFirewall::new(firewall).map_err(Failure::Io)?);
     }
     print(&match restored {

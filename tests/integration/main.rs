@@ -39,3 +39,4 @@ mod rules;
 mod server;
 mod sets;
 mod start;
+mod state;

@@ -63,6 +63,11 @@ impl Firewall {
         self.state.as_ref().is_some_and(|state| state.journal.is_pending())
     }
 
+    /// Whether the state file that is there can't be used as it is.
+    pub(crate) fn sets_state_aside(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| state.set_aside)
+    }
+
     /// Notes for the state file that an address is in a list no more, by whatever hand.
     pub(crate) fn note_gone(&mut self, rule: &Rule, list: ListName) {
         self.note(|| Item::Gone(rule.clone(), list));

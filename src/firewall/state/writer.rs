@@ -21,7 +21,7 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Time from a change to its writing, in which others may follow.
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(3);
 
 /// Time from a failure to the next attempt.
 const RETRY: Duration = Duration::from_secs(10);

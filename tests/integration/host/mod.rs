@@ -32,11 +32,12 @@ pub const SOON: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 
-/// A namespace and a folder; both go with it.
+/// A namespace and a folder; both go with it, but for a folder that was another host's before.
 pub struct Host {
     holder: Child,
     has_own_users: bool,
     pub dir: PathBuf,
+    owns_dir: bool,
 }
 
 /// What a command said.
@@ -80,7 +81,7 @@ impl Host {
     /// [in a container](Host::in_container).
     #[track_caller]
     pub fn new() -> Host {
-        Host::make(run("id", &["-u"]).out.trim() != "0")
+        Host::make(is_plain_user())
     }
 
     /// Makes a host that is root only in a user namespace of its own, as in a container
@@ -90,8 +91,26 @@ impl Host {
         Host::make(true)
     }
 
+    /// Makes a host on which the kernel tells that number of the boot.
+    #[track_caller]
+    pub fn booted(boot: &str) -> Host {
+        Host::make_in(is_plain_user(), new_folder(), true, Some(boot))
+    }
+
+    /// This host after a reboot, as far as it is one: another namespace with the same folder, and perhaps
+    /// another number of the boot.
+    #[track_caller]
+    pub fn again(&self, boot: Option<&str>) -> Host {
+        Host::make_in(self.has_own_users, self.dir.clone(), false, boot)
+    }
+
     #[track_caller]
     fn make(has_own_users: bool) -> Host {
+        Host::make_in(has_own_users, new_folder(), true, None)
+    }
+
+    #[track_caller]
+    fn make_in(has_own_users: bool, dir: PathBuf, owns_dir: bool, boot: Option<&str>) -> Host {
         for tool in
             ["unshare", "nsenter", "ip", "iptables-nft", "iptables-legacy", "ipset", "curl", "openssl"]
         {
@@ -101,10 +120,17 @@ impl Host {
         // network namespace is made: so somebody has to be by then.
         let unshare = if has_own_users { "-r unshare -nm" } else { "-nm" };
         // What rfw keeps across a reboot is in /var/lib.
-        let setup = "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && ip link set lo up && echo ready && exec cat";
+        let mount = boot.map_or(String::new(), |boot| {
+            let file = dir.join("boot_id");
+            fs::write(&file, format!("{boot}\n")).unwrap();
+            format!("mount --bind {} /proc/sys/kernel/random/boot_id && ", file.display())
+        });
+        let setup = format!(
+            "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && {mount}ip link set lo up && echo ready && exec cat"
+        );
         let mut holder = Command::new("unshare")
             .args(unshare.split(' '))
-            .args(["sh", "-c", setup])
+            .args(["sh", "-c", &setup])
             .env("PATH", path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -116,7 +142,7 @@ impl Host {
             line, "ready\n",
             "unshare {unshare} does not work here: namespaces are needed for this test"
         );
-        let host = Host { holder, has_own_users, dir: new_folder() };
+        let host = Host { holder, has_own_users, dir, owns_dir };
         let inside = host.run("readlink", &["/proc/self/ns/net"]).ok();
         let outside = run("readlink", &["/proc/self/ns/net"]).ok();
         assert_ne!(inside, outside, "this is the machine's own network namespace");
@@ -189,7 +215,9 @@ impl Drop for Host {
     fn drop(&mut self) {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
-        let _ = fs::remove_dir_all(&self.dir);
+        if self.owns_dir {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
     }
 }
 
@@ -255,6 +283,10 @@ fn path() -> OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/local/sbin:/usr/sbin:/sbin");
     path
+}
+
+fn is_plain_user() -> bool {
+    run("id", &["-u"]).out.trim() != "0"
 }
 
 fn new_folder() -> PathBuf {

@@ -1,0 +1,245 @@
+//! The state file: what a reboot takes from the kernel comes back, and nothing else.
+//!
+//! A reboot is another network namespace with the same folder, and another number of the boot.
+
+use crate::host::{Host, Rfw, in_both_variants, until};
+use serde_json::Value;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The numbers of two boots.
+const BOOTS: [&str; 2] = ["0a1b2c3d-0a1b-4c2d-8e3f-0123456789ab", "1a1b2c3d-0a1b-4c2d-8e3f-0123456789ab"];
+
+/// A state file of another boot with these lines.
+fn state(lines: &str) -> String {
+    state_of(BOOTS[1], "2026-11-27T06:00:00Z", lines)
+}
+
+fn state_of(boot: &str, written: &str, lines: &str) -> String {
+    let first = format!("rfw state 1 boot={boot} nonce=- written={written}");
+    format!("{first:<127}\n{lines}")
+}
+
+/// rfw with a state file in the folder of its host, which goes on after a reboot.
+fn rfw<'a>(host: &'a Host, iptables: &str, options: &str) -> Rfw<'a> {
+    let _ = fs::create_dir(host.dir.join("lib"));
+    host.rfw(iptables).configure(&format!("state.file = {}\n{options}", file(host).display()))
+}
+
+fn file(host: &Host) -> PathBuf {
+    host.dir.join("lib/state")
+}
+
+fn text(host: &Host) -> String {
+    fs::read_to_string(file(host)).unwrap_or_default()
+}
+
+/// The rows of a list without numbers and counters, in order; ends are whole minutes.
+fn rows(rfw: &Rfw<'_>) -> Vec<String> {
+    let list = rfw.ok("GET", "/list");
+    let told = |row: &Value| {
+        let words = ["chain", "target", "inp", "out", "source", "destination", "list", "reason", "by"]
+            .map(|key| row[key].to_string());
+        let end = row["expires"].as_str().map_or("never", |end| &end[..16]).to_owned();
+        format!("{} {end}", words.join(" "))
+    };
+    let mut rows: Vec<String> = list.as_array().unwrap().iter().map(told).collect();
+    rows.sort();
+    rows
+}
+
+#[test]
+fn all_is_back_after_a_reboot_and_a_restart_reads_nothing() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut before = rfw(&host, iptables, "ipset = auto").start();
+        // Ends are compared by the minute: they are at the middle of one.
+        let end = 3_600 + 90 - seconds_of_minute();
+        before.ok("PUT", &format!("/drop/input/any/1.2.3.4?expire={end}&list=tor&reason=it%20scans"));
+        before.ok("PUT", &format!("/drop/input/any/1.2.3.4?expire={}", end + 600));
+        before.ok("PUT", "/accept/forward/ppp/1.2.3.0/24/eth0/5.6.7.8?expire=0");
+        before.ok("PUT", "/reject/output/eth0/2001:db8::/48?expire=0&reason=why");
+        before.ok("PUT", "/drop/input/any/9.9.9.9");
+        before.ok("DELETE", "/drop/input/any/9.9.9.9");
+        let feed: String = (0..150).map(|n| format!("20.0.0.{n}\n")).collect();
+        before.send_ok("PUT", &format!("/drop/input/any?list=feed&expire={end}"), &feed);
+        before.send_ok(
+            "PUT",
+            &format!("/drop/input/any?list=feed&replace=true&expire={end}"),
+            feed.trim_end().rsplit_once('\n').unwrap().0,
+        );
+        let rows_before = rows(&before);
+        assert!(rows_before.len() >= 150, "{rows_before:?}");
+        before.stop();
+
+        let again = host.again(Some(BOOTS[0]));
+        assert!(again.kept(iptables).is_empty());
+        let mut after = rfw(&again, iptables, "ipset = auto").start();
+        assert_eq!(rows(&after), rows_before, "{}", text(&host));
+        assert_eq!(again.sets().len(), 4, "{:?}", again.sets());
+        assert!(after.log().contains("back from the state file"), "{}", after.log());
+        assert!(text(&host).contains(BOOTS[0]));
+        after.stop();
+
+        // What somebody has deleted while rfw was stopped is not there again after a restart.
+        again.admin(iptables, "-F FORWARD");
+        after.spawn();
+        assert_eq!(rows(&after).len(), rows_before.len() - 1);
+        assert!(!after.log().contains("back from the state file"), "{}", after.log());
+    });
+}
+
+/// The seconds of this minute, by the clock.
+fn seconds_of_minute() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    now.as_secs() % 60
+}
+
+#[test]
+fn what_was_appended_outlives_a_kill_and_comes_back_in_a_new_namespace() {
+    let host = Host::new();
+    let mut before = rfw(&host, "iptables-nft", "ipset").start();
+    before.ok("PUT", "/drop/input/any/1.2.3.4?expire=0&reason=why");
+    before.ok("PUT", "/drop/input/any/1.2.3.5?expire=0");
+    before.ok("DELETE", "/drop/input/any/1.2.3.5");
+    until(Duration::from_secs(10), "it is written", || text(&host).contains("- drop input any 1.2.3.5\n"));
+    before.signal("KILL");
+    before.end();
+    // The same boot: the nonce of the registry tells that the namespace is another.
+    let again = host.again(None);
+    let after = rfw(&again, "iptables-nft", "ipset").start();
+    assert_eq!(again.kept("iptables-nft"), ["-A INPUT -s 1.2.3.4/32 -j DROP"]);
+    assert_eq!(after.ok("GET", "/list")[0]["reason"], "why");
+}
+
+/// Restores this file on a host of its own. Gives what was said, what is there then, and the host.
+fn restored(mode: u32, text: &str, options: &str) -> (String, Vec<String>, Host) {
+    let host = Host::booted(BOOTS[0]);
+    let said = {
+        let rfw = rfw(&host, "iptables-nft", options);
+        host.write("lib/state", mode, text);
+        rfw.call(&["--restore"])
+    };
+    let kept = host.kept("iptables-nft");
+    (said.ok(), kept, host)
+}
+
+#[test]
+fn what_is_whole_of_a_damaged_file_is_used_and_the_file_is_set_aside() {
+    let line = "drop input any 1.2.3.4 permanent\n";
+    let whole = state(line);
+    let cut = format!("{whole}drop input any 1.2.3.5 perm");
+    let wrong = state(&format!("nonsense \u{1b}[31m\n{line}"));
+    let open = format!("{whole}begin inet drop input any any src list -\ndrop input any 1.2.3.5 permanent\n");
+    let older = whole.replace("rfw state 1", "rfw state 0");
+    let one = 1;
+    for (mode, text, count, words) in [
+        (0o600, &*whole, one, "1 address restored"),
+        (0o600, &cut, one, "its last line is cut off"),
+        (0o600, &wrong, one, "line 2 is not used, \"nonsense \\u{1b}[31m\""),
+        (0o600, &open, one, "it ends within a list"),
+        (0o600, &older, 0, "it has the version \"0\": expected 1"),
+        (0o600, "root:x:0:0:root:/root:/bin/bash\n", 0, "it is not rfw's, or damaged"),
+        (0o600, "\0\0\0\0", 0, "it is not rfw's, or damaged"),
+        (0o666, &whole, 0, "mode 0666 lets others write it"),
+    ] {
+        let (said, kept, host) = restored(mode, text, "ipset = auto");
+        assert_eq!(kept.len(), count, "{text}: {said}");
+        assert!(said.contains(words), "{text}: {said}");
+        let aside = fs::read_to_string(host.dir.join("lib/state.bad")).ok();
+        let is_damaged = text != whole || mode != 0o600;
+        assert_eq!(aside.as_deref(), Some(text).filter(|_| is_damaged), "{said}");
+        // With what was damaged, it was written anew.
+        let first = fs::read_to_string(file(&host)).unwrap();
+        assert!(first.starts_with("rfw state 1") && first.contains(BOOTS[0]), "{first}");
+        assert_eq!(first.matches(line).count(), count, "{first}");
+    }
+}
+
+#[test]
+fn restore_replaces_what_others_have_brought_and_keeps_to_the_white_list() {
+    in_both_variants(|iptables| {
+        let host = Host::booted(BOOTS[0]);
+        let rfw = rfw(&host, iptables, "ipset = auto").white_list("127.0.0.1\n1.2.3.0/30\n");
+        // What has ended by this clock stays in the file, since that may be wrong.
+        let ended = "drop input any 6.6.6.6 until 2020-01-01T00:00:00Z\n";
+        let lines = format!(
+            "drop input any 1.2.3.1 permanent\ndrop input any 5.6.7.8 until 2066-01-01T00:00:00Z list tor\n\
+             accept input eth0 5.6.7.9 permanent\ndrop input eth0 5.6.7.0/24 permanent\n{ended}"
+        );
+        host.write("lib/state", 0o600, &state(&lines));
+        // An old file of iptables-save: one that is not in the state, one with another end.
+        for (address, end) in [("7.7.7.7", "permanent"), ("5.6.7.8", "until 2065-01-01T00:00:00Z list tor")] {
+            host.admin(iptables, &format!("-A INPUT -s {address} -m comment --comment 'rfw {end}' -j DROP"));
+        }
+        let said = rfw.call(&["--restore"]).ok();
+        assert!(said.contains("touches the white list: INPUT -s 1.2.3.1"), "{said}");
+        assert!(said.ends_with("\n3 addresses restored\n"), "{said}");
+        let rules = host.rules(iptables, "INPUT").join("\n");
+        assert_eq!(rules.lines().count(), 3, "{rules}");
+        assert!(rules.contains("until 2066-01-01T00:00:00Z list tor") && !rules.contains("2065"), "{rules}");
+        // The exception comes first.
+        assert!(rules.lines().next().unwrap().contains("-j ACCEPT"), "{rules}");
+        assert!(text(&host).contains(ended) && text(&host).contains(BOOTS[0]));
+        assert_eq!(rfw.call(&["--restore"]).ok(), "nothing to restore\n");
+        // It is final to take all away.
+        assert_eq!(rfw.call(&["--flush"]).ok(), "3 rules removed\n");
+        assert!(!file(&host).exists());
+        let rebooted = host.again(Some(BOOTS[1]));
+        assert_eq!(self::rfw(&rebooted, iptables, "").call(&["--restore"]).ok(), "nothing to restore\n");
+    });
+}
+
+#[test]
+fn a_clock_that_has_lost_its_time_ends_nothing() {
+    // By the file it is 2066 already: the ends are further away than a set holds addresses else.
+    let text =
+        state_of(BOOTS[1], "2066-01-01T00:00:00Z", "drop input any 1.2.3.4 until 2066-01-02T00:00:00Z\n");
+    let (said, kept, host) = restored(0o600, &text, "ipset");
+    assert!(said.contains("1 address restored"), "{said}");
+    assert_eq!(kept, ["-A INPUT -s 1.2.3.4/32 -j DROP"]);
+    let entry = &host.entries()[0];
+    assert_eq!((&*entry.set, &*entry.comment), ("rfw4-ids", "until 2066-01-02T00:00:00Z"));
+    // What is further than that even by the clock of the file is a rule.
+    let text = text.replace("until 2066", "until 2099");
+    let (_, kept, again) = restored(0o600, &text, "ipset");
+    assert_eq!((kept.len(), again.entries().len()), (1, 0));
+}
+
+#[test]
+fn a_full_disk_is_told_once_and_rfw_goes_on() {
+    let host = Host::new();
+    let mut rfw =
+        rfw(&host, "iptables-nft", "").reconfigure(&format!("{}/lib", host.dir.display()), "/var/lib/full");
+    host.run("mkdir", &["/var/lib/full"]).ok();
+    host.run("mount", &["-t", "tmpfs", "-o", "size=16k", "tmpfs", "/var/lib/full"]).ok();
+    host.run("sh", &["-c", "head -c 100000 /dev/zero >/var/lib/full/much; true"]).ok();
+    rfw.spawn();
+    rfw.ok("PUT", "/drop/input/any/1.2.3.4?expire=0");
+    until(Duration::from_secs(10), "it is told", || rfw.log().contains("can't be written"));
+    rfw.ok("PUT", "/drop/input/any/1.2.3.5?expire=0");
+    host.run("rm", &["/var/lib/full/much"]).ok();
+    rfw.stop();
+    let log = rfw.log();
+    assert_eq!(log.matches("can't be written").count(), 1, "{log}");
+    assert!(log.contains("is written again"), "{log}");
+    let state = host.run("cat", &["/var/lib/full/state"]).ok();
+    assert!(state.contains("1.2.3.4 permanent\n") && state.contains("1.2.3.5 permanent\n"), "{state}");
+    assert_eq!(host.run("stat", &["-c", "%a", "/var/lib/full/state"]).ok(), "600\n");
+}
+
+#[test]
+fn a_check_says_what_is_wrong_and_changes_nothing() {
+    let host = Host::new();
+    let rfw = rfw(&host, "iptables-nft", "");
+    host.write("lib/state", 0o600, "what\n");
+    let said = rfw.call(&["--check"]).ok();
+    assert!(said.contains("lib/state would not be used: its first line is not"), "{said}");
+    assert_eq!(text(&host), "what\n");
+    let rfw = rfw.reconfigure("lib/state", "lib/none/below/state");
+    assert!(rfw.call(&["--check"]).out.contains("could not be written"));
+    // Off.
+    let rfw = rfw.reconfigure(&format!("{}/lib/none/below/state", host.dir.display()), "");
+    assert_eq!(rfw.call(&["--check"]).ok().lines().count(), 1);
+}
