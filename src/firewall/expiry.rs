@@ -175,9 +175,10 @@ impl SharedFirewall {
             loop {
                 let now = shared.read_clock(&mut clock, &mut failures);
                 shared.sweep_all(now, &mut failures);
-                shared.fill_mirrors(&mut failures);
+                shared.fill_mirrors(now, &mut failures);
                 shared.sleep();
-                shared.look(&mut failures);
+                let now = shared.read_clock(&mut clock, &mut failures);
+                shared.look(now, &mut failures);
             }
         })?;
         Ok(())
@@ -191,7 +192,7 @@ impl SharedFirewall {
         self.doubtful_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time by which rules are due: after a step of the clock, for a minute, the earlier of both.
+    /// The time by which rules and entries have ended: after a step of the clock, for a minute, the earlier of both.
     fn read_clock(&self, clock: &mut Clock, failures: &mut LogLimit) -> SystemTime {
         let now = SystemTime::now();
         let reading = clock.read(now, Instant::now());
@@ -202,6 +203,7 @@ impl SharedFirewall {
             Reading::Steady => (now, None),
             Reading::Stepped => {
                 log::warn!("the clock was set: ends of rules and entries count by the new time");
+                self.lock().retime_sets();
                 (now, None)
             }
             Reading::Doubtful { earlier, until } => (earlier, Some(until)),
@@ -211,7 +213,7 @@ impl SharedFirewall {
     }
 
     /// Looks at what others have done to tables and sets, if it is time.
-    fn look(&self, failures: &mut LogLimit) {
+    fn look(&self, now: SystemTime, failures: &mut LogLimit) {
         let begun = Instant::now();
         // Not held while the other lock is waited for: who has that asks for this one.
         let (is_due, sets) = {
@@ -223,7 +225,7 @@ impl SharedFirewall {
         }
         let mut firewall = self.lock();
         let (begun, used) = (Instant::now(), cpu_time::used());
-        let looked = firewall.look(sets, SystemTime::now());
+        let looked = firewall.look(sets, now);
         let used = used.zip(cpu_time::used()).map(|(before, after)| after.saturating_sub(before));
         self.looks().looked(Instant::now(), used.unwrap_or_else(|| begun.elapsed()), sets);
         self.look_soon_after(&firewall);
@@ -296,13 +298,14 @@ impl SharedFirewall {
     }
 
     /// Fills the mirrors that are missing, a piece at a time, and sets the timer again.
-    fn fill_mirrors(&self, failures: &mut LogLimit) {
+    fn fill_mirrors(&self, now: SystemTime, failures: &mut LogLimit) {
+        let start = Instant::now();
         loop {
             let mut firewall = self.lock();
             if !firewall.is_fill_due() {
                 return;
             }
-            let filled = firewall.fill_mirrors(SystemTime::now());
+            let filled = firewall.fill_mirrors(now + start.elapsed());
             self.arm(firewall.next_due(SystemTime::now()));
             drop(firewall);
             if let Err(error) = filled {

@@ -124,8 +124,8 @@ mod tests {
         let (input, forward) = (KernelChain::Input, KernelChain::Forward("mine".parse().unwrap()));
         let golden = [
             (0, true, true),
-            (9, false, false),
-            (10, true, false),
+            (4, false, false),
+            (5, true, false),
             (3_599, true, false),
             (3_600, false, true),
         ];

@@ -24,8 +24,7 @@ impl Firewall {
 
     /// Gives the entries of all sets the timeouts that their ends mean now, piece by piece as mirrors are
     /// filled: the clock was set, which the timeouts of the kernel don't follow. What has ended goes.
-    #[expect(dead_code, reason = "nothing tells of a step of the clock yet")]
-    pub(super) fn retime_sets(&mut self) {
+    pub(crate) fn retime_sets(&mut self) {
         self.sets.iter_mut().for_each(Sets::retime);
     }
 
