@@ -114,9 +114,11 @@ lint: lint-deps	## check format, Rust, documentation and shell scripts
 		xargs -0 shellcheck
 	unit=$$(mktemp -d)
 	trap 'rm -r "$$unit"' EXIT
-	sed -e 's|@sbindir@/rfw|/bin/true|' -e 's|@sysconfdir@|/etc|' \
-		etc/systemd/rfw.service > "$$unit/rfw.service"
-	systemd-analyze verify --man=no "$$unit/rfw.service"
+	for name in rfw.service rfw-restore.service; do
+		sed -e 's|@sbindir@/rfw|/bin/true|' -e 's|@sysconfdir@|/etc|' \
+			"etc/systemd/$$name" > "$$unit/$$name"
+	done
+	systemd-analyze verify --man=no "$$unit/rfw.service" "$$unit/rfw-restore.service"
 
 .PHONY: install
 install: built	## install rfw; takes PREFIX, SYSCONFDIR, DESTDIR

@@ -108,8 +108,10 @@ install_rfw() {
     done
     install_documents
     folder 755 "$unitdir"
-    fill etc/systemd/rfw.service
-    put 644 "$copy" "$unitdir/rfw.service"
+    for unit in rfw.service rfw-restore.service; do
+        fill "etc/systemd/$unit"
+        put 644 "$copy" "$unitdir/$unit"
+    done
     # Not into fail2ban's own folder, which may not be there yet.
     folder 755 "$share_dir/fail2ban/action.d"
     put 644 etc/fail2ban/action.d/rfw.conf "$share_dir/fail2ban/action.d/rfw.conf"
@@ -186,7 +188,7 @@ remove_empty() {
 uninstall_rfw() {
     [ -n "$DESTDIR" ] || refuse_while_in_use
     for file in "$sbindir/rfw" "$mandir/man8/rfw.8" "$mandir/man5/rfw.conf.5" \
-        "$mandir/man1/rfwgen.1" "$unitdir/rfw.service" \
+        "$mandir/man1/rfwgen.1" "$unitdir/rfw.service" "$unitdir/rfw-restore.service" \
         "$share_dir/fail2ban/action.d/rfw.conf" \
         "$docdir/LICENSE" "$docdir/README.md" \
         "$examples/rfw.conf" "$examples/white.list" "$examples/logrotate" \
@@ -212,8 +214,10 @@ rfw is uninstalled. What is left:
 - Rules in the kernel, until it boots, unless they were removed before. This
   removes them:
      $rfw --flush
-- The configuration, the keys and the log. If you want them no more:
+- The configuration, the keys, the log, and what is to come back at a boot. If you
+  want them no more:
      rm -r $conf_dir
+     rm -r /var/lib/rfw
      rm /var/log/rfw.log*
 - What systemd knows of the unit, until
      systemctl daemon-reload

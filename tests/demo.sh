@@ -85,6 +85,8 @@ fi
 # ip-netns(8) and iptables keep files in /run.  The play lives there too: a file
 # system in memory that ends with this process, even if it is killed.
 mount -t tmpfs -o mode=755 tmpfs /run || cannot 'no tmpfs can be mounted on /run'
+# What rfw keeps for a reboot is none of the machine's.
+mount -t tmpfs -o mode=755 tmpfs /var/lib || cannot 'no tmpfs can be mounted on /var/lib'
 if [ ! -x "$rfw" ] || [ ! -x "$script" ]; then
     cannot 'rfw and its folder must not be below /run: the demo has a /run of its own'
 fi

@@ -72,7 +72,8 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
     print(&format!("{}: ok, {networks} in the white list\n", arguments.config.display()))
 }
 
-/// Puts back what the state file holds, where a reboot has taken it from the kernel (`--restore`).
+/// Puts back what the state file holds, where a reboot has taken it from the kernel (`--restore`). No file
+/// is written.
 ///
 /// # Errors
 /// The configuration is invalid, or a program that it names fails.
@@ -89,11 +90,9 @@ pub(crate) fn restore(arguments: &Arguments) -> Result<(), Failure> {
     let mut firewall = open_firewall(&arguments.config, &config, &StopSignal::default())?;
     let now = SystemTime::now();
     firewall.open_state(now);
+    // The file stays that of another boot: others may replace the tables until the server starts, which
+    // puts all back once more.
     let restored = firewall.take_over(whitelist.as_ref().ok(), now)?;
-    // What the kernel holds is written down by the server; here only what was wrong is mended.
-    if restored != Restored::Nothing || firewall.sets_state_aside() {
-        StateWriter::write_once(&SharedFirewall::new(firewall).map_err(Failure::Io)?);
-    }
     print(&match restored {
         Restored::Addresses(count) => format!("{} restored\n", counted(count, "address", "addresses")),
         Restored::Nothing => "nothing to restore\n".to_owned(),
@@ -151,7 +150,11 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     shared.with(|firewall| {
         let now = SystemTime::now();
         firewall.open_state(now);
-        firewall.take_over(Some(&whitelist), now)
+        let restored = firewall.take_over(Some(&whitelist), now)?;
+        if restored != Restored::Nothing {
+            firewall.adopt_state(now);
+        }
+        Ok::<(), FirewallError>(())
     })?;
     let service = Service::new(config, shared.clone(), whitelist)?;
     shared.start_sweeper().map_err(Failure::Io)?;

@@ -52,7 +52,7 @@ fn main() {
     let outside = std::env::var("RFW_BENCH_OUTSIDE").unwrap();
     let inside = fs::read_link("/proc/self/ns/net").unwrap();
     assert_ne!(inside.to_string_lossy(), outside, "this is the machine's own network namespace");
-    run("sh", &["-c", "mount -t tmpfs tmpfs /run && ip link set lo up"]);
+    run("sh", &["-c", "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && ip link set lo up"]);
     let _ = rustls::crypto::ring::default_provider().install_default();
     let bench = Bench::new();
     if std::env::args().any(|argument| argument == "--peers") {

@@ -304,14 +304,16 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     assert!(said.contains(&format!("     {} -f {conf} --check\n", dir.path("usr/sbin/rfw"))), "{said}");
     assert!(!dir.read("etc/rfw/rfw.conf").replace(&dir.path("etc/rfw"), "").contains("/etc/rfw"));
 
-    let unit = dir.path("usr/lib/systemd/system/rfw.service");
-    let said = run(Command::new("systemd-analyze").args(["verify", "--man=no", &unit]), true);
-    assert_eq!(said, "");
-    let said =
-        run(Command::new("systemd-analyze").args(["security", "--offline=true", "--no-pager", &unit]), true);
-    let (_, score) = said.split_once("Overall exposure level for rfw.service: ").expect("a score");
-    let score: f64 = score.split(' ').next().unwrap().parse().unwrap();
-    assert!(score <= EXPOSURE, "{said}");
+    for name in ["rfw.service", "rfw-restore.service"] {
+        let unit = dir.path(&format!("usr/lib/systemd/system/{name}"));
+        let said = run(Command::new("systemd-analyze").args(["verify", "--man=no", &unit]), true);
+        assert_eq!(said, "");
+        let arguments = ["security", "--offline=true", "--no-pager", &unit];
+        let said = run(Command::new("systemd-analyze").args(arguments), true);
+        let (_, score) = said.split_once(&format!("Overall exposure level for {name}: ")).expect("a score");
+        let score: f64 = score.split(' ').next().unwrap().parse().unwrap();
+        assert!(score <= EXPOSURE, "{said}");
+    }
 }
 
 /// A release without optimization, which is made in half the time.

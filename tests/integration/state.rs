@@ -2,10 +2,11 @@
 //!
 //! A reboot is another network namespace with the same folder, and another number of the boot.
 
-use crate::host::{Host, Rfw, in_both_variants, until};
+use crate::host::{self, Host, Rfw, in_both_variants, until};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 /// The numbers of two boots.
@@ -147,13 +148,16 @@ fn what_is_whole_of_a_damaged_file_is_used_and_the_file_is_set_aside() {
         let (said, kept, host) = restored(mode, text, "ipset = auto");
         assert_eq!(kept.len(), count, "{text}: {said}");
         assert!(said.contains(words), "{text}: {said}");
+        // Only the server writes.
+        assert_eq!(fs::read_to_string(file(&host)).unwrap(), text);
+        let mut rfw = rfw(&host, "iptables-nft", "ipset = auto").start();
+        assert!(text == whole && mode == 0o600 || rfw.log().contains("it is set aside as"), "{}", rfw.log());
+        rfw.stop();
         let aside = fs::read_to_string(host.dir.join("lib/state.bad")).ok();
-        let is_damaged = text != whole || mode != 0o600;
-        assert_eq!(aside.as_deref(), Some(text).filter(|_| is_damaged), "{said}");
-        // With what was damaged, it was written anew.
-        let first = fs::read_to_string(file(&host)).unwrap();
-        assert!(first.starts_with("rfw state 1") && first.contains(BOOTS[0]), "{first}");
-        assert_eq!(first.matches(line).count(), count, "{first}");
+        assert_eq!(aside.as_deref(), Some(text).filter(|_| text != whole || mode != 0o600), "{said}");
+        let new = fs::read_to_string(file(&host)).unwrap();
+        assert!(new.starts_with("rfw state 1") && new.contains(BOOTS[0]), "{new}");
+        assert_eq!(new.matches(line).count(), count, "{new}");
     }
 }
 
@@ -181,10 +185,16 @@ fn restore_replaces_what_others_have_brought_and_keeps_to_the_white_list() {
         assert!(rules.contains("until 2066-01-01T00:00:00Z list tor") && !rules.contains("2065"), "{rules}");
         // The exception comes first.
         assert!(rules.lines().next().unwrap().contains("-j ACCEPT"), "{rules}");
-        assert!(text(&host).contains(ended) && text(&host).contains(BOOTS[0]));
+        assert_eq!(text(&host), state(&lines));
+        // Until the server starts, others may flush what is back.
+        host.admin(iptables, "-F INPUT");
+        let mut rfw = rfw.start();
+        assert_eq!(host.rules(iptables, "INPUT").join("\n"), rules);
+        rfw.stop();
+        assert!(text(&host).contains(ended) && text(&host).contains(BOOTS[0]), "{}", text(&host));
         assert_eq!(rfw.call(&["--restore"]).ok(), "nothing to restore\n");
         // It is final to take all away.
-        assert_eq!(rfw.call(&["--flush"]).ok(), "3 rules removed\n");
+        assert_eq!(rfw.call(&["--flush"]).ok(), "11 rules removed\n");
         assert!(!file(&host).exists());
         let rebooted = host.again(Some(BOOTS[1]));
         assert_eq!(self::rfw(&rebooted, iptables, "").call(&["--restore"]).ok(), "nothing to restore\n");
@@ -242,4 +252,66 @@ fn a_check_says_what_is_wrong_and_changes_nothing() {
     // Off.
     let rfw = rfw.reconfigure(&format!("{}/lib/none/below/state", host.dir.display()), "");
     assert_eq!(rfw.call(&["--check"]).ok().lines().count(), 1);
+}
+
+/// A library that has a program see a clock which is as many seconds ahead as a file says.
+const CLOCK: &str = r#"
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    int result = (int)syscall(SYS_clock_gettime, clock, time);
+    FILE *file = clock == CLOCK_REALTIME ? fopen(getenv("AHEAD"), "r") : NULL;
+    long ahead = 0;
+    if (file) {
+        if (fscanf(file, "%ld", &ahead) != 1) ahead = 0;
+        fclose(file);
+    }
+    time->tv_sec += ahead;
+    return result;
+}
+"#;
+
+#[test]
+fn what_a_wrong_clock_has_ended_is_back_once_it_is_set_right() {
+    let host = Host::booted(BOOTS[0]);
+    let rfw = rfw(&host, "iptables-nft", "");
+    let end = host.run("date", &["-u", "-d", "+1 hour", "+%Y-%m-%dT%H:%M:%SZ"]).ok();
+    let line = format!("drop input any 1.2.3.4 until {}\n", end.trim_end());
+    host.write("lib/state", 0o600, &state(&line));
+    host.write("clock.c", 0o644, CLOCK);
+    let ahead = host.write("ahead", 0o644, "31536000");
+    host.run("cc", &["-shared", "-fPIC", "-o", "clock.so", "clock.c"]).ok();
+    let child = host
+        .command("timeout")
+        .args(["60", env!("CARGO_BIN_EXE_rfw"), "-f", "rfw.conf", "--logfile", "rfw.log"])
+        .env("LD_PRELOAD", host.dir.join("clock.so"))
+        .env("AHEAD", ahead)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _child = KillOnDrop(child);
+    until(Duration::from_secs(10), "rfw is ready", || rfw.log().contains("is ready"));
+    let kept = host.kept("iptables-nft");
+    assert!(kept.is_empty() && text(&host).contains(&line) && text(&host).contains(BOOTS[0]), "{kept:?}");
+    host.write("ahead", 0o644, "0");
+    // A change of the table has rfw look, and see the clock.
+    host.admin("iptables-nft", "-A INPUT -s 9.9.9.9 -j DROP");
+    let is_told = || rfw.log().contains("addresses that had ended by it and are back: 1");
+    until(Duration::from_secs(15), "it is back", is_told);
+    assert_eq!(host.kept("iptables-nft"), ["-A INPUT -s 1.2.3.4/32 -j DROP"]);
+}
+
+/// A program that ends with the test; `timeout` hands the signal on.
+struct KillOnDrop(Child);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        host::run("kill", &[&self.0.id().to_string()]);
+        let _ = self.0.wait();
+    }
 }

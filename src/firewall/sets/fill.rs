@@ -248,6 +248,17 @@ impl Sets {
         self.mirrors.whole(set).and_then(|mirror| mirror.end(&element(rule), now))
     }
 
+    /// Whether an address is in its list and ends as it should, as far as the mirror tells. Of one that has
+    /// a reason and no end it is not known whether it is that reason.
+    pub(crate) fn has_so(&self, union: &SetKey, rule: &Rule, label: &Label, now: SystemTime) -> bool {
+        let known = self.known_end(&self.set_of(union, label.list), rule, now);
+        match (known.map(Lease::end), label.lease.end()) {
+            (Some(Some(known)), Some(end)) => known.seconds().abs_diff(end.seconds()) <= 1,
+            (Some(None), None) => label.note.is_none(),
+            _ => false,
+        }
+    }
+
     /// Whether a set that was read and had that number of entries had at least half of those that its
     /// mirror has: else others have emptied it.
     pub(crate) fn has_most(&self, set: &SetKey, count: usize, now: SystemTime) -> bool {

@@ -115,6 +115,12 @@ impl StateFile {
     pub(crate) fn go_on(&mut self, header: Header) -> Result<(), FileError> {
         let file = trusted_file::open_trusted(&self.path, OpenOptions::new().read(true).append(true))?;
         self.size = file.metadata().map_err(FileError::Io)?.len();
+        let mut last = [0];
+        file.read_exact_at(&mut last, self.size.saturating_sub(1)).map_err(FileError::Io)?;
+        if last != *b"\n" {
+            // What is appended would not be a line of its own.
+            return Err(FileError::Io(ErrorKind::InvalidData.into()));
+        }
         (self.base, self.open, self.header) = (self.size, Some(file), Some(header));
         Ok(())
     }
@@ -219,4 +225,57 @@ fn write_new<E: From<io::Error>>(
     let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(seconds: u64) -> Header {
+        let line = format!(
+            "rfw state 1 boot=0a1b2c3d-0a1b-4c2d-8e3f-0123456789ab nonce=- written=1970-01-01T00:00:0{seconds}Z"
+        );
+        Header::parse(&line).unwrap()
+    }
+
+    fn folder() -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("rfw-state-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        folder
+    }
+
+    #[test]
+    fn a_file_is_written_anew_and_appended_to_whole_or_not_at_all() {
+        let path = folder().join("state");
+        let mut file = StateFile::new(path.clone());
+        let read = || fs::read_to_string(&path).unwrap();
+        assert!(file.is_worn());
+        assert!(file.append("one\n", &header(1)).is_err());
+        file.rewrite(&header(1), false, |to| to.write_all(b"one\n")).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o7777, 0o700);
+        file.append("two\n", &header(2)).unwrap();
+        assert!(!file.is_worn() && read() == format!("{}one\ntwo\n", header(1)));
+        // One that fails leaves what is there.
+        let failed = file.rewrite(&header(3), true, |_| Err(io::Error::from(ErrorKind::StorageFull)));
+        assert!(failed.is_err() && read() == format!("{}one\ntwo\n", header(1)));
+        assert!(!aside(&path).exists() && !beside(&path, ".new").exists());
+        file.rewrite(&header(4), true, |to| to.write_all(b"three\n")).unwrap();
+        assert_eq!(read(), format!("{}three\n", header(4)));
+        assert_eq!(fs::read_to_string(aside(&path)).unwrap(), format!("{}one\ntwo\n", header(1)));
+        // The first line is written in its place.
+        write_header(&path, &header(5)).unwrap();
+        assert_eq!(read(), format!("{}three\n", header(5)));
+        file.append(&"x".repeat(usize::try_from(SMALL).unwrap()), &header(4)).unwrap();
+        assert!(file.is_worn());
+        let mut next = StateFile::new(path.clone());
+        assert!(next.go_on(header(5)).is_err(), "it ends within a line");
+        file.append("\n", &header(4)).unwrap();
+        next.go_on(header(5)).unwrap();
+        assert!(!next.is_worn());
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert!(next.is_worn() && open(&path).unwrap().is_none());
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
 }

@@ -23,7 +23,7 @@ use format::{BootId, Header, HeaderError, Nonce};
 use journal::{Item, Journal};
 pub(crate) use restore::Restored;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// What the firewall knows of its state file.
@@ -61,11 +61,6 @@ impl Firewall {
     /// Whether there is something to write.
     pub(crate) fn has_unwritten_state(&self) -> bool {
         self.state.as_ref().is_some_and(|state| state.journal.is_pending())
-    }
-
-    /// Whether the state file that is there can't be used as it is.
-    pub(crate) fn sets_state_aside(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| state.set_aside)
     }
 
     /// Notes for the state file that an address is in a list no more, by whatever hand.
@@ -117,7 +112,7 @@ impl Firewall {
     pub(crate) fn check_state(&self) {
         let Some(state) = &self.state else { return };
         let path = state.path.display();
-        match state.read() {
+        match State::read(&state.path) {
             Ok(read) if read.damage.is_some() => {
                 log::warn!(
                     "the state file {path} is damaged, and what is whole would be used: {}",
@@ -159,7 +154,7 @@ impl State {
     /// What the state file holds, with the changes that are not in it yet; what had ended when it was
     /// written may be in it too.
     pub(super) fn entries(&self) -> Option<Entries> {
-        match self.read() {
+        match State::read(&self.path) {
             Ok(mut read) => {
                 self.journal.unwritten().for_each(|item| read.entries.apply(item));
                 Some(read.entries)
@@ -181,8 +176,8 @@ struct Read {
 
 impl State {
     /// Reads the file; nothing where there is none.
-    fn read(&self) -> Result<Read, StateError> {
-        let Some(mut file) = file::open(&self.path)? else { return Ok(Read::default()) };
+    fn read(path: &Path) -> Result<Read, StateError> {
+        let Some(mut file) = file::open(path)? else { return Ok(Read::default()) };
         entries::read_header(&mut file).map_err(FileError::Io)??;
         let (entries, damage) = entries::read_lines(&mut file).map_err(FileError::Io)?;
         Ok(Read { entries, damage })

@@ -1,10 +1,9 @@
 //! What the state file holds goes back into the kernel: at a start in another boot or network namespace
 //! than it was written in, and after the clock was set back.
 
-use super::State;
 use super::entries::Entries;
-use super::file;
 use super::format::{Header, Nonce};
+use super::{State, file};
 use crate::firewall::auto::largest_of_too_many;
 use crate::firewall::entries::check_lease;
 use crate::firewall::family_list::FamilyList;
@@ -58,8 +57,7 @@ impl Firewall {
         entries.retain(|_, _, lease| !lease.is_due(now));
         let sane = now.max(header.written.time());
         let count = self.replace_all(entries, now, sane)?;
-        self.adopt_state(now);
-        log::info!("back from the state file, since the kernel had lost them: {count} addresses");
+        log::info!("back from the state file, since the kernel had lost them: {}", counted(count));
         Ok(Restored::Addresses(count))
     }
 
@@ -77,7 +75,7 @@ impl Firewall {
             }
             Err(error) => {
                 log::warn!(
-                    "the state file {path} is not used: {error}; it becomes {}",
+                    "the state file {path} is not used: {error}; it is set aside as {}",
                     file::aside(&state.path).display()
                 );
                 state.set_aside = true;
@@ -88,10 +86,11 @@ impl Firewall {
         let is_of_namespace = header.nonce.as_ref().is_none_or(|name| nonce.as_ref() == Some(name));
         if header.boot == state.boot && is_of_namespace {
             // The kernel has it all, and may have more than a file that was not written to its end.
+            state.adopted = Some(header);
             state.journal.doubt();
             return Ok(None);
         }
-        let read = match state.read() {
+        let read = match State::read(&state.path) {
             Ok(read) => read,
             Err(error) => {
                 log::warn!("the state file {path} can't be read: {error}");
@@ -101,7 +100,7 @@ impl Firewall {
         };
         if read.damage.is_some() {
             log::warn!(
-                "the state file {path} is damaged, and what is whole is used: {}; it becomes {}",
+                "the state file {path} is damaged, and what is whole is used: {}; it is set aside as {}",
                 read.damage,
                 file::aside(&state.path).display()
             );
@@ -130,8 +129,9 @@ impl Firewall {
         dropped.iter().for_each(|(rule, list)| self.note_gone(rule, *list));
     }
 
-    /// Takes down that the state file is of this boot and network namespace now.
-    fn adopt_state(&mut self, now: SystemTime) {
+    /// Takes down that the state file is of this boot and network namespace now, after all that it holds is
+    /// back.
+    pub(crate) fn adopt_state(&mut self, now: SystemTime) {
         let header = self.state_header(now);
         let (Some(state), Some(header)) = (&mut self.state, header) else { return };
         if state.set_aside {
@@ -266,6 +266,9 @@ impl Firewall {
         mut entries: Vec<(Rule, Label)>,
         now: SystemTime,
     ) -> Result<usize, FirewallError> {
+        // Those of a restore before the network came up are there already.
+        let sets = self.sets()?;
+        entries.retain(|(rule, label)| !sets.has_so(union, rule, label, now));
         let before = entries.len();
         if entries.is_empty() {
             return Ok(0);
@@ -336,7 +339,7 @@ impl Firewall {
         }
         let count = self.put_beside(entries, now)?;
         if count > 0 {
-            log::warn!("{count} addresses are back that had ended, since the clock has been set back");
+            log::warn!("the clock was set back: addresses that had ended by it and are back: {count}");
         }
         Ok(())
     }
@@ -355,6 +358,10 @@ impl Firewall {
         }
         Ok(count)
     }
+}
+
+fn counted(count: usize) -> String {
+    if count == 1 { "1 address".to_owned() } else { format!("{count} addresses") }
 }
 
 /// Leaves so many rules: those that end last, each in its turn.
@@ -384,5 +391,47 @@ fn precedence(target: Target) -> usize {
         Target::Accept => 0,
         Target::Reject => 1,
         Target::Drop => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::lease::{Lease, Moment};
+    use crate::rule::rule_of;
+
+    fn rule(host: u8, end: Option<u64>) -> (Rule, Label) {
+        let moment = |seconds| Moment::at_or_after(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let lease = end.map_or(Lease::Permanent, |seconds| Lease::Until(moment(seconds)));
+        (rule_of(&format!("/drop/input/any/1.2.3.{host}")), Label::new(lease, ListName::UNNAMED))
+    }
+
+    #[test]
+    fn what_ends_last_stays_in_its_order_where_there_is_no_room_for_all() {
+        let all = [rule(1, Some(5)), rule(2, None), rule(3, Some(9)), rule(4, Some(1)), rule(5, None)];
+        for (most, hosts) in [(9, "1 2 3 4 5"), (5, "1 2 3 4 5"), (3, "2 3 5"), (1, "2"), (0, "")] {
+            let mut rules = all.to_vec();
+            keep_latest(&mut rules, most);
+            let kept = rules.iter().map(|(rule, _)| rule.source().unwrap().to_string());
+            let kept: Vec<String> =
+                kept.map(|address| address.rsplit('.').next().unwrap().to_owned()).collect();
+            assert_eq!(kept.join(" "), hosts, "{most}");
+        }
+    }
+
+    #[test]
+    fn places_become_sets_until_few_addresses_are_rules() {
+        let key = |interface: &str| SetKey::of(&rule_of(&format!("/drop/input/{interface}/1.2.3.4")));
+        let golden: [(&[(&str, usize)], &str); 4] = [
+            (&[("any", 100), ("eth0", 90)], ""),
+            (&[("any", 101), ("eth0", 90)], "any"),
+            (&[("any", 300_000), ("eth0", 101), ("eth1", 5)], "any eth0"),
+            (&[("any", 90), ("eth0", 95), ("eth1", 80)], "eth0"),
+        ];
+        for (sizes, expected) in golden {
+            let unions = many(sizes.iter().map(|(interface, size)| (key(interface), *size)).collect());
+            let expected: Vec<SetKey> = expected.split_whitespace().map(key).collect();
+            assert_eq!(unions, expected, "{sizes:?}");
+        }
     }
 }

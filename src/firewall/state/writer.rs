@@ -2,11 +2,11 @@
 //! more, and appends it; no one else waits for the disk. To write the file anew it reads the kernel's
 //! sets in pieces, and holds the lock of the firewall for a piece only.
 
-use super::clock;
 use super::entries::Entries;
 use super::file::StateFile;
 use super::format::{Header, Put};
 use super::journal::Item;
+use super::{State, clock};
 use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::sets::{SetReader, Sets, Step};
 use crate::firewall::{Firewall, FirewallError};
@@ -15,6 +15,7 @@ use crate::rule::Rule;
 use crate::rule::label::Label;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
@@ -29,7 +30,8 @@ const RETRY: Duration = Duration::from_secs(10);
 /// Time between two warnings that the file can't be written.
 const WARN_INTERVAL: Duration = Duration::from_secs(3_600);
 
-/// Time between two files that are written anew, as after changes that fail one after the other.
+/// Time between two files that are written anew, as after changes that fail one after the other, or
+/// while the disk is full.
 const REWRITE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Time allowed at the end of rfw for writing the file anew.
@@ -49,7 +51,7 @@ pub(crate) struct StateWriter {
 /// The file, and what the log has said of it.
 struct Writing {
     file: StateFile,
-    /// When it was written anew.
+    /// When it was written anew, or the disk did not take that.
     rewritten: Option<Instant>,
     /// When the log has said that it can't be written.
     warned: Option<Instant>,
@@ -105,14 +107,6 @@ impl StateWriter {
         })
     }
 
-    /// Writes once what there is to write, in a process that does nothing else.
-    pub(crate) fn write_once(shared: &Arc<SharedFirewall>) {
-        if let Some(writer) = StateWriter::new(shared) {
-            let far = Instant::now() + Duration::from_secs(60);
-            writer.write(&mut writer.lock(), Some(far));
-        }
-    }
-
     fn run(&self) {
         while !self.is_ending() {
             if !self.shared.lock().has_unwritten_state() {
@@ -149,42 +143,40 @@ impl StateWriter {
     fn write(&self, writing: &mut Writing, limit: Option<Instant>) -> bool {
         let Some(work) = self.shared.lock().state_work(SystemTime::now()) else { return true };
         let is_time = writing.rewritten.is_none_or(|at| limit.is_some() || at.elapsed() >= REWRITE_INTERVAL);
-        let rewrite = work.rewrite && is_time || writing.file.is_worn();
+        let rewrite = (work.rewrite || writing.file.is_worn()) && is_time;
         if !rewrite && work.items.is_empty() {
             return true;
         }
-        let mut result = match rewrite {
+        let result = match rewrite {
             true => self.rewrite(writing, &work, limit),
             false => append(writing, &work).map_err(WriteError::Disk),
         };
-        let whole = rewrite && result.is_ok();
-        if let Err(WriteError::Set(error)) = &result {
-            log::debug!("the state file is not written anew yet: {error}");
-            if append(writing, &work).is_ok() {
-                self.shared.lock().state_written(false);
-                return false;
-            }
+        if rewrite && matches!(result, Ok(()) | Err(WriteError::Disk(_))) {
+            writing.rewritten = Some(Instant::now());
         }
-        match &mut result {
+        match result {
             Ok(()) => {
-                writing.rewritten = if whole { Some(Instant::now()) } else { writing.rewritten };
-                self.shared.lock().state_written(whole);
+                self.shared.lock().state_written(rewrite);
                 writing.tell_success();
-                true
+                return true;
             }
+            Err(WriteError::Disk(error)) => writing.tell_failure(&error),
             Err(error) => {
-                self.shared.lock().state_failed();
-                writing.tell_failure(error);
-                false
+                log::debug!("the state file is not written anew yet: {error}");
+                // What has changed goes to the one that is there.
+                if append(writing, &work).is_ok() {
+                    self.shared.lock().state_written(false);
+                    return false;
+                }
             }
         }
+        self.shared.lock().state_failed();
+        false
     }
 
     fn rewrite(&self, writing: &mut Writing, work: &Work, limit: Option<Instant>) -> Result<(), WriteError> {
-        let (ended, whole) = {
-            let firewall = self.shared.lock();
-            (firewall.ended_entries(SystemTime::now()), firewall.whole_state())
-        };
+        let ended = ended_entries(writing.file.path(), work, SystemTime::now());
+        let whole = self.shared.lock().whole_state();
         writing.file.rewrite(&work.header, work.set_aside, |file| {
             for (rule, label) in ended.into_iter().flat_map(Entries::into_rules).chain(whole.rules) {
                 writeln!(file, "{}", Put(&rule, &label))?;
@@ -259,8 +251,7 @@ impl Writing {
         }
     }
 
-    fn tell_failure(&mut self, error: &WriteError) {
-        let WriteError::Disk(error) = error else { return };
+    fn tell_failure(&mut self, error: &io::Error) {
         if self.warned.is_none_or(|warned| warned.elapsed() >= WARN_INTERVAL) {
             self.warned = Some(Instant::now());
             log::warn!(
@@ -269,6 +260,16 @@ impl Writing {
             );
         }
     }
+}
+
+/// What of the file that is there has ended and stays in it, since the clock may be set back.
+fn ended_entries(path: &Path, work: &Work, now: SystemTime) -> Option<Entries> {
+    if work.set_aside || clock::is_settled() {
+        return None;
+    }
+    let mut entries = State::read(path).ok()?.entries;
+    entries.retain(|_, _, lease| lease.is_due(now));
+    Some(entries)
 }
 
 fn append(writing: &mut Writing, work: &Work) -> io::Result<()> {
@@ -302,14 +303,6 @@ impl Firewall {
 
     fn state_failed(&mut self) {
         self.state.iter_mut().for_each(|state| state.journal.failed());
-    }
-
-    /// What of the state file has ended and stays in it, since the clock may be set back.
-    fn ended_entries(&self, now: SystemTime) -> Option<Entries> {
-        let state = self.state.as_ref().filter(|state| !state.set_aside && !clock::is_settled())?;
-        let mut entries = state.read().ok()?.entries;
-        entries.retain(|_, _, lease| lease.is_due(now));
-        Some(entries)
     }
 
     /// What the kernel holds, as far as it is known without asking it.

@@ -20,8 +20,8 @@ mkdir /mnt/etc
 cp -a /etc/. /mnt/etc 2>/dev/null || true
 rm -rf /mnt/etc/rfw /mnt/etc/rfw-feed
 mount --bind /mnt/etc /etc
-for folder in /root /run /usr/local /var/log; do mount -t tmpfs -o mode=755 tmpfs $folder; done
-mkdir /usr/local/sbin
+for folder in /root /run /usr/local /var/lib /var/log; do mount -t tmpfs -o mode=755 tmpfs $folder; done
+mkdir /usr/local/sbin /var/lib/fail2ban
 echo ready
 exec sleep 600
 "#;
