@@ -277,6 +277,8 @@ fn plan_restore(
     guards: &[Guard],
     by_precedence: bool,
 ) -> Count {
+    // One that stood in another chain has been moved where it belongs by now.
+    let sets: Vec<&SetKey> = sets.iter().filter(|set| !cache.has_set(set)).collect();
     let targets: &[Target] = &[Target::Drop, Target::Reject, Target::Accept];
     let mut insert = |wanted: &dyn Fn(Target) -> bool| {
         for set in sets.iter().filter(|set| wanted(set.scope().target())) {
