@@ -227,7 +227,12 @@ impl SharedFirewall {
         let (begun, used) = (Instant::now(), cpu_time::used());
         let looked = firewall.look(sets, now);
         let used = used.zip(cpu_time::used()).map(|(before, after)| after.saturating_sub(before));
-        self.looks().looked(Instant::now(), used.unwrap_or_else(|| begun.elapsed()), sets);
+        // What it costs to put much back says nothing of the next look, which may find it flushed again.
+        let cost = match firewall.has_repaired_since(begun) {
+            true => Duration::ZERO,
+            false => used.unwrap_or_else(|| begun.elapsed()),
+        };
+        self.looks().looked(Instant::now(), cost, sets);
         self.look_soon_after(&firewall);
         drop(firewall);
         if let Err(error) = looked {

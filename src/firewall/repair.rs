@@ -31,6 +31,8 @@ type Restored = Vec<String>;
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
     pace: Pace,
+    /// When something was put back last, in a table or a set.
+    pub(super) last: Option<Instant>,
 }
 
 impl Firewall {
@@ -66,6 +68,11 @@ impl Firewall {
     /// Whether the kernel tells of changes of the tables.
     pub(crate) fn uses_nft(&self) -> bool {
         self.tables.iter().any(Table::uses_nft)
+    }
+
+    /// Whether something was put back since then.
+    pub(crate) fn has_repaired_since(&self, then: Instant) -> bool {
+        self.repairs.last.is_some_and(|last| last >= then)
     }
 
     /// When a look is worth while again that was too early for a repair.
@@ -157,6 +164,7 @@ impl Firewall {
             self.put_in_order(family)?;
         }
         self.repairs.pace.repaired(Instant::now());
+        self.repairs.last = Some(Instant::now());
         Ok(count.told(family, entries.len()))
     }
 

@@ -7,7 +7,7 @@ use super::{Firewall, FirewallError};
 use crate::kernel::set_key::SetKey;
 use crate::rule::Rule;
 use std::cell::OnceCell;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// The most sets that a line of the log names.
 const NAMED_MAX: usize = 10;
@@ -51,6 +51,9 @@ impl Firewall {
     pub(super) fn follow_repair(&mut self, now: SystemTime) -> Result<(), FirewallError> {
         let look = self.sets()?.found();
         tell(&look);
+        if !look.restored.is_empty() {
+            self.repairs.last = Some(Instant::now());
+        }
         let linked = look.made.iter().try_for_each(|union| self.link(union));
         self.settle_all(now).and(linked)
     }
