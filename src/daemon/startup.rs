@@ -19,7 +19,7 @@ use crate::daemon::{bridged, certificate};
 use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::sets::Sets;
 use crate::firewall::state::Restored;
-use crate::firewall::state::writer::{RunningWriter, StateWriter};
+use crate::firewall::state::writer::StateWriter;
 use crate::firewall::table::Table;
 use crate::firewall::{Firewall, FirewallError, Settings};
 use crate::http::tls::{Identity, TlsError};
@@ -38,6 +38,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Writes a text to standard output, behind what was logged there.
@@ -157,8 +158,8 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
         Ok::<(), FirewallError>(())
     })?;
     let service = Service::new(config, shared.clone(), whitelist)?;
-    shared.start_sweeper().map_err(Failure::Io)?;
-    let state = StateWriter::start(&shared).map_err(Failure::Io)?;
+    let state = StateWriter::new(&shared).map(Arc::new);
+    shared.start_sweeper(state.clone()).map_err(Failure::Io)?;
     let mut server = Server::new(service, signals, instance);
     if let (Some(bound), Some(identity)) = (outward, identity) {
         server.watch_certificate(identity.ends);
@@ -170,7 +171,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     log::info!("rfw {} is ready", env!("CARGO_PKG_VERSION"));
     notify_systemd();
     let result = server.run();
-    state.into_iter().for_each(RunningWriter::finish);
+    state.iter().for_each(|state| state.finish());
     // Held to the end: no transaction is under way, and none begins, when the process exits.
     let _closed = shared.close();
     Ok(result?)

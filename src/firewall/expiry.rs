@@ -8,6 +8,7 @@
 
 use crate::firewall::clock::{Clock, Reading};
 use crate::firewall::looks::Looks;
+use crate::firewall::state::writer::StateWriter;
 use crate::firewall::{Firewall, FirewallError};
 use crate::kernel::cpu_time;
 use crate::kernel::notifications::Notifications;
@@ -162,11 +163,14 @@ impl SharedFirewall {
         self.lock()
     }
 
-    /// Starts the sweeper, which first deletes the rules that are already due.
+    /// Starts the sweeper, which first deletes the rules that are already due. It keeps the state file too.
     ///
     /// # Errors
     /// Those of pthread_create(3).
-    pub(crate) fn start_sweeper(self: &Arc<SharedFirewall>) -> io::Result<()> {
+    pub(crate) fn start_sweeper(
+        self: &Arc<SharedFirewall>,
+        state: Option<Arc<StateWriter>>,
+    ) -> io::Result<()> {
         let shared = Arc::clone(self);
         let sweeper = thread::Builder::new().name("sweeper".to_owned()).stack_size(256 << 10);
         sweeper.spawn(move || {
@@ -176,7 +180,8 @@ impl SharedFirewall {
                 let now = shared.read_clock(&mut clock, &mut failures);
                 shared.sweep_all(now, &mut failures);
                 shared.fill_mirrors(now, &mut failures);
-                shared.sleep();
+                state.iter().for_each(|state| state.step());
+                shared.sleep(state.as_ref().and_then(|state| state.next()));
                 let now = shared.read_clock(&mut clock, &mut failures);
                 shared.look(now, &mut failures);
             }
@@ -360,15 +365,16 @@ impl SharedFirewall {
         self.arm(Some(Moment::at_or_after(SystemTime::now() + RETRY)));
     }
 
-    /// Blocks until the timer expires or a look is due. What the kernel tells of changes of tables
+    /// Blocks until the timer expires or a look is due, at most until `limit`. What the kernel tells of changes of tables
     /// brings that forward.
-    fn sleep(&self) {
+    fn sleep(&self, limit: Option<Instant>) {
         let mut listens = self.notifications.is_some();
         loop {
             let mut fds = vec![PollFd::new(&self.timer, PollFlags::IN)];
             let told = self.notifications.iter().filter(|_| listens);
             fds.extend(told.map(|told| PollFd::new(told, PollFlags::IN)));
-            let left = self.looks().next().saturating_duration_since(Instant::now());
+            let next = limit.map_or_else(|| self.looks().next(), |limit| limit.min(self.looks().next()));
+            let left = next.saturating_duration_since(Instant::now());
             // One that can't be told is so long that the timer comes first.
             let timeout = Timespec::try_from(left).ok();
             match poll(&mut fds, timeout.as_ref()) {

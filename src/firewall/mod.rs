@@ -390,13 +390,12 @@ impl Firewall {
     }
 
     /// When the sweeper has something to do: the end of the rule that expires next, according to the
-    /// cache, or a mirror to be filled.
+    /// cache, a mirror to be filled, or a change to be written down.
     pub(crate) fn next_due(&self, now: SystemTime) -> Option<Moment> {
-        let fill = self
-            .next_fill()
-            .map(|at| Moment::at_or_after(now + at.saturating_duration_since(Instant::now())));
+        let moment = |at: Instant| Moment::at_or_after(now + at.saturating_duration_since(Instant::now()));
+        let others = self.next_fill().into_iter().chain(self.next_writing()).map(moment);
         let ends = self.tables.iter().flat_map(|table| table.cache().all_leases()).filter_map(Lease::end);
-        ends.chain(fill).min()
+        ends.chain(others).min()
     }
 
     /// Reads all tables, unless they are known to be as they were.

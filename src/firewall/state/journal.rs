@@ -11,7 +11,10 @@ use crate::rule::network::Network;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+/// Time from a change to its writing, in which others may follow.
+const WAIT: Duration = Duration::from_secs(3);
 
 /// The most addresses that wait to be written. More are not remembered one by one: the file is written
 /// anew from the kernel.
@@ -93,19 +96,24 @@ pub(crate) struct Journal {
     taken: Arc<Vec<Item>>,
     /// Whether the file is to be written anew from the kernel.
     rewrite: bool,
-    /// The thread that writes, to be woken by a change.
-    writer: Option<Thread>,
+    /// When it is to be written next, if there is something to write.
+    due: Option<Instant>,
 }
 
 impl Journal {
-    /// Has a thread woken by changes.
-    pub(crate) fn wake(&mut self, writer: Thread) {
-        self.writer = Some(writer);
+    /// When it is to be written; `None` if there is nothing to write.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Has what is left written at that time.
+    pub(crate) fn put_off(&mut self, until: Instant) {
+        self.due = self.is_pending().then_some(until);
     }
 
     /// Notes a change that was made.
     pub(crate) fn note(&mut self, item: Item) {
-        let was_pending = self.is_pending();
+        self.due.get_or_insert_with(|| Instant::now() + WAIT);
         let single = match &item {
             Item::Put(rule, label) => Some((rule.clone(), label.list)),
             Item::Gone(rule, list) => Some((rule.clone(), *list)),
@@ -129,22 +137,12 @@ impl Journal {
             self.forget();
             self.rewrite = true;
         }
-        if !was_pending {
-            self.wake_writer();
-        }
     }
 
     /// Notes that it is not known what has changed: the file is written anew from the kernel.
     pub(crate) fn doubt(&mut self) {
-        let was_pending = self.is_pending();
         self.rewrite = true;
-        if !was_pending {
-            self.wake_writer();
-        }
-    }
-
-    fn wake_writer(&self) {
-        self.writer.iter().for_each(Thread::unpark);
+        self.due.get_or_insert_with(|| Instant::now() + WAIT);
     }
 
     /// Whether there is something to write.

@@ -58,11 +58,6 @@ impl Firewall {
         }
     }
 
-    /// Whether there is something to write.
-    pub(crate) fn has_unwritten_state(&self) -> bool {
-        self.state.as_ref().is_some_and(|state| state.journal.is_pending())
-    }
-
     /// Notes for the state file that an address is in a list no more, by whatever hand.
     pub(crate) fn note_gone(&mut self, rule: &Rule, list: ListName) {
         self.note(|| Item::Gone(rule.clone(), list));

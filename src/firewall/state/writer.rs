@@ -1,6 +1,6 @@
-//! The thread that writes the state file. It sleeps until something has changed, waits some seconds for
-//! more, and appends it; no one else waits for the disk. To write the file anew it reads the kernel's
-//! sets in pieces, and holds the lock of the firewall for a piece only.
+//! Writing the state file. A change waits some seconds for more, and then the sweeper appends them; no
+//! request waits for the disk. To write the file anew it reads the kernel's sets in pieces, and holds the
+//! lock of the firewall for a piece only.
 
 use super::entries::Entries;
 use super::file::StateFile;
@@ -18,11 +18,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant, SystemTime};
-
-/// Time from a change to its writing, in which others may follow.
-const WAIT: Duration = Duration::from_secs(3);
 
 /// Time from a failure to the next attempt.
 const RETRY: Duration = Duration::from_secs(10);
@@ -75,22 +71,8 @@ struct Work {
 }
 
 impl StateWriter {
-    /// Begins to keep the state file of a firewall; `None` if it has none.
-    ///
-    /// # Errors
-    /// Those of pthread_create(3).
-    pub(crate) fn start(shared: &Arc<SharedFirewall>) -> io::Result<Option<RunningWriter>> {
-        let Some(writer) = StateWriter::new(shared) else { return Ok(None) };
-        let writer = Arc::new(writer);
-        let own = Arc::clone(&writer);
-        let builder = thread::Builder::new().name("state".to_owned()).stack_size(256 << 10);
-        let thread = builder.spawn(move || own.run())?;
-        shared.lock().wake_on_change(thread.thread().clone());
-        Ok(Some(RunningWriter { writer, thread }))
-    }
-
-    /// A writer that nobody has running yet.
-    fn new(shared: &Arc<SharedFirewall>) -> Option<StateWriter> {
+    /// Keeps the state file of a firewall from now on; `None` if it has none.
+    pub(crate) fn new(shared: &Arc<SharedFirewall>) -> Option<StateWriter> {
         let (path, adopted) = {
             let mut firewall = shared.lock();
             let state = firewall.state.as_mut()?;
@@ -107,19 +89,30 @@ impl StateWriter {
         })
     }
 
-    fn run(&self) {
-        while !self.is_ending() {
-            if !self.shared.lock().has_unwritten_state() {
-                thread::park();
-                continue;
-            }
-            self.pause(WAIT);
-            let mut file = self.lock();
-            if !self.is_ending() && !self.write(&mut file, None) {
-                drop(file);
-                self.pause(RETRY);
-            }
+    /// Writes what has waited long enough. To be called by the sweeper, which sleeps no longer than until
+    /// [`StateWriter::next`].
+    pub(crate) fn step(&self) {
+        if !self.next().is_some_and(|next| next <= Instant::now()) {
+            return;
         }
+        let mut file = self.lock();
+        if self.is_ending() {
+            return;
+        }
+        self.write(&mut file, None);
+        self.shared.lock().put_off_writing(Instant::now() + RETRY);
+    }
+
+    /// When there is something to write; `None` if there is nothing.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.shared.lock().next_writing()
+    }
+
+    /// Writes what has not been written yet. To be called when nothing changes any more, and without the
+    /// lock of the firewall.
+    pub(crate) fn finish(&self) {
+        self.is_ending.store(true, Ordering::SeqCst);
+        self.write(&mut self.lock(), Some(Instant::now() + END_TIME));
     }
 
     fn is_ending(&self) -> bool {
@@ -128,14 +121,6 @@ impl StateWriter {
 
     fn lock(&self) -> MutexGuard<'_, Writing> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sleeps so long, or until rfw ends.
-    fn pause(&self, time: Duration) {
-        let end = Instant::now() + time;
-        while !self.is_ending() && Instant::now() < end {
-            thread::park_timeout(end.saturating_duration_since(Instant::now()));
-        }
     }
 
     /// Writes what there is to write. A file that is written anew is given up at `limit`, or without one
@@ -227,23 +212,6 @@ impl StateWriter {
     }
 }
 
-/// A writer with its thread.
-pub(crate) struct RunningWriter {
-    writer: Arc<StateWriter>,
-    thread: JoinHandle<()>,
-}
-
-impl RunningWriter {
-    /// Writes what has not been written yet, and ends the thread. To be called when nothing changes any
-    /// more, and without the lock of the firewall.
-    pub(crate) fn finish(self) {
-        self.writer.is_ending.store(true, Ordering::SeqCst);
-        self.thread.thread().unpark();
-        let mut file = self.writer.lock();
-        self.writer.write(&mut file, Some(Instant::now() + END_TIME));
-    }
-}
-
 impl Writing {
     fn tell_success(&mut self) {
         if self.warned.take().is_some() {
@@ -283,15 +251,20 @@ fn printed(items: &[Item]) -> String {
 }
 
 impl Firewall {
-    fn wake_on_change(&mut self, writer: Thread) {
-        self.state.iter_mut().for_each(|state| state.journal.wake(writer.clone()));
-    }
-
     fn state_work(&mut self, now: SystemTime) -> Option<Work> {
         let header = self.state_header(now)?;
         let state = self.state.as_mut()?;
         let (items, rewrite) = state.journal.take();
         Some(Work { items, rewrite, set_aside: state.set_aside, header })
+    }
+
+    /// When the state file is to be written; `None` if there is nothing to write.
+    pub(crate) fn next_writing(&self) -> Option<Instant> {
+        self.state.as_ref().and_then(|state| state.journal.due())
+    }
+
+    fn put_off_writing(&mut self, until: Instant) {
+        self.state.iter_mut().for_each(|state| state.journal.put_off(until));
     }
 
     fn state_written(&mut self, whole: bool) {
