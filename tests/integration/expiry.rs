@@ -348,6 +348,8 @@ fn a_delete_takes_every_copy_and_a_put_leaves_one() {
             host.run("sh", &["-c", &twice]).ok();
             // Each is there four times now, unless rfw has noticed already.
             assert!(copies(timed) >= 1 && copies(permanent) >= 1, "{command}");
+            let list = rfw.ok("GET", "/list/input");
+            assert!(sources(&list).contains(&timed), "{list}");
             assert_eq!(put(timed, "?expire=2h"), "refreshed");
             assert_eq!(put(permanent, "?expire=0"), "refreshed");
             assert_eq!((copies(timed), copies(permanent)), (1, 1), "{command}");

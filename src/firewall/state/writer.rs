@@ -92,7 +92,7 @@ impl StateWriter {
     /// Writes what has waited long enough. To be called by the sweeper, which sleeps no longer than until
     /// [`StateWriter::next`].
     pub(crate) fn step(&self) {
-        if !self.next().is_some_and(|next| next <= Instant::now()) {
+        if self.next().is_none_or(|next| next > Instant::now()) {
             return;
         }
         let mut file = self.lock();
