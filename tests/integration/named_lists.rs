@@ -3,8 +3,8 @@
 
 mod auto;
 mod forward;
-pub(crate) mod kernel;
-mod model;
+pub mod kernel;
+pub mod model;
 mod packets;
 mod promotion;
 mod repair;

@@ -45,6 +45,11 @@ pub fn listed(rows: &Value) -> Held {
 /// What lists hold in the tables and sets of this host.
 #[track_caller]
 pub fn held(host: &Host, iptables: &str) -> Held {
+    held_or_twice(host, iptables).unwrap()
+}
+
+/// The same, or the first that is there twice, as it may be where others have changed something.
+pub fn held_or_twice(host: &Host, iptables: &str) -> Result<Held, String> {
     let (mut held, entries, now) = (Held::new(), host.entries(), now());
     for line in host.tables(iptables).concat() {
         let Some((_, rest)) = line.split_once("--comment \"rfw ") else { continue };
@@ -70,7 +75,9 @@ pub fn held(host: &Host, iptables: &str) -> Held {
                         _ => entry.element.replace(',', " "),
                     };
                     let key = format!("{} {element}", scope(list));
-                    assert!(held.insert(key, end(entry, now)).is_none(), "{entry:?}");
+                    if held.insert(key, end(entry, now)).is_some() {
+                        return Err(format!("twice: {entry:?}"));
+                    }
                 }
             }
             _ => {
@@ -79,11 +86,13 @@ pub fn held(host: &Host, iptables: &str) -> Held {
                 let network = |option: &str| rule.after(option).map_or("any", without_mask);
                 let list = words.after(" list ").unwrap_or_default();
                 let key = format!("{} {} {}", scope(list), network(" -s "), network(" -d "));
-                assert!(held.insert(key, end).is_none(), "twice: {line}");
+                if held.insert(key, end).is_some() {
+                    return Err(format!("twice: {line}"));
+                }
             }
         }
     }
-    held
+    Ok(held)
 }
 
 /// The end of an entry, which may be later than the kernel counts.
@@ -134,15 +143,27 @@ fn of_union<'e>(entries: &'e [Entry], union: &str) -> Vec<(&'e str, &'e Entry)> 
 /// Checks that two readings say the same.
 #[track_caller]
 pub fn assert_same(one: &Held, other: &Held, what: &str) {
+    if let Err(difference) = same(one, other) {
+        panic!("{what}: {difference}");
+    }
+}
+
+/// Whether two readings say the same, or what does not.
+pub fn same(one: &Held, other: &Held) -> Result<(), String> {
     let not_in = |one: &Held, other: &Held| -> Vec<String> {
         one.keys().filter(|key| !other.contains_key(*key)).cloned().collect()
     };
     let (more, less) = (not_in(one, other), not_in(other, one));
-    assert!(more.is_empty() && less.is_empty(), "{what}: too many: {more:?}, missing: {less:?}");
+    if !more.is_empty() || !less.is_empty() {
+        return Err(format!("too many: {more:?}, missing: {less:?}"));
+    }
     for ((key, one), other) in one.iter().zip(other.values()) {
         let close = one.unwrap_or(0).abs_diff(other.unwrap_or(0)) <= TOLERANCE;
-        assert!(close && one.is_some() == other.is_some(), "{what}: {key}: {one:?}, {other:?}");
+        if !close || one.is_some() != other.is_some() {
+            return Err(format!("{key}: {one:?}, {other:?}"));
+        }
     }
+    Ok(())
 }
 
 /// What of the unions is not the latest end of their lists, with two seconds of tolerance; nothing if all is.
