@@ -40,3 +40,4 @@ mod server;
 mod sets;
 mod start;
 mod state;
+mod week;
