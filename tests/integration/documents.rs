@@ -390,3 +390,22 @@ fn answers_have_the_shape_that_the_manual_shows() {
     let refused = rfw.request("PUT", "/drop/input/any/10.0.0.0/8");
     assert_eq!(refused.json(), *error);
 }
+
+/// Each promise names a test that is there and runs.
+#[test]
+fn the_tests_of_the_promises_are_there() {
+    let this = std::env::current_exe().unwrap();
+    let list = |arguments: &[&str]| host::run(this.to_str().unwrap(), arguments).ok();
+    let (all, ignored) = (list(&["--list"]), list(&["--list", "--ignored"]));
+    let is_in = |list: &str, name: &str| list.lines().any(|line| line == format!("{name}: test"));
+    let page = read("etc/doc/promises.md");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
+    assert_eq!(rows.len(), 10);
+    for row in rows {
+        let (_, tests) = row.trim_end_matches(" |").rsplit_once(" | ").unwrap();
+        for test in tests.split(", ") {
+            let name = test.trim_matches('`');
+            assert!(is_in(&all, name) && !is_in(&ignored, name), "no test {name:?}, which holds {row}");
+        }
+    }
+}

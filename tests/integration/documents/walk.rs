@@ -196,6 +196,7 @@ fn links_of_the_documents_lead_somewhere() {
         "structure",
         "contributing",
         "neighbours",
+        "promises",
         "changes",
     ];
     let pages = pages.map(|name| format!("etc/doc/{name}.md"));
