@@ -387,7 +387,9 @@ impl Firewall {
             return Ok(());
         }
         self.fill_one(now)?;
-        self.follow_repair(now)
+        let followed = self.follow_repair(now);
+        self.tell(Vec::new(), now);
+        followed
     }
 
     fn fill_one(&mut self, now: SystemTime) -> Result<(), FirewallError> {

@@ -25,14 +25,30 @@ const NAMED_MAX: usize = 3;
 type Labelled = Vec<(Rule, Label)>;
 
 /// What has come back, as the log tells it: one text a table or set.
-type Restored = Vec<String>;
+pub(super) type Restored = Vec<String>;
 
 /// When repairs are made, and told.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
     pace: Pace,
     /// When something was put back last, in a table or a set.
-    pub(super) last: Option<Instant>,
+    last: Option<Instant>,
+    /// What has come back of sets, and is not told yet.
+    of_sets: Restored,
+}
+
+impl Repairs {
+    /// Takes down that sets were put back.
+    pub(super) fn of_sets(&mut self, what: String) {
+        self.of_sets.push(what);
+        self.made();
+    }
+
+    fn made(&mut self) {
+        let now = Instant::now();
+        self.pace.repaired(now);
+        self.last = Some(now);
+    }
 }
 
 impl Firewall {
@@ -60,7 +76,7 @@ impl Firewall {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        self.tell(&restored, now);
+        self.tell(restored, now);
         failed = failed.or(self.stay_first(Instant::now()).err());
         failed.map_or(Ok(()), Err)
     }
@@ -163,8 +179,7 @@ impl Firewall {
         if by_precedence {
             self.put_in_order(family)?;
         }
-        self.repairs.pace.repaired(Instant::now());
-        self.repairs.last = Some(Instant::now());
+        self.repairs.made();
         Ok(count.told(family, entries.len()))
     }
 
@@ -219,8 +234,10 @@ impl Firewall {
         Ok(())
     }
 
-    /// Tells in one line what has come back.
-    fn tell(&mut self, restored: &[String], now: SystemTime) {
+    /// Tells in one line what has come back, of sets too.
+    pub(super) fn tell(&mut self, restored: Restored, now: SystemTime) {
+        let restored: Restored =
+            std::mem::take(&mut self.repairs.of_sets).into_iter().chain(restored).collect();
         if restored.is_empty() {
             return;
         }

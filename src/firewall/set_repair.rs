@@ -7,7 +7,7 @@ use super::{Firewall, FirewallError};
 use crate::kernel::set_key::SetKey;
 use crate::rule::Rule;
 use std::cell::OnceCell;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 /// The most sets that a line of the log names.
 const NAMED_MAX: usize = 10;
@@ -39,7 +39,9 @@ impl Firewall {
         match change(self.sets()?) {
             Err(FirewallError::Emptied(_)) => {
                 self.with_repair(|sets, repair| sets.mend(union, now, repair))?;
-                self.follow_repair(now)?;
+                let followed = self.follow_repair(now);
+                self.tell(Vec::new(), now);
+                followed?;
                 change(self.sets()?)
             }
             result => result,
@@ -47,12 +49,12 @@ impl Firewall {
     }
 
     /// Gives sets that were made again their rules, unions what their lists hold, and tells what was
-    /// found.
+    /// found, but for what has come back: see [`Firewall::tell`].
     pub(super) fn follow_repair(&mut self, now: SystemTime) -> Result<(), FirewallError> {
         let look = self.sets()?.found();
         tell(&look);
         if !look.restored.is_empty() {
-            self.repairs.last = Some(Instant::now());
+            self.repairs.of_sets(format!("sets: {}", names(&look.restored)));
         }
         let linked = look.made.iter().try_for_each(|union| self.link(union));
         self.settle_all(now).and(linked)
@@ -76,13 +78,12 @@ impl Firewall {
     }
 }
 
-/// Tells what others have done to sets.
+/// Tells what others have done to sets that are not put back.
 fn tell(look: &SetsLook) {
     if look.is_empty() {
         return;
     }
     let lines = [
-        (log::Level::Warn, "sets that others have emptied or destroyed are put back", &look.restored),
         (log::Level::Info, "entries that others have deleted stay deleted", &look.noted),
         (
             log::Level::Info,
