@@ -86,7 +86,7 @@ fn own_rules_that_touch_the_white_list_go_at_the_start_with_a_warning() {
         put_by_hand(&host, iptables, "-I INPUT -s 10.1.2.4 -j DROP");
         put_by_hand(&host, &v6, "-I INPUT -s 2001:db8::4 -j DROP");
         host.admin(iptables, "-I INPUT -s 10.1.2.3 -j ACCEPT");
-        let rfw = host.rfw(iptables).white_list(WHITE_LIST).start();
+        let rfw = host.rfw(iptables).white_list(WHITE_LIST).configure("stay.first = off").start();
         let log = rfw.log();
         for (_, rule) in conflicts {
             let line = format!("[WARN] removed, since it touches the white list: {rule}");

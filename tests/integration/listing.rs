@@ -42,7 +42,7 @@ fn a_list_has_the_keys_of_the_original_and_the_values_of_the_kernel() {
     in_both_variants(|iptables| {
         let host = Host::new();
         host.neighbour("peer", &["10.0.0.1/24", "fd00::1/64"], &["10.0.0.2/24", "fd00::2/64"]);
-        let rfw = host.rfw(iptables).start();
+        let rfw = host.rfw(iptables).configure("stay.first = off").start();
         for path in [
             "/drop/input/wire0/10.0.0.2",
             "/accept/input/wire/fd00::2?expire=0",
