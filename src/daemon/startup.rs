@@ -16,7 +16,7 @@ use crate::daemon::signals::Signals;
 use crate::daemon::terminal::{self, TerminalLogger};
 use crate::daemon::white_list;
 use crate::daemon::{bridged, certificate};
-use crate::firewall::expiry::SharedFirewall;
+use crate::firewall::expiry::{Chore, SharedFirewall};
 use crate::firewall::sets::Sets;
 use crate::firewall::state::Restored;
 use crate::firewall::state::writer::StateWriter;
@@ -159,7 +159,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     })?;
     let service = Service::new(config, shared.clone(), whitelist)?;
     let state = StateWriter::new(&shared).map(Arc::new);
-    shared.start_sweeper(state.clone()).map_err(Failure::Io)?;
+    shared.start_sweeper(state.clone().map(|state| state as Arc<dyn Chore>)).map_err(Failure::Io)?;
     let mut server = Server::new(service, signals, instance);
     if let (Some(bound), Some(identity)) = (outward, identity) {
         server.watch_certificate(identity.ends);

@@ -61,6 +61,8 @@ impl Firewall {
                     continue;
                 }
             };
+            // An older one that others have flushed as a rule is not to come back.
+            self.forget_lost(rule.family(), |other, lost| other == rule && lost.list == label.list)?;
             return self.delete_rule_of_entry(rule, label.list, outcome);
         }
         Err(ProgramError::Contended.into())
@@ -298,7 +300,9 @@ impl Firewall {
         let count = self.change_entries(list, ListOp::Put(terms), &as_rules, now + start.elapsed())?;
         if terms.replace {
             self.delete_whole(list, terms.list)?;
-        } else if !as_rules.is_empty() {
+        } else if as_rules.is_empty() {
+            self.forget_listed(list, terms.list)?;
+        } else {
             self.delete_rules(list, terms.list)?;
         }
         Ok(count)

@@ -8,7 +8,6 @@
 
 use crate::firewall::clock::{Clock, Reading};
 use crate::firewall::looks::Looks;
-use crate::firewall::state::writer::StateWriter;
 use crate::firewall::{Firewall, FirewallError};
 use crate::kernel::cpu_time;
 use crate::kernel::notifications::Notifications;
@@ -32,6 +31,14 @@ use std::time::{Duration, Instant, SystemTime};
 /// How long changes are refused without an attempt after one has failed because another
 /// program holds the xtables lock or a program has exceeded its time. Also `Retry-After`.
 pub(crate) const BUSY_TIME: Duration = Duration::from_secs(2);
+
+/// What the sweeper does besides: the state file is kept so.
+pub(crate) trait Chore: Send + Sync {
+    /// Does what is due. Others may have the lock of the firewall meanwhile.
+    fn step(&self);
+    /// When something is due; `None` if nothing is.
+    fn next(&self) -> Option<Instant>;
+}
 
 /// The firewall as shared by server and sweeper, with the timer of the next expiry.
 pub(crate) struct SharedFirewall {
@@ -163,14 +170,11 @@ impl SharedFirewall {
         self.lock()
     }
 
-    /// Starts the sweeper, which first deletes the rules that are already due. It keeps the state file too.
+    /// Starts the sweeper, which first deletes the rules that are already due. It does a chore as well.
     ///
     /// # Errors
     /// Those of pthread_create(3).
-    pub(crate) fn start_sweeper(
-        self: &Arc<SharedFirewall>,
-        state: Option<Arc<StateWriter>>,
-    ) -> io::Result<()> {
+    pub(crate) fn start_sweeper(self: &Arc<SharedFirewall>, chore: Option<Arc<dyn Chore>>) -> io::Result<()> {
         let shared = Arc::clone(self);
         let sweeper = thread::Builder::new().name("sweeper".to_owned()).stack_size(256 << 10);
         sweeper.spawn(move || {
@@ -180,8 +184,8 @@ impl SharedFirewall {
                 let now = shared.read_clock(&mut clock, &mut failures);
                 shared.sweep_all(now, &mut failures);
                 shared.fill_mirrors(now, &mut failures);
-                state.iter().for_each(|state| state.step());
-                shared.sleep(state.as_ref().and_then(|state| state.next()));
+                chore.iter().for_each(|chore| chore.step());
+                shared.sleep(chore.as_ref().and_then(|chore| chore.next()));
                 let now = shared.read_clock(&mut clock, &mut failures);
                 shared.look(now, &mut failures);
             }
@@ -204,6 +208,7 @@ impl SharedFirewall {
         if reading != Reading::Steady {
             self.follow_clock(now, failures);
         }
+        let is_new = self.doubtful_until().is_none();
         let (time, doubtful_until) = match reading {
             Reading::Steady => (now, None),
             Reading::Stepped => {
@@ -211,7 +216,13 @@ impl SharedFirewall {
                 self.lock().retime_sets();
                 (now, None)
             }
-            Reading::Doubtful { earlier, until } => (earlier, Some(until)),
+            Reading::Doubtful { earlier, until } => {
+                if is_new && earlier == now {
+                    // Set back: the kernel would end entries by the old time.
+                    self.lock().retime_sets();
+                }
+                (earlier, Some(until))
+            }
         };
         *self.doubtful_until() = doubtful_until;
         time

@@ -317,7 +317,7 @@ fn forget_updates(updates: &mut Updates, there: &HashSet<(ListName, Scope)>) {
     }
 }
 
-fn deletion(change: &Change) -> Option<(&Rule, &Label)> {
+pub(super) fn deletion(change: &Change) -> Option<(&Rule, &Label)> {
     match change {
         Change::Delete(rule, label) => Some((rule, label)),
         _ => None,

@@ -11,6 +11,9 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Time between two looks, as a multiple of the processor time that the last one took.
 const COST: u32 = 1_000;
 
+/// The longest time between two looks, whatever they take.
+const LONGEST: Duration = Duration::from_secs(120);
+
 /// Time between two looks at the tables when the kernel tells of changes.
 const HINTED: Duration = Duration::from_secs(2);
 
@@ -66,9 +69,9 @@ impl Looks {
 
     /// Takes down a look, at the sets too or not, and the processor time that it took.
     pub(super) fn looked(&mut self, ended: Instant, took: Duration, sets: bool) {
-        let interval = took.saturating_mul(COST).max(INTERVAL);
+        let interval = took.saturating_mul(COST).clamp(INTERVAL, LONGEST);
         self.tables = ended + interval;
-        self.swept = ended + took.saturating_mul(HINTED_COST);
+        self.swept = ended + took.saturating_mul(HINTED_COST).min(LONGEST);
         self.hinted = self.swept.max(ended + HINTED);
         if sets {
             self.sets = ended + interval;

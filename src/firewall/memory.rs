@@ -10,7 +10,7 @@ use crate::rule::label::Label;
 use crate::rule::layout::KernelChain;
 use crate::rule::list_name::ListName;
 use foldhash::fast::RandomState;
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
 
 /// The most deleted rules that are remembered.
@@ -27,14 +27,29 @@ pub(crate) struct Memory {
     untidy: bool,
     /// Rules that others have deleted one by one and that nobody has been told of yet.
     noted: Vec<(Rule, Label)>,
+    /// Rules that rfw may have deleted: a program was cut short in it.
+    doubtful: HashSet<(Rule, ListName)>,
     deleted: Deleted,
+    put: PutIn,
 }
 
 impl Memory {
     /// Takes down what has changed between two readings, or between a change of rfw and a reading.
     pub(super) fn compare(&mut self, before: &RuleCache, after: &RuleCache) {
-        let difference = Difference::between(before, after, &self.deleted);
+        let mut difference = Difference::between(before, after, &self.deleted, &self.put);
+        let doubtful = std::mem::take(&mut self.doubtful);
+        difference.gone.retain(|(rule, label)| {
+            let is_own = doubtful.contains(&(rule.clone(), label.list));
+            if is_own {
+                self.deleted.put(rule, label);
+            }
+            !is_own
+        });
         difference.revived.iter().for_each(|(rule, label)| self.deleted.put(rule, label));
+        // What somebody has deleted is put in anew or never.
+        difference.gone.iter().filter(|_| !difference.is_flush()).for_each(|(rule, label)| {
+            self.put.remove(rule, label.list);
+        });
         self.untidy |= !difference.revived.is_empty() || after.has_doubles();
         match difference.is_flush() {
             true => {
@@ -55,16 +70,30 @@ impl Memory {
             match change {
                 Change::Insert(rule, label, _) => {
                     self.deleted.remove(rule, label);
-                    if !self.lost.is_empty() {
+                    self.put.insert(rule, label.list);
+                    if !self.lost.is_empty() || !self.noted.is_empty() {
                         inserted.insert((rule, label.list));
                     }
                 }
-                Change::Delete(rule, label) => self.deleted.put(rule, label),
+                Change::Delete(rule, label) => {
+                    self.deleted.put(rule, label);
+                    self.put.remove(rule, label.list);
+                }
                 _ => {}
             }
         }
         if !inserted.is_empty() {
             self.lost.retain(|(rule, label)| !inserted.contains(&(rule, label.list)));
+            self.noted.retain(|(rule, label)| !inserted.contains(&(rule, label.list)));
+        }
+    }
+
+    /// Takes down a transaction of which it is not known whether it is committed.
+    pub(super) fn doubt(&mut self, transaction: &Transaction) {
+        for change in transaction.changes() {
+            if let Change::Delete(rule, label) = change {
+                self.doubtful.insert((rule.clone(), label.list));
+            }
         }
     }
 
@@ -72,6 +101,8 @@ impl Memory {
     pub(crate) fn forget(&mut self, unwanted: impl Fn(&Rule, &Label) -> bool) -> Vec<(Rule, Label)> {
         let (gone, lost) = std::mem::take(&mut self.lost).into_iter().partition(|(r, l)| unwanted(r, l));
         self.lost = lost;
+        // A saved table is not to bring them back either.
+        gone.iter().for_each(|(rule, label)| self.deleted.put(rule, label));
         gone
     }
 
@@ -90,15 +121,30 @@ impl Memory {
         &self.lost
     }
 
-    /// Takes down that all is put back.
-    pub(crate) fn put_back(&mut self) {
-        self.lost = Vec::new();
+    /// Takes down that a repair begins: what others flush from now on is to be put back by the next.
+    pub(crate) fn begin_repair(&mut self) {
         self.flushed = false;
     }
 
-    /// Takes down that such rules are deleted.
-    pub(crate) fn tidied(&mut self) {
+    /// Takes down that a repair has failed.
+    pub(crate) fn repair_again(&mut self) {
+        self.flushed = true;
+    }
+
+    /// Takes down that some rules are put back.
+    pub(crate) fn put_back(&mut self, done: impl Fn(&Rule, &Label) -> bool) {
+        self.lost.retain(|(rule, label)| !done(rule, label));
+    }
+
+    /// Takes down that such rules are about to be deleted: what others bring back from now on is left for
+    /// the next time.
+    pub(crate) fn begin_tidying(&mut self) {
         self.untidy = false;
+    }
+
+    /// Takes down that they could not be deleted.
+    pub(crate) fn tidy_again(&mut self) {
+        self.untidy = true;
     }
 
     /// Whether rfw has deleted a rule: where it is there again, others have restored a saved table.
@@ -128,6 +174,8 @@ struct Difference {
     lost_set: bool,
     /// Whether the guard of a chain is gone.
     lost_guard: bool,
+    /// Whether rules are gone with the chain of `forward.chain`.
+    lost_chain: bool,
     /// Whether two or more rules of a chain are gone, and none of rfw is left in it.
     emptied: bool,
     /// Whether the table was replaced as a whole, as iptables-restore does.
@@ -135,7 +183,7 @@ struct Difference {
 }
 
 impl Difference {
-    fn between(before: &RuleCache, after: &RuleCache, deleted: &Deleted) -> Difference {
+    fn between(before: &RuleCache, after: &RuleCache, deleted: &Deleted, put: &PutIn) -> Difference {
         let mut difference = Difference::default();
         for (rule, label) in after.labelled().filter(|(rule, label)| !before.has(rule, label)) {
             // One that stands beside the rule of the same list is no other decision.
@@ -144,8 +192,11 @@ impl Difference {
                 difference.revived.push((rule.clone(), label.clone()));
             }
         }
-        let mut seen = HashSet::new();
+        let (mut seen, elsewhere) = (HashSet::new(), after.elsewhere());
         for (rule, label) in before.find(|_, _| true) {
+            if elsewhere.rules.contains(&(rule, label.list)) {
+                continue;
+            }
             let there = after.labels(rule, label.list);
             if there.iter().all(|there| *there != label && deleted.has(rule, there))
                 && seen.insert((rule, label.list))
@@ -158,7 +209,7 @@ impl Difference {
         for (rule, _) in &difference.gone {
             *gone.entry(layout.chain(rule.scope())).or_default() += 1;
         }
-        for set in before.sets().filter(|set| !after.has_set(set)) {
+        for set in before.sets().filter(|set| !after.has_set(set) && !elsewhere.sets.contains(set)) {
             *gone.entry(layout.chain(set.scope())).or_default() += 1;
             difference.lost_set = true;
         }
@@ -169,15 +220,52 @@ impl Difference {
                 difference.lost_guard = true;
             }
         }
+        let moved = before.forward_chain() != after.forward_chain();
+        let is_forward = |chain: &KernelChain| matches!(chain, KernelChain::Forward(_));
+        difference.lost_chain = moved && gone.keys().any(is_forward);
         difference.emptied = gone.iter().any(|(chain, count)| *count >= 2 && after.is_empty_in(chain));
-        difference.replaced = !difference.revived.is_empty() || after.has_counted_down(before);
+        difference.replaced = !difference.revived.is_empty()
+            || after.has_counted_down(before)
+            || difference.lacks_the_newest(after, put);
         difference
+    }
+
+    /// Whether what is gone is two or more rules, and just those that rfw has put in last: so it is where a
+    /// table is restored that was saved before.
+    fn lacks_the_newest(&self, after: &RuleCache, put: &PutIn) -> bool {
+        let oldest = self.gone.iter().map(|(rule, label)| put.number(rule, label.list)).min();
+        let newest = || after.labelled().map(|(rule, label)| put.number(rule, label.list)).max();
+        self.gone.len() >= 2 && newest().is_some_and(|newest| oldest > Some(newest))
     }
 
     /// Whether what is gone was not deleted rule by rule.
     fn is_flush(&self) -> bool {
         let replaced = self.replaced && !self.gone.is_empty();
-        self.lost_set || self.lost_guard || self.emptied || replaced
+        self.lost_set || self.lost_guard || self.lost_chain || self.emptied || replaced
+    }
+}
+
+/// The order in which rfw has put rules in since it started, by their hashes.
+#[derive(Default)]
+struct PutIn {
+    hasher: RandomState,
+    numbers: HashMap<u64, u64, RandomState>,
+    last: u64,
+}
+
+impl PutIn {
+    fn insert(&mut self, rule: &Rule, list: ListName) {
+        self.last = self.last.saturating_add(1);
+        self.numbers.insert(self.hasher.hash_one((rule, list)), self.last);
+    }
+
+    fn remove(&mut self, rule: &Rule, list: ListName) {
+        self.numbers.remove(&self.hasher.hash_one((rule, list)));
+    }
+
+    /// From 1; 0 is a rule that was there when rfw started.
+    fn number(&self, rule: &Rule, list: ListName) -> u64 {
+        self.numbers.get(&self.hasher.hash_one((rule, list))).copied().unwrap_or_default()
     }
 }
 

@@ -4,16 +4,21 @@
 //! Sets come back first, as rules look packets up in them; then each table in one transaction, the guard
 //! at the head.
 
+use super::guard::{is_guarded, plan_guards};
+use super::lists::deletion;
 use super::rule_cache::RuleCache;
 use super::{Firewall, FirewallError};
 use crate::firewall::table::{Plan, Table};
 use crate::kernel::guard::Guard;
 use crate::kernel::iptables::Transaction;
+use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::SetKey;
 use crate::rule::label::Label;
+use crate::rule::list_name::ListName;
 use crate::rule::network::Family;
 use crate::rule::{Rule, Target};
 use pace::Pace;
+use std::collections::HashSet;
 use std::time::{Instant, SystemTime};
 
 mod pace;
@@ -30,7 +35,10 @@ pub(super) type Restored = Vec<String>;
 /// When repairs are made, and told.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
+    /// Of tables.
     pace: Pace,
+    /// Of sets, which are put back at once.
+    pace_of_sets: Pace,
     /// When something was put back last, in a table or a set.
     last: Option<Instant>,
     /// What has come back of sets, and is not told yet.
@@ -41,7 +49,9 @@ impl Repairs {
     /// Takes down that sets were put back.
     pub(super) fn of_sets(&mut self, what: String) {
         self.of_sets.push(what);
-        self.made();
+        let now = Instant::now();
+        self.pace_of_sets.repaired(now);
+        self.last = Some(now);
     }
 
     fn made(&mut self) {
@@ -140,13 +150,23 @@ impl Firewall {
         noted.iter().for_each(|(rule, label)| self.note_gone(rule, label.list));
         if !noted.is_empty() {
             log::info!("deleted by others, and not put back: {}", named(&noted));
-            noted.iter().for_each(|(rule, label)| self.note_gone(rule, label.list));
         }
         Ok(())
     }
 
-    /// Puts back what of a table others have flushed, in one transaction.
+    /// Puts back what of a table others have flushed.
     fn restore(&mut self, family: Family, now: SystemTime) -> Result<Option<String>, FirewallError> {
+        // An attempt that fails counts: it is not made again at once.
+        self.repairs.made();
+        self.table(family)?.memory_mut().begin_repair();
+        let restored = self.try_restore(family, now);
+        if restored.is_err() {
+            self.table(family)?.memory_mut().repair_again();
+        }
+        restored
+    }
+
+    fn try_restore(&mut self, family: Family, now: SystemTime) -> Result<Option<String>, FirewallError> {
         let (port, list) = self.guarded.clone().unzip();
         let guards = match (port, &list) {
             (Some(port), Some(list)) => self.wanted_guards(family, port, list)?.rules,
@@ -158,29 +178,57 @@ impl Firewall {
         self.table(family)?.memory_mut().forget(|rule, label| !is_wanted(rule, label));
         let (entries, rules) = self.lost_by_kind(family)?;
         let sets = self.sets_to_link(family)?;
-        let by_precedence = self.by_precedence();
-        let revived = self.table(family)?.surplus();
-        let count = self.change(family, Plan::FromKernel, |cache, transaction| {
-            let lost = rules.iter().filter(|(rule, label)| {
-                let there = cache.labels(rule, label.list);
-                there
-                    .iter()
-                    .all(|there| revived.iter().any(|(other, label)| other == rule && label == *there))
-            });
-            plan_restore(cache, transaction, &lost.collect::<Vec<_>>(), &sets, &guards, by_precedence)
-        })?;
+        let missing = in_order_of_insertion(&rules, &sets, self.by_precedence());
+        let count = self.put_back_rules(family, &missing, &guards)?;
         for (rule, label) in &entries {
             self.insert_entry(rule, &SetKey::of(rule), label, now)?;
         }
+        // What was lost while this was done stays lost: the next look puts it back.
+        let done: HashSet<(&Rule, ListName)> =
+            rules.iter().chain(&entries).map(|(rule, label)| (rule, label.list)).collect();
         let table = self.table(family)?;
-        table.memory_mut().put_back();
+        table.memory_mut().put_back(|rule, label| done.contains(&(rule, label.list)));
         // The numbers of the rules behind have changed.
         table.invalidate();
-        if by_precedence {
+        if self.by_precedence() {
             self.put_in_order(family)?;
         }
-        self.repairs.made();
         Ok(count.told(family, entries.len()))
+    }
+
+    /// Puts rules of all kinds back in one transaction or, where that is too long, in as few as may be; in
+    /// the last one the guard comes to the head.
+    fn put_back_rules(
+        &mut self,
+        family: Family,
+        missing: &[Missing<'_>],
+        guards: &[Guard],
+    ) -> Result<Count, FirewallError> {
+        let revived: HashSet<(Rule, Label)> = self.table(family)?.revived().into_iter().collect();
+        let (mut count, mut rest, mut most) = (Count::default(), missing, usize::MAX);
+        loop {
+            let (part, behind) = rest.split_at(most.min(rest.len()));
+            let put = self.change(family, Plan::FromKernel, |cache, transaction| {
+                let mut count = plan_missing(cache, transaction, part, &revived);
+                if behind.is_empty() {
+                    count.guards = plan_guard(cache, transaction, guards);
+                }
+                count
+            });
+            match put {
+                Ok(part) => {
+                    count.add(part);
+                    if behind.is_empty() {
+                        return Ok(count);
+                    }
+                    rest = behind;
+                }
+                Err(FirewallError::Program(ProgramError::TooLong(_))) if part.len() > 1 => {
+                    most = part.len() / 2;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// The rules that are to be put back: those that are entries of a set by now, and those that are rules.
@@ -221,27 +269,43 @@ impl Firewall {
         if !table.memory().is_untidy() {
             return Ok(());
         }
-        let surplus = table.surplus();
-        self.change(family, Plan::FromKernel, |cache, transaction| {
-            let there = surplus.iter().filter(|(rule, label)| cache.has(rule, label));
-            there.for_each(|(rule, label)| transaction.delete(rule, label));
-        })?;
-        self.table(family)?.memory_mut().tidied();
-        self.table(family)?.invalidate();
-        if !surplus.is_empty() {
-            log::info!("brought back by others, and deleted again: {}", named(&surplus));
+        table.memory_mut().begin_tidying();
+        let revived: HashSet<(Rule, Label)> = table.revived().into_iter().collect();
+        let tidied = self.delete_in_parts(
+            family,
+            |cache, transaction| {
+                let surplus = cache.surplus(|rule, label| revived.contains(&(rule.clone(), label.clone())));
+                surplus.iter().for_each(|(rule, label)| transaction.delete(rule, label));
+            },
+            |changes| changes.iter().filter_map(deletion).map(|(r, l)| (r.clone(), l.clone())).collect(),
+        );
+        let tidied: Vec<Labelled> = match tidied {
+            Ok(tidied) => tidied,
+            Err(error) => {
+                self.table(family)?.memory_mut().tidy_again();
+                return Err(error);
+            }
+        };
+        let tidied = tidied.concat();
+        if !tidied.is_empty() {
+            self.table(family)?.invalidate();
+            log::info!("brought back by others, and deleted again: {}", named(&tidied));
         }
         Ok(())
     }
 
     /// Tells in one line what has come back, of sets too.
     pub(super) fn tell(&mut self, restored: Restored, now: SystemTime) {
+        let pace = match restored.is_empty() {
+            true => &mut self.repairs.pace_of_sets,
+            false => &mut self.repairs.pace,
+        };
         let restored: Restored =
             std::mem::take(&mut self.repairs.of_sets).into_iter().chain(restored).collect();
         if restored.is_empty() {
             return;
         }
-        match self.repairs.pace.telling(Instant::now(), now) {
+        match pace.telling(Instant::now(), now) {
             pace::Telling::Each => {
                 log::warn!("others have taken away what rfw keeps, it is put back: {}", restored.join("; "));
             }
@@ -278,6 +342,12 @@ struct Count {
 }
 
 impl Count {
+    fn add(&mut self, other: Count) {
+        self.guards += other.guards;
+        self.rules += other.rules;
+        self.sets += other.sets;
+    }
+
     fn told(self, family: Family, entries: usize) -> Option<String> {
         let counted = |count: usize, one: &str, many: &str| {
             (count > 0).then(|| format!("{count} {}", if count == 1 { one } else { many }))
@@ -292,33 +362,74 @@ impl Count {
     }
 }
 
-/// Plans to put rules, those of sets and the guard at the heads of their chains: what comes first there is
-/// inserted last. Rules are in the order of the table.
-fn plan_restore(
+/// What is to be put back of a table, beside the guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing<'a> {
+    Rule(&'a Rule, &'a Label),
+    Set(&'a SetKey),
+}
+
+/// Rules, which are in the order of the table, and those of sets in the order in which they are to be
+/// inserted at the heads of their chains: what comes first there is inserted last.
+fn in_order_of_insertion<'a>(
+    rules: &'a [(Rule, Label)],
+    sets: &'a [SetKey],
+    by_precedence: bool,
+) -> Vec<Missing<'a>> {
+    let sets = sets.iter().map(Missing::Set);
+    let rules = rules.iter().rev().map(|(rule, label)| Missing::Rule(rule, label));
+    let mut missing: Vec<Missing<'a>> = sets.chain(rules).collect();
+    if by_precedence {
+        // Drop first, which comes last.
+        missing.sort_by_key(|missing| std::cmp::Reverse(missing.target()));
+    }
+    missing
+}
+
+impl Missing<'_> {
+    fn target(self) -> Target {
+        match self {
+            Missing::Rule(rule, _) => rule.scope().target(),
+            Missing::Set(set) => set.scope().target(),
+        }
+    }
+}
+
+/// Plans to insert what is not there. A rule that is to go is not there.
+fn plan_missing(
     cache: &RuleCache,
     transaction: &mut Transaction,
-    rules: &[&(Rule, Label)],
-    sets: &[SetKey],
-    guards: &[Guard],
-    by_precedence: bool,
+    missing: &[Missing<'_>],
+    revived: &HashSet<(Rule, Label)>,
 ) -> Count {
-    // One that stood in another chain has been moved where it belongs by now.
-    let sets: Vec<&SetKey> = sets.iter().filter(|set| !cache.has_set(set)).collect();
-    let targets: &[Target] = &[Target::Drop, Target::Reject, Target::Accept];
-    let mut insert = |wanted: &dyn Fn(Target) -> bool| {
-        for set in sets.iter().filter(|set| wanted(set.scope().target())) {
-            transaction.insert_set(set, 1);
+    let mut count = Count::default();
+    for missing in missing {
+        match missing {
+            Missing::Set(set) if !cache.has_set(set) => {
+                transaction.insert_set(set, 1);
+                count.sets += 1;
+            }
+            Missing::Rule(rule, label) if is_missing(cache, rule, label.list, revived) => {
+                transaction.insert(rule, label, 1);
+                count.rules += 1;
+            }
+            Missing::Rule(..) | Missing::Set(_) => {}
         }
-        for (rule, label) in rules.iter().rev().filter(|(rule, _)| wanted(rule.scope().target())) {
-            transaction.insert(rule, label, 1);
-        }
-    };
-    match by_precedence {
-        true => targets.iter().for_each(|target| insert(&|of| of == *target)),
-        false => insert(&|_| true),
     }
-    let is_guarded = super::guard::is_guarded(cache.guards(), guards);
-    super::guard::plan_guards(cache.guards(), transaction, guards, true);
-    let guards = if is_guarded { 0 } else { guards.len() };
-    Count { guards, rules: rules.len(), sets: sets.len() }
+    count
 }
+
+fn is_missing(cache: &RuleCache, rule: &Rule, list: ListName, revived: &HashSet<(Rule, Label)>) -> bool {
+    let there = cache.labels(rule, list);
+    there.into_iter().all(|label| revived.contains(&(rule.clone(), label.clone())))
+}
+
+/// Plans to put the guard at the heads of its chains. Gives how many of its rules were not as they should be.
+fn plan_guard(cache: &RuleCache, transaction: &mut Transaction, guards: &[Guard]) -> usize {
+    let is_guarded = is_guarded(cache.guards(), guards);
+    plan_guards(cache.guards(), transaction, guards, true);
+    if is_guarded { 0 } else { guards.len() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -226,7 +226,8 @@ impl RuleCache {
                     at.and_then(|at| self.guards.remove(at));
                 }
                 // What they do to rules is read afterwards.
-                Change::Put(..) | Change::Take(..) | Change::CheckSet(_) => {}
+                Change::Put(_, owner, _) => self.uncount(|| owner.clone()),
+                Change::Take(..) | Change::CheckSet(_) => {}
                 Change::MakeChain | Change::DropChain => {}
             }
         }
@@ -275,6 +276,25 @@ impl RuleCache {
         let rules = self.labelled().map(|(rule, label)| Owner::Rfw(rule.clone(), label.clone()));
         let sets = self.sets().map(|set| Owner::Set(set.clone()));
         rules.chain(sets).chain(self.guards.iter().map(|guard| Owner::Guard(*guard)))
+    }
+
+    /// The instances that are unwanted, and of those that are there more than once in a list all but the one
+    /// with the latest end.
+    pub(super) fn surplus(&self, is_unwanted: impl Fn(&Rule, &Label) -> bool) -> Vec<(&Rule, &Label)> {
+        let mut best: HashMap<(&Rule, ListName), (Lease, i64)> = HashMap::new();
+        let all = self.find_copies(|_, _| true);
+        let wanted = all.iter().filter(|(rule, copy)| !is_unwanted(rule, &copy.label));
+        for (rule, copy) in wanted {
+            let this = (copy.label.lease, copy.position);
+            let best = best.entry((*rule, copy.label.list)).or_insert(this);
+            *best = (*best).max(this);
+        }
+        let is_surplus = |rule: &Rule, copy: &CachedRule| {
+            is_unwanted(rule, &copy.label)
+                || best.get(&(rule, copy.label.list)) != Some(&(copy.label.lease, copy.position))
+        };
+        let surplus = all.into_iter().filter(|(rule, copy)| is_surplus(rule, copy));
+        surplus.map(|(rule, copy)| (rule, copy.label())).collect()
     }
 
     /// Whether a rule is there twice with the same end, list and reason, or with two for one list.

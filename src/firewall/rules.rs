@@ -122,12 +122,7 @@ impl Firewall {
             delete_copies(&present, transaction);
             networks(&present)
         })?;
-        let is_listed = |rule: &Rule| {
-            is_in_scope(rule, list.set.scope())
-                && rule.networks().any(|network| list.networks.binary_search(network).is_ok())
-        };
-        let lost =
-            self.forget_lost(list.set.family(), |rule, label| label.list == name && is_listed(rule))?;
+        let lost = self.forget_listed(list, name)?;
         present.extend(lost.iter().flat_map(|(rule, _)| rule.networks().copied()));
         Ok(present)
     }
@@ -164,6 +159,19 @@ impl Firewall {
             "rules of {family} stood before those that come first, since others edit the table: put in order"
         );
         Ok(())
+    }
+
+    /// Has flushed rules of the addresses of a body not come back. Gives them.
+    pub(super) fn forget_listed(
+        &mut self,
+        list: &FamilyList,
+        name: ListName,
+    ) -> Result<Vec<(Rule, Label)>, FirewallError> {
+        let is_listed = |rule: &Rule| {
+            is_in_scope(rule, list.set.scope())
+                && rule.networks().any(|network| list.networks.binary_search(network).is_ok())
+        };
+        self.forget_lost(list.set.family(), |rule, label| label.list == name && is_listed(rule))
     }
 
     /// Deletes what rules a list has in the scope of a body, as in a scope that has a set after others

@@ -21,7 +21,6 @@ use crate::rule::network::Family;
 use crate::rule::{Rule, Scope};
 use crate::stop_signal::StopSignal;
 use by_handle::Deletion;
-use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -288,13 +287,10 @@ impl Table {
         &mut self.memory
     }
 
-    /// The rules that others have brought back, and those that are there once more than needed, as last read.
-    pub(crate) fn surplus(&self) -> Vec<(Rule, Label)> {
-        let mut seen = HashSet::new();
-        let all = self.cache.find(|_, _| true).into_iter();
-        let surplus =
-            all.filter(|(rule, label)| self.memory.is_revived(rule, label) || !seen.insert((*rule, *label)));
-        surplus.map(|(rule, label)| (rule.clone(), label.clone())).collect()
+    /// The rules that others have brought back after rfw had deleted them, as last read.
+    pub(crate) fn revived(&self) -> Vec<(Rule, Label)> {
+        let revived = self.cache.find(|rule, label| self.memory.is_revived(rule, label)).into_iter();
+        revived.map(|(rule, label)| (rule.clone(), label.clone())).collect()
     }
 
     /// The rules of the tables that hold rules of rfw, as they are now.
@@ -478,6 +474,7 @@ impl Table {
                     Deletion::Done => return Ok(outcome),
                     Deletion::NotYet => continue,
                     Deletion::Unknown => {
+                        self.memory.doubt(&transaction);
                         cut_short = Some(outcome);
                         continue;
                     }
@@ -488,6 +485,7 @@ impl Table {
                 Ok(()) => return Ok(outcome),
                 Err(error @ ProgramError::Failed(..)) => {
                     if error.is_cut_short() {
+                        self.memory.doubt(&transaction);
                         cut_short = Some(outcome);
                     }
                     Some((transaction, error))

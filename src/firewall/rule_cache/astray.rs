@@ -3,9 +3,18 @@
 
 use super::{Astray, Placed, RawChain, RuleCache};
 use crate::kernel::iptables::{Change, Owner, Transaction};
-use crate::rule::Target;
+use crate::kernel::set_key::SetKey;
 use crate::rule::layout::{InputTable, KernelChain};
+use crate::rule::list_name::ListName;
+use crate::rule::{Rule, Target};
 use std::collections::{BTreeMap, HashSet};
+
+/// What stands elsewhere than the layout says.
+#[derive(Debug, Default)]
+pub(in crate::firewall) struct Elsewhere<'a> {
+    pub(in crate::firewall) rules: HashSet<(&'a Rule, ListName)>,
+    pub(in crate::firewall) sets: HashSet<&'a SetKey>,
+}
 
 impl RuleCache {
     /// Whether something has been read that does not stand where it should.
@@ -13,6 +22,19 @@ impl RuleCache {
         !self.astray.misplaced.is_empty()
             || !self.astray.lacking.is_empty()
             || self.raw.jumps != self.wanted_jumps(self.raw.rules)
+    }
+
+    /// The rules, and those of sets, that stand elsewhere than the layout says, as last read.
+    pub(in crate::firewall) fn elsewhere(&self) -> Elsewhere<'_> {
+        let mut elsewhere = Elsewhere::default();
+        for placed in &self.astray.misplaced {
+            match &placed.owner {
+                Owner::Rfw(rule, label) => drop(elsewhere.rules.insert((rule, label.list))),
+                Owner::Set(set) => drop(elsewhere.sets.insert(set)),
+                _ => {}
+            }
+        }
+        elsewhere
     }
 
     /// The number of rules that stand elsewhere than the layout says, as last read.

@@ -7,7 +7,7 @@ use super::file::StateFile;
 use super::format::{Header, Put};
 use super::journal::Item;
 use super::{State, clock};
-use crate::firewall::expiry::SharedFirewall;
+use crate::firewall::expiry::{Chore, SharedFirewall};
 use crate::firewall::sets::{SetReader, Sets, Step};
 use crate::firewall::{Firewall, FirewallError};
 use crate::kernel::set_key::SetKey;
@@ -87,25 +87,6 @@ impl StateWriter {
             file: Mutex::new(Writing { file, rewritten: None, warned: None }),
             is_ending: AtomicBool::new(false),
         })
-    }
-
-    /// Writes what has waited long enough. To be called by the sweeper, which sleeps no longer than until
-    /// [`StateWriter::next`].
-    pub(crate) fn step(&self) {
-        if self.next().is_none_or(|next| next > Instant::now()) {
-            return;
-        }
-        let mut file = self.lock();
-        if self.is_ending() {
-            return;
-        }
-        self.write(&mut file, None);
-        self.shared.lock().put_off_writing(Instant::now() + RETRY);
-    }
-
-    /// When there is something to write; `None` if there is nothing.
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.shared.lock().next_writing()
     }
 
     /// Writes what has not been written yet. To be called when nothing changes any more, and without the
@@ -209,6 +190,26 @@ impl StateWriter {
             true => Ok(()),
             false => Err(WriteError::Set(FirewallError::Busy)),
         }
+    }
+}
+
+impl Chore for StateWriter {
+    /// Writes what has waited long enough.
+    fn step(&self) {
+        if self.next().is_none_or(|next| next > Instant::now()) {
+            return;
+        }
+        let mut file = self.lock();
+        if self.is_ending() {
+            return;
+        }
+        self.write(&mut file, None);
+        self.shared.lock().put_off_writing(Instant::now() + RETRY);
+    }
+
+    /// When there is something to write; `None` if there is nothing.
+    fn next(&self) -> Option<Instant> {
+        self.shared.lock().next_writing()
     }
 }
 
