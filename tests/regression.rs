@@ -710,9 +710,11 @@ fn nothing_is_removed_from_a_set_that_others_swap_in_before_it_is_read() {
         host.run("ipset", &["create", "mine", "hash:net", "timeout", "0", "comment"]).ok();
         host.run("ipset", &["add", "mine", "9.9.9.9", "comment", "mine"]).ok();
         host.run("ipset", &["swap", "mine", "rfw4-ids"]).ok();
-        let read = || rfw.log().contains("rfw4-ids: ") && rfw.log().contains("which is not read");
-        let removed = || rfw.log().contains("removed, since it touches the white list");
-        until(Duration::from_secs(40), "the set is looked at", || read() || removed());
+        let looks = || rfw.log().matches("the white list has been read again").count();
+        for count in 1..=2 {
+            rfw.signal("HUP");
+            until(Duration::from_secs(40), "the set is looked at", || looks() == count);
+        }
         let set = host.run("ipset", &["list", "rfw4-ids"]).ok();
         assert!(set.contains("9.9.9.9 timeout 0 comment \"mine\""), "{set}");
     });

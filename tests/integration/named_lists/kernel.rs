@@ -173,7 +173,13 @@ pub fn unions_not_as_lists(host: &Host) -> Vec<String> {
     let entries = host.entries();
     let tolerance = 2 + (start.elapsed() + Duration::from_millis(500)).as_secs();
     let mut latest: BTreeMap<(String, String), u64> = BTreeMap::new();
-    let end = |entry: &Entry| if entry.timeout == 0 { u64::MAX } else { entry.timeout };
+    // What ends later than the kernel can count has the longest timeout, and is renewed each day.
+    const LATE: u64 = 2_147_000;
+    let end = |entry: &Entry| match entry.timeout {
+        0 => u64::MAX,
+        LATE.. => LATE,
+        timeout => timeout,
+    };
     for entry in &entries {
         if let Some((union, _)) = entry.set.split_once('/') {
             let known = latest.entry((union.to_owned(), entry.element.clone())).or_default();

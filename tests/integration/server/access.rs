@@ -112,7 +112,7 @@ fn the_local_server_asks_for_credentials_only_where_it_is_told_to() {
 #[test]
 fn a_stranger_is_turned_away_before_the_handshake() {
     let host = Host::new();
-    let rfw = host.rfw(IPTABLES).start();
+    let rfw = host.rfw(IPTABLES).configure("stay.first = off").start();
     host.run("ip", &["address", "add", "10.9.9.9/32", "dev", "lo"]).ok();
     let stranger = |more: &[&str]| {
         let arguments = [&["--interface", "10.9.9.9", "--max-time", "1"], more].concat();

@@ -107,6 +107,8 @@ fn without_a_registry_a_start_takes_what_its_rules_look_up_and_leaves_the_rest()
         );
         let entries = || -> Vec<String> { host.everything(iptables).2 };
         let before = entries();
+        // Without the number of the registry the kernel counts as another, for which the state file is read.
+        let mut rfw = rfw.configure("state.file =");
         rfw.spawn();
         assert_eq!(entries(), before);
         let expected: Vec<&str> = MEMBERS.into_iter().filter(|member| !member.contains("ias")).collect();

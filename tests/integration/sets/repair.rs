@@ -82,10 +82,11 @@ fn what_a_client_asks_for_before_it_is_back_counts() {
         let rfw = start(&host, iptables);
         let gone = |script: &str| match script {
             "flush" => sh(&host, "ipset flush"),
-            _ => {
-                host.admin(iptables, "-F");
-                destroy(&host, "rfw4-ids");
-            }
+            // All at once, before rfw has put back the rule.
+            _ => until(SOON, "it is destroyed", || {
+                let script = format!("{iptables} -w -F; ipset del rfw rfw4-ids; ipset destroy rfw4-ids");
+                host.run("sh", &["-c", &script]).status == Some(0)
+            }),
         };
         for script in ["flush", "destroy"] {
             let check = |deleted: &str, put: &str| {
