@@ -34,6 +34,10 @@ const SAVED_SETS: [&str; 3] = ["/etc/iptables/ipsets", "/etc/sysconfig/ipset", "
 /// Where nft(8) loads rules from at boot: Debian and Arch, RPM, Alpine.
 const SAVED_FOR_NFT: [&str; 3] = ["/etc/nftables.conf", "/etc/sysconfig/nftables.conf", "/etc/nftables.nft"];
 
+/// Takes out of a saved file what rfw has put into the tables: rules whose comment begins with `rfw` and a
+/// blank, and the jump to its chain in the table `raw`. That chain stays, empty: others may have rules there.
+const WITHOUT_RFW: &str = r#"sed -i -E '/--comment ("rfw |rfw -j RFW$)/d'"#;
+
 /// The chain of Docker that has a rule for each published port, in the table `filter`.
 const DOCKER_CHAIN: &str = "DOCKER";
 
@@ -85,7 +89,7 @@ impl Neighbours {
             Some(format!(
                 "{file}:{first}: names the set {set} of rfw{more}, which is not there yet when the next boot \
                  loads this file: nothing of it will be loaded, and the host be open: take the lines of rfw \
-                 out after each save (sed -i /rfw/d {file}){back}"
+                 out after each save ({WITHOUT_RFW} {file}){back}"
             ))
         });
         let nft = SAVED_FOR_NFT.iter().filter_map(|file| {

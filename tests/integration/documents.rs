@@ -16,7 +16,7 @@ const MANUALS: [&str; 3] = ["etc/man/rfw.8", "etc/man/rfw.conf.5", "etc/man/rfwg
 
 /// A file of the source tree.
 #[track_caller]
-fn read(path: &str) -> String {
+pub fn read(path: &str) -> String {
     let whole = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
     fs::read_to_string(&whole).unwrap_or_else(|error| panic!("{whole}: {error}"))
 }

@@ -25,6 +25,9 @@ use std::{fs, thread};
 /// The two implementations of iptables, as `iptables.path` names them.
 pub const VARIANTS: [&str; 2] = ["iptables-nft", "iptables-legacy"];
 
+/// What sed(1) takes the lines of rfw out of saved rules with, as README, manual and documents say.
+pub const WITHOUT_RFW: &str = r#"/--comment ("rfw |rfw -j RFW$)/d"#;
+
 /// How long anything may take to come true.
 pub const SOON: Duration = Duration::from_secs(10);
 

@@ -4,7 +4,7 @@
 
 use super::overlay::lay_over;
 use super::{Site, commands, foreign};
-use crate::host::{Host, in_both_variants};
+use crate::host::{Host, WITHOUT_RFW, in_both_variants};
 
 #[track_caller]
 fn persistent(host: &Host, verb: &str) {
@@ -28,7 +28,7 @@ fn at_the_next_boot(host: &Host, iptables: &str) {
     let restore = format!("{iptables}-restore");
     assert_ne!(booted.feed(&restore, &[], file.as_bytes()).status, Some(0));
     assert_eq!(booted.tables(iptables).concat(), Vec::<String>::new());
-    let without = host.run("grep", &["-v", "comment \"rfw ", "/etc/iptables/rules.v4"]).ok();
+    let without = host.run("sed", &["-E", WITHOUT_RFW, "/etc/iptables/rules.v4"]).ok();
     booted.feed(&restore, &[], without.as_bytes()).ok();
     assert_eq!(
         foreign(&booted, iptables),

@@ -1,6 +1,7 @@
 //! What --check, a start and a reload warn of: other programs on this host.
 
-use crate::host::{Host, Rfw, SOON, VARIANTS, until};
+use crate::documents::read;
+use crate::host::{Host, Rfw, SOON, VARIANTS, WITHOUT_RFW, in_both_variants, of_ipv6, until};
 
 /// A host with an /etc of its own over that of the machine.
 fn host_with_own_etc() -> Host {
@@ -98,13 +99,79 @@ fn a_check_warns_of_what_other_programs_make_of_rfw() {
     let check_into_file = format!("{} -f rfw.conf --check >said; cat said", super::RFW);
     let said = host.run("sh", &["-c", &check_into_file]).ok();
     assert_eq!(said.matches("[WARN]").count(), 3, "{said}");
-    assert!(said.contains("(sed -i /rfw/d /etc/iptables/rules.v4); rfw puts its own back"), "{said}");
+    let remedy = format!("(sed -i -E '{WITHOUT_RFW}' /etc/iptables/rules.v4); rfw puts its own back");
+    assert!(said.contains(&remedy), "{said}");
     assert!(said.ends_with("rfw.conf: ok, 2 networks in the white list\n"), "{said}");
 
     // Without the HTTPS server nobody has to get to it, and without the state nothing comes back.
     let rfw = rfw.reconfigure("outward.server\n", "").configure("state.file =");
     check(&rfw, "no server", &["rules.v4:1: names", "Docker has its chains here"]);
     assert!(!rfw.call(&["--check"]).out.contains("puts its own back"));
+}
+
+#[test]
+fn saved_rules_without_those_of_rfw_load_and_are_those_of_others() {
+    in_both_variants(|iptables| {
+        let host = host_with_own_etc();
+        let mut white_list = String::from("127.0.0.0/8\n");
+        white_list.extend((1..20).map(|n| format!("11.0.{n}.1\n2001:db8:{n}::1\n")));
+        let rfw =
+            host.rfw(iptables).configure("ipset = auto\ninput.table = raw").white_list(&white_list).start();
+        let feed: String = (0..150).map(|n| format!("1.0.0.{n}\n2001:db8:f::{n:x}\n")).collect();
+        rfw.send_ok("PUT", "/drop/input/any?reason=a%20feed", &feed);
+        for path in ["drop/input/eth0/1.0.1.1", "accept/input/any/1.0.1.2", "reject/output/any/1.0.1.3"] {
+            rfw.ok("PUT", &format!("/{path}?list=tor&reason=scans"));
+        }
+        rfw.ok("PUT", "/drop/input/eth0/2001:db8:f:f::1");
+        let boot = Host::new();
+        for (command, file) in [(iptables.to_owned(), V4), (of_ipv6(iptables), "/etc/iptables/rules.v6")] {
+            for rule in [
+                "-A INPUT -p tcp --dport 22 -m comment --comment rfw -j ACCEPT",
+                "-A INPUT -p udp --dport 7393 -m comment --comment rfw-backup -j ACCEPT",
+                "-A FORWARD -m comment --comment \"not of rfw: --comment \\\"rfw permanent\\\"\" -j DROP",
+                "-t raw -A PREROUTING -p udp --dport 9 -m comment --comment \"behind rfw -j RFW\" -j DROP",
+            ] {
+                host.admin(&command, rule);
+            }
+            let save = format!("mkdir -p /etc/iptables; {command}-save >{file}");
+            host.run("sh", &["-ec", &save]).ok();
+            // It does not load without the sets, until what is told is done.
+            let said = rfw.call(&["--check"]).out;
+            let told = said.lines().find(|line| line.contains(file)).unwrap_or_else(|| panic!("{said}"));
+            let (_, remedy) = told.split_once("after each save (").unwrap();
+            let (remedy, _) = remedy.rsplit_once("); rfw puts").unwrap();
+            let restore = format!("{command}-restore");
+            let load = |text: &str| boot.feed(&restore, &[], text.as_bytes());
+            assert_ne!(load(&host.run("cat", &[file]).ok()).status, Some(0));
+            host.run("sh", &["-ec", remedy]).ok();
+            assert!(!rfw.call(&["--check"]).out.contains(file));
+            load(&host.run("cat", &[file]).ok()).ok();
+            let rules = |host: &Host| -> Vec<String> {
+                let saved = host.run(&format!("{command}-save"), &[]).ok();
+                let mut rules: Vec<String> =
+                    saved.lines().filter(|line| line.starts_with("-A")).map(str::to_owned).collect();
+                rules.sort();
+                rules
+            };
+            let of_others = |rule: &String| {
+                [" --dport 22 ", " rfw-backup ", "not of rfw", "behind rfw"]
+                    .iter()
+                    .any(|own| rule.contains(own))
+            };
+            let expected: Vec<String> = rules(&host).into_iter().filter(of_others).collect();
+            assert_eq!((expected.len(), rules(&boot)), (4, expected), "{command}");
+        }
+    });
+}
+
+#[test]
+fn the_documents_name_the_remedy_that_a_warning_names() {
+    for (document, times) in
+        [("README.md", 1), ("etc/man/rfw.8", 1), ("etc/doc/neighbours.md", 2), ("etc/doc/deployment.md", 1)]
+    {
+        let remedy = format!("sed -E '{WITHOUT_RFW}'");
+        assert_eq!(read(document).matches(&remedy).count(), times, "{document}");
+    }
 }
 
 #[test]
