@@ -147,7 +147,7 @@ impl Sets {
     /// Refuses a set in the place of which others have put another, for as long as that is there, and
     /// one that they have emptied or destroyed, until what it held is back.
     /// The kernel counts the entries of a set that it is asked about, so it is asked only where that
-    /// costs no more than a change of that many entries; else a look each minute finds out.
+    /// costs no more than a change of that many entries; else the next look finds out.
     pub(crate) fn check_own(
         &mut self,
         set: &SetKey,

@@ -142,7 +142,8 @@ impl Sets {
         if emptied { Err(FirewallError::Emptied(set.name())) } else { Ok(()) }
     }
 
-    /// Whether a set of that many entries has been emptied, to half or less of what is remembered.
+    /// Whether a set of that many entries has been emptied: two or more, and over half of those that are
+    /// remembered and have not ended, are missing.
     fn is_emptied(&self, set: &SetKey, size: usize, now: SystemTime) -> bool {
         let Some(known) = self.mirrors.known(set) else { return false };
         // Most of the time that tells enough, without a look at each end.
