@@ -8,9 +8,10 @@ use crate::kernel::ipset::IpsetError;
 use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::{SetKey, Side};
 use crate::rule::label::Label;
+use crate::rule::layout::KernelChain;
 use crate::rule::lease::{Lease, SET_LONGEST};
 use crate::rule::list_name::ListName;
-use crate::rule::network::Network;
+use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
 use crate::rule::{Rule, SetUse};
 use std::collections::HashSet;
@@ -165,8 +166,40 @@ impl Firewall {
         self.link_expecting(set, 0)
     }
 
+    /// The same for a set that a repair has just made again, which tells of it.
+    pub(super) fn link_anew(&mut self, set: &SetKey) -> Result<(), FirewallError> {
+        self.make_link(set, 0).map(drop)
+    }
+
     /// The same for a set that is to hold so many entries, if it has to be made.
     fn link_expecting(&mut self, set: &SetKey, expected: usize) -> Result<(), FirewallError> {
+        if let Some(size) = self.make_link(set, expected)? {
+            let level = match self.is_more_to_repair(set.family()) {
+                true => log::Level::Info,
+                false => log::Level::Warn,
+            };
+            log::log!(level, "the set {} has {size} entries and had lost its rule: put back", set.name());
+        }
+        Ok(())
+    }
+
+    /// Whether others have flushed more of a table, which the repair to come tells.
+    fn is_more_to_repair(&self, family: Family) -> bool {
+        let Some(table) = self.tables.iter().find(|table| table.family() == family) else { return false };
+        let (memory, cache) = (table.memory(), table.cache());
+        let has_port = self.guarded.as_ref().is_some_and(|(port, _)| port.is_some());
+        let lacks_guard = |chain| has_port && cache.guards_of(&chain).next().is_none();
+        let lacks_rule = |set: &SetKey| set.family() == family && !cache.has_set(set);
+        memory.is_flushed()
+            && (!memory.lost().is_empty()
+                || [KernelChain::Input, KernelChain::Output].into_iter().any(lacks_guard)
+                || self.known.iter().any(lacks_rule))
+    }
+
+    /// Makes the rule of a set, and the set, where they are missing. Gives the number of entries of one
+    /// that had some and no rule.
+    fn make_link(&mut self, set: &SetKey, expected: usize) -> Result<Option<usize>, FirewallError> {
+        let mut relinked = None;
         let table = self.table(set.family())?;
         if !table.has_set(set)? {
             table.invalidate();
@@ -187,14 +220,12 @@ impl Firewall {
             self.check_order_behind(set.family(), set.scope())?;
             // The insertion has changed the numbers of the rules behind it.
             self.table(set.family())?.invalidate();
-            if size > 0 {
-                log::warn!("the set {} has {size} entries and had lost its rule: put back", set.name());
-            }
+            relinked = (size > 0).then_some(size);
         }
         if !self.known.contains(set) {
             self.known.insert(set.clone());
         }
-        Ok(())
+        Ok(relinked)
     }
 
     /// Deletes the entries of a set that the white list forbids, before a rule looks it

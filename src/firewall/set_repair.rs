@@ -56,7 +56,10 @@ impl Firewall {
         if !look.restored.is_empty() {
             self.repairs.of_sets(format!("sets: {}", names(&look.restored)));
         }
-        let linked = look.made.iter().try_for_each(|union| self.link(union));
+        if look.members > 0 {
+            self.repairs.of_sets(format!("members of the registry of sets: {}", look.members));
+        }
+        let linked = look.made.iter().try_for_each(|union| self.link_anew(union));
         self.settle_all(now).and(linked)
     }
 

@@ -329,7 +329,6 @@ impl Sets {
         if self.registry.state != State::Whole {
             return Ok(0);
         }
-        log::warn!("the registry of sets ({NAME}) had lost {lost} of its members: put back");
         Ok(lost)
     }
 

@@ -80,7 +80,7 @@ fn a_registry_that_others_spoil_is_made_again_from_memory() {
             reload(&rfw);
             assert_eq!(host.registry().unwrap(), MEMBERS, "{words:?}");
             assert_eq!(nonce(&host), first);
-            let told = rfw.log().matches("of its members: put back").count();
+            let told = rfw.log().matches("members of the registry of sets: ").count();
             assert_eq!(told, round + 1, "{}", rfw.log());
         }
         // A set that is made meanwhile is none the worse for it.
@@ -98,7 +98,8 @@ fn without_a_registry_a_start_takes_what_its_rules_look_up_and_leaves_the_rest()
         let mut rfw = start(&host, iptables);
         fill(&rfw);
         rfw.stop();
-        // As the version before left it, but for a rule.
+        // As a version without a state file left it, but for a rule.
+        host.run("rm", &["/var/lib/rfw/state"]).ok();
         host.run("ipset", &["destroy", "rfw"]).ok();
         host.run("ipset", &["destroy", &nonce(&host)]).ok();
         host.admin(

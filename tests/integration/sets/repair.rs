@@ -68,7 +68,8 @@ fn what_others_empty_or_destroy_comes_back_with_the_time_that_was_left() {
             let told = &rfw.log()[log..];
             // The fourth in a row is told in a sum, those behind it at debug level.
             assert!(told.contains("put back") && !told.contains("is not whole"), "{what}: {told}");
-            assert!(told.contains(": sets: rfw4-ids"), "{what}: {told}");
+            assert!(told.contains(": sets: rfw4-") && told.contains("rfw4-ids ("), "{what}: {told}");
+            assert!(!told.contains("[WARN] the "), "told beside the one warning of a repair: {what}: {told}");
         }
         kill_and_spawn(&mut rfw);
         assert_same(&held(&host, iptables), &before, "started again");
