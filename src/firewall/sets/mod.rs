@@ -7,6 +7,7 @@
 //! swapped in.
 
 mod difference;
+mod element;
 mod entry;
 mod fill;
 mod gone;
@@ -25,13 +26,12 @@ mod single;
 mod union;
 
 use super::FirewallError;
-use crate::kernel::ipset::{
-    Batch, Definition, Element, Entry, Ipset, IpsetError, Outcome, SetInfo, SetName, SetType,
-};
+use crate::kernel::ipset::{Batch, Definition, Entry, Ipset, IpsetError, Outcome, SetInfo, SetName, SetType};
 use crate::kernel::set_key::{SetKey, Side};
 use crate::rule::Rule;
 use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
+use element::{element, label, owned, rule, rule_of};
 pub(crate) use guard::GuardSet;
 pub(crate) use list::ListOp;
 use mirrors::{Follower, Mirrors};
@@ -459,46 +459,6 @@ pub(crate) fn is_like_ours(info: &SetInfo) -> bool {
 /// The number of entries of a set.
 pub(crate) fn size(info: &SetInfo) -> usize {
     usize::try_from(info.elements).unwrap_or(usize::MAX)
-}
-
-fn element(rule: &Rule) -> Element<'static> {
-    match (rule.source(), rule.destination()) {
-        (Some(source), Some(destination)) => Element::NetNet(*source, *destination),
-        (Some(network), None) | (None, Some(network)) => Element::Net(*network),
-        // No rule is without an address; the kernel refuses an element of none.
-        (None, None) => Element::Set(""),
-    }
-}
-
-fn owned(element: &Element<'_>) -> Option<Element<'static>> {
-    match element {
-        Element::Net(network) => Some(Element::Net(*network)),
-        Element::NetNet(first, second) => Some(Element::NetNet(*first, *second)),
-        Element::Set(_) => None,
-    }
-}
-
-/// The rule that an entry stands for.
-fn rule(set: &SetKey, entry: &Entry<'_>) -> Option<Rule> {
-    rule_of(set, &entry.element).filter(|_| !entry.other)
-}
-
-/// What an entry has beside its addresses: the latest end that its timeout allows, or its true end.
-fn label(set: &SetKey, entry: &Entry<'_>, now: SystemTime) -> Label {
-    let end = entry.timeout.unwrap_or_default().latest_end(now);
-    Label::of_entry(end, set.list().unwrap_or_default(), entry.comment.as_deref())
-}
-
-/// The rule that an element of a set stands for.
-fn rule_of(set: &SetKey, element: &Element<'_>) -> Option<Rule> {
-    let (source, destination) = match (set.side(), element) {
-        (Side::Source, Element::Net(network)) => (Some(*network), None),
-        (Side::Destination, Element::Net(network)) => (None, Some(*network)),
-        (Side::Both, Element::NetNet(source, destination)) => (Some(*source), Some(*destination)),
-        _ => return None,
-    };
-    let rule = Rule::new(set.scope().clone(), source, destination).ok()?;
-    (rule.family() == set.family()).then_some(rule)
 }
 
 fn name_of(set: &SetKey) -> Result<SetName, FirewallError> {
