@@ -98,8 +98,7 @@ fn without_a_registry_a_start_takes_what_its_rules_look_up_and_leaves_the_rest()
         let mut rfw = start(&host, iptables);
         fill(&rfw);
         rfw.stop();
-        // As a version without a state file left it, but for a rule.
-        host.run("rm", &["/var/lib/rfw/state"]).ok();
+        // As the version before left it, but for a rule.
         host.run("ipset", &["destroy", "rfw"]).ok();
         host.run("ipset", &["destroy", &nonce(&host)]).ok();
         host.admin(

@@ -20,11 +20,12 @@ fn sh(host: &Host, script: &str) {
     host.run("sh", &["-c", &format!("set -e; {script}")]).ok();
 }
 
-/// Takes a set out of the registry, and away, as soon as the kernel lets go of it.
+/// Takes a set out of the registry, and away, as soon as the kernel lets go of it. A look may put it into the
+/// registry again before that.
 #[track_caller]
 fn destroy(host: &Host, set: &str) {
-    host.run("ipset", &["del", "rfw", set]).ok();
-    until(SOON, "it is destroyed", || host.run("ipset", &["destroy", set]).status == Some(0));
+    let script = format!("ipset -exist del rfw {set}; ipset destroy {set}");
+    until(SOON, "it is destroyed", || host.run("sh", &["-c", &script]).status == Some(0));
 }
 
 #[track_caller]
@@ -51,7 +52,8 @@ fn what_others_empty_or_destroy_comes_back_with_the_time_that_was_left() {
         assert_eq!(before.len(), 9, "{before:?}");
         let scripts = [
             "ipset flush rfw4-ids",
-            "for host in 0.1 0.2 0.3 1.1 2.1; do ipset del rfw4-ids 1.0.$host; done",
+            // At once, before a look sees some of it as deleted one by one.
+            "printf 'del rfw4-ids 1.0.%s\\n' 0.1 0.2 0.3 1.1 2.1 | ipset restore",
             "ipset flush rfw4-ids; ipset add rfw4-ids 1.0.2.1",
             "IPV4 -w -F; ipset flush rfw; ipset flush rfw4-ids; ipset destroy rfw4-ids",
             "IPV4 -w -F; IPV6 -w -F; ipset flush rfw; ipset flush; ipset destroy",
@@ -215,10 +217,10 @@ fn lists_come_back_as_lists_with_their_union() {
                 destroy(&host, "rfw4-ids/-");
             }),
             ("all are destroyed", &|| {
-                host.admin(iptables, "-F");
-                host.admin(&of_ipv6(iptables), "-F");
-                sh(&host, "ipset flush");
-                until(SOON, "all are destroyed", || host.run("ipset", &["destroy"]).status == Some(0));
+                // All at once, before rfw has put back a rule.
+                let script =
+                    format!("{iptables} -w -F; {} -w -F; ipset flush; ipset destroy", of_ipv6(iptables));
+                until(SOON, "all are destroyed", || host.run("sh", &["-c", &script]).status == Some(0));
             }),
         ];
         for (what, step) in steps {
