@@ -202,6 +202,8 @@ fn a_set_that_has_lost_its_rule_gets_it_back_and_keeps_its_entries() {
         flush(&host);
         assert_eq!(rfw.ok("PUT", "/drop/input/any/1.0.0.7")["result"], "refreshed");
         back(&rfw, 250);
+        // The repair of the guard warns.
+        assert!(!rfw.log().contains("[WARN] the set"), "{}", rfw.log());
         rfw.stop();
         rfw.spawn();
         flush(&host);
