@@ -1,5 +1,5 @@
 //! Expiry: a background thread, the sweeper, deletes rules whose lease has ended. It also fills the
-//! mirrors of sets, and looks each minute at what others have done to tables and sets.
+//! mirrors of sets, and looks at what others have done to tables and sets.
 //!
 //! It blocks on an absolute timer of `CLOCK_REALTIME` (timerfd_create(2)), which also
 //! expires when the clock is set past its time. Sweeper and server share the firewall

@@ -508,8 +508,13 @@ impl Table {
     /// Moves what a reading has shown in another place than the layout says: a change is planned from
     /// tables where all stands where it should. What can't be moved stays and is told once.
     fn put_where_it_belongs(&mut self, plan_from: Plan) -> Result<(), ProgramError> {
+        // What could not be moved costs requests nothing more: looks and sweeps try again.
+        if self.stuck && self.cache.is_astray() && plan_from != Plan::InBackground {
+            return Ok(());
+        }
         let count = self.cache.misplaced();
-        let (mut most, mut left, mut failed) = (usize::MAX, ATTEMPTS, None);
+        let (mut most, mut failed) = (usize::MAX, None);
+        let mut left = if self.stuck { 1 } else { ATTEMPTS };
         while self.cache.is_astray() && left > 0 {
             let before = self.cache.misplaced();
             let mut transaction = Transaction::new(self.cache.layout().clone());
