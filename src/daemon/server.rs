@@ -46,7 +46,7 @@ const FULL_TIME: Duration = Duration::from_millis(20);
 const RELOAD_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Maximum time for answers under way after SIGTERM or SIGINT.
-const END_TIME: Duration = Duration::from_millis(1_500);
+const END_TIME: Duration = Duration::from_millis(1_000);
 
 /// Descriptors left for everything but connections: programs, sockets of the kernel, files.
 const RESERVED: u64 = 40;

@@ -31,7 +31,7 @@ const WARN_INTERVAL: Duration = Duration::from_secs(3_600);
 const REWRITE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Time allowed at the end of rfw for writing the file anew.
-const END_TIME: Duration = Duration::from_millis(1_500);
+const END_TIME: Duration = Duration::from_millis(900);
 
 /// The most rows of a set between two looks at the lock.
 const ROWS: usize = 1_024;
