@@ -96,6 +96,8 @@ pub(crate) struct Journal {
     taken: Arc<Vec<Item>>,
     /// Whether the file is to be written anew from the kernel.
     rewrite: bool,
+    /// Whether that was so of what is being written just now. A doubt that comes up meanwhile is another.
+    taken_rewrite: bool,
     /// When it is to be written next, if there is something to write.
     due: Option<Instant>,
 }
@@ -147,28 +149,30 @@ impl Journal {
 
     /// Whether there is something to write.
     pub(crate) fn is_pending(&self) -> bool {
-        self.rewrite || self.size > 0 || !self.taken.is_empty()
+        self.rewrite || self.taken_rewrite || self.size > 0 || !self.taken.is_empty()
     }
 
     /// Takes the changes that wait, to be written; and whether the file is to be written anew. Until
-    /// [`Journal::written`] they count as not written.
+    /// [`Journal::written`] both count as not done.
     pub(crate) fn take(&mut self) -> (Arc<Vec<Item>>, bool) {
         let mut all = Arc::unwrap_or_clone(std::mem::take(&mut self.taken));
         all.extend(std::mem::take(&mut self.items).into_iter().flatten());
         self.forget();
         self.taken = Arc::new(all);
-        (Arc::clone(&self.taken), self.rewrite)
+        self.taken_rewrite |= std::mem::take(&mut self.rewrite);
+        (Arc::clone(&self.taken), self.taken_rewrite)
     }
 
     /// Takes down that what was taken is written; with `whole`, that the file was written anew.
     pub(crate) fn written(&mut self, whole: bool) {
         self.taken = Arc::default();
-        self.rewrite &= !whole;
+        self.rewrite |= std::mem::take(&mut self.taken_rewrite) && !whole;
     }
 
     /// Takes down that what was taken can't be written. If it is too much to be kept, the file is written
     /// anew once that works.
     pub(crate) fn failed(&mut self) {
+        self.rewrite |= std::mem::take(&mut self.taken_rewrite);
         if self.taken.iter().map(Item::size).sum::<usize>() > WAITING_MAX / 2 {
             self.taken = Arc::default();
             self.rewrite = true;
@@ -184,5 +188,29 @@ impl Journal {
         self.items = Vec::new();
         self.singles = HashMap::new();
         self.size = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubt_lasts_until_a_file_is_written_anew_that_was_begun_after_it() {
+        let mut journal = Journal::default();
+        journal.doubt();
+        assert!(journal.take().1 && journal.is_pending());
+        // It is not time for that yet.
+        assert!(journal.take().1);
+        journal.failed();
+        assert!(journal.take().1);
+        // What has changed went to the file that is there.
+        journal.written(false);
+        assert!(journal.take().1);
+        journal.doubt();
+        journal.written(true);
+        assert!(journal.is_pending() && journal.take().1, "it came up while the file was written");
+        journal.written(true);
+        assert!(!journal.is_pending() && !journal.take().1);
     }
 }
