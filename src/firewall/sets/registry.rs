@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 const NAME: &str = "rfw";
 
 /// What the name of the nonce begins with; 16 hexadecimal digits follow.
-const NONCE: &str = "rfw-nonce-";
+pub(crate) const NONCE: &str = "rfw-nonce-";
 
 /// The most members: sixty for each interface of a large host.
 const SIZE: u32 = 4_096;

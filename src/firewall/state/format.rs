@@ -5,6 +5,7 @@
 //! change: an address put into a list, one taken out (`-`), or the beginning and end of all that a
 //! list has in one place from then on. Of two lines about the same address and list, the later counts.
 
+use crate::firewall::sets::NONCE;
 use crate::kernel::set_key::SetKey;
 use crate::rule::Rule;
 use crate::rule::label::Label;
@@ -21,9 +22,6 @@ const VERSION: &str = "1";
 
 /// The length of the first line in bytes, its line feed included.
 pub(crate) const HEADER_LENGTH: usize = 128;
-
-/// What a nonce of the registry begins with, see [`crate::firewall::sets`]; 16 hexadecimal digits follow.
-const NONCE: &str = "rfw-nonce-";
 
 /// The boot and network namespace that a file was written in.
 #[derive(Debug, Clone, PartialEq, Eq)]
