@@ -105,6 +105,17 @@ impl Firewall {
         which: WhichLists,
         now: SystemTime,
     ) -> Result<Vec<Held>, FirewallError> {
+        let deleted = self.delete_address_everywhere(address, which, now);
+        self.doubt_state_after(&deleted);
+        deleted
+    }
+
+    fn delete_address_everywhere(
+        &mut self,
+        address: &Network,
+        which: WhichLists,
+        now: SystemTime,
+    ) -> Result<Vec<Held>, FirewallError> {
         let mut deleted = self.delete_rules_where(|rule, label| {
             which.admits(label.list) && rule.networks().any(|network| network == address)
         })?;
@@ -137,11 +148,13 @@ impl Firewall {
                 },
                 |changes| held(changes.iter().filter_map(deletion)),
             )?;
-            deleted.extend(parts.into_iter().flatten());
             let lost = self.forget_lost(family, &wanted)?;
-            deleted.extend(held(lost.iter().map(|(rule, label)| (rule, label))));
+            let mut of_family: Vec<Held> = parts.into_iter().flatten().collect();
+            of_family.extend(held(lost.iter().map(|(rule, label)| (rule, label))));
+            // The next family may fail.
+            of_family.iter().for_each(|held| self.note_gone(&held.rule, held.list));
+            deleted.extend(of_family);
         }
-        deleted.iter().for_each(|held| self.note_gone(&held.rule, held.list));
         Ok(deleted)
     }
 
