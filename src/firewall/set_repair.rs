@@ -63,7 +63,7 @@ impl Firewall {
         self.settle_all(now).and(linked)
     }
 
-    /// Has sets do what may put some of them back.
+    /// Has sets do what may put some of them back. What others have changed is written down.
     pub(super) fn with_repair<T>(
         &mut self,
         work: impl FnOnce(&mut Sets, &Repair<'_>) -> Result<T, FirewallError>,
@@ -77,7 +77,12 @@ impl Firewall {
             entries.notes(&set.with_list(set.list().unwrap_or_default()))
         };
         let sets = self.sets.as_mut().ok_or(FirewallError::NoSets)?;
-        work(sets, &Repair { forbidden: &forbidden, notes: &notes })
+        let done = work(sets, &Repair { forbidden: &forbidden, notes: &notes });
+        if sets.take_changed() {
+            // No request has told the state file of it, and one that was written meanwhile may lack it.
+            self.doubt_state();
+        }
+        done
     }
 }
 

@@ -2,8 +2,11 @@
 //!
 //! A reboot is another network namespace with the same folder, and another number of the boot.
 
-use crate::host::{self, Host, Rfw, in_both_variants, until};
+use crate::host::fake::Fault;
+use crate::host::{self, Host, Rfw, SOON, in_both_variants, until};
+use crate::named_lists::kernel::look;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -237,6 +240,50 @@ fn a_full_disk_is_told_once_and_rfw_goes_on() {
     let state = host.run("cat", &["/var/lib/full/state"]).ok();
     assert!(state.contains("1.2.3.4 permanent\n") && state.contains("1.2.3.5 permanent\n"), "{state}");
     assert_eq!(host.run("stat", &["-c", "%a", "/var/lib/full/state"]).ok(), "600\n");
+}
+
+#[test]
+fn what_others_change_in_a_set_is_written_down_and_that_they_have_emptied_it_is_not() {
+    let host = Host::new();
+    let mut rfw = rfw(&host, "iptables-nft", "ipset").start();
+    rfw.send_ok("PUT", "/drop/input/any?expire=0", "1.0.0.1\n1.0.0.2\n1.0.0.3\n1.0.0.4\n");
+    until(SOON, "it is written", || text(&host).contains("1.0.0.4"));
+    let ipset = |commands: &[&str]| {
+        commands.iter().for_each(|words| drop(host.run("ipset", &words.split(' ').collect::<Vec<_>>()).ok()));
+    };
+    // Others than before, so that the set is read before a look tells it.
+    ipset(&["del rfw4-ids 1.0.0.1", "del rfw4-ids 1.0.0.2", "add rfw4-ids 7.7.7.7"]);
+    look(&rfw);
+    rfw.ok("GET", "/lists");
+    rfw.stop();
+    let lines = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<BTreeSet<String>>();
+    let left = ["1.0.0.3", "1.0.0.4", "7.7.7.7"].map(|address| format!("drop input any {address} permanent"));
+    assert_eq!(lines(&text(&host)), BTreeSet::from(left.clone()));
+
+    rfw.spawn();
+    ipset(&["add rfw4-ids 7.7.7.8"]);
+    look(&rfw);
+    // It is to be read, when they empty it.
+    ipset(&["flush rfw4-ids"]);
+    rfw.stop();
+    assert!(lines(&text(&host)).is_superset(&BTreeSet::from(left)), "{}", text(&host));
+}
+
+#[test]
+fn what_was_done_of_a_change_that_fails_is_written_down() {
+    let host = Host::new();
+    let (path, lines) = host.fake_programs("iptables-legacy");
+    let mut rfw = rfw(&host, &path, &lines).start();
+    rfw.ok("PUT", "/drop/input/any/1.2.3.4?expire=0");
+    until(SOON, "it is written", || text(&host).contains("1.2.3.4"));
+    // That of IPv6 can't be read any more once that of IPv4 is changed.
+    host.fail_at(Fault::Fails, 3);
+    rfw.refused("DELETE", "/list?address=1.2.3.4", 500);
+    host.heal();
+    assert!(host.kept("iptables-legacy").is_empty());
+    rfw.stop();
+    let again = host.again(Some(BOOTS[0]));
+    assert_eq!(self::rfw(&again, "iptables-legacy", "").call(&["--restore"]).ok(), "0 addresses restored\n");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::mirror::{Mirror, TOLERANCE};
 use crate::kernel::ipset::Element;
 use crate::rule::lease::Lease;
+use std::mem;
 use std::time::SystemTime;
 
 /// What others have changed in a set.
@@ -17,7 +18,7 @@ pub(super) struct Difference {
     /// The number of entries with another end than is remembered; none where it is but one, which
     /// somebody has changed by hand.
     pub moved: usize,
-    /// The number of others that rfw has not known.
+    /// The number of others that rfw has not known, or not with that end.
     pub new: usize,
 }
 
@@ -76,7 +77,7 @@ pub(super) fn compare(
     let is_restored = difference.moved >= 2 && difference.moved > present.min(ending) / 2;
     difference.is_emptied = difference.missing > 0 && is_restored || is_emptied(alive, difference.missing);
     if difference.moved < 2 {
-        difference.moved = 0;
+        difference.new = difference.new.saturating_add(mem::take(&mut difference.moved));
     }
     difference
 }
@@ -139,7 +140,7 @@ mod tests {
             ("1", "1 7 8@3000 4 5@2000", 0, false, "7 8", 0, 2),
             ("", "9", 0, false, "9", 0, 0),
             // One end is changed by hand, two are not.
-            ("1@2000 2@2000", "1@2003 2@2002", 0, false, "", 0, 0),
+            ("1@2000 2@2000", "1@2003 2@2002", 0, false, "", 0, 1),
             ("1@2000 2@2000 3 4 5", "1@2003 2 3 4 5", 0, false, "", 2, 0),
             // An older state: what it lacks is missing as a whole.
             ("1@2000 2@2000 3 4 5 6@2000", "1@1500 2@9000 3 4 5", 1, true, "", 2, 0),

@@ -129,6 +129,7 @@ impl Sets {
     pub(super) fn lose(&mut self, set: &SetKey) {
         self.mirrors.forget(set);
         self.remade.remove(set);
+        self.changed = true;
         self.forget_list(set);
         self.unsettle(set);
     }
@@ -257,13 +258,6 @@ impl Sets {
             (Some(None), None) => label.note.is_none(),
             _ => false,
         }
-    }
-
-    /// Whether a set that was read and had that number of entries had at least half of those that its
-    /// mirror has: else others have emptied it.
-    pub(crate) fn has_most(&self, set: &SetKey, count: usize, now: SystemTime) -> bool {
-        let mirror = self.mirrors.whole(set);
-        mirror.is_none_or(|mirror| count.saturating_mul(2) >= mirror.len() || mirror.admits_size(count, now))
     }
 
     /// Compares the number of entries of a set with the mirror, which is read anew if others must

@@ -82,6 +82,8 @@ pub(crate) struct Sets {
     remade: BTreeSet<SetKey>,
     /// What others were found to have done, until it is told.
     found: SetsLook,
+    /// Whether what a list holds has changed in a way that no request tells.
+    changed: bool,
     /// The lists that have sets of their own beside a union.
     lists: BTreeMap<SetKey, BTreeSet<ListName>>,
     /// Unions that may not hold what their lists hold.
@@ -109,6 +111,7 @@ impl Sets {
             foreign: BTreeSet::new(),
             remade: BTreeSet::new(),
             found: SetsLook::default(),
+            changed: false,
             lists: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             long: BTreeMap::new(),

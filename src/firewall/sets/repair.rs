@@ -97,6 +97,11 @@ impl Sets {
         mem::take(&mut self.found)
     }
 
+    /// Whether others have changed what a list holds, or it is known only now, since this was asked last.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        mem::take(&mut self.changed)
+    }
+
     fn look_at(&mut self, set: &SetKey, now: SystemTime, repair: &Repair<'_>) -> Result<(), FirewallError> {
         let Some(size) = self.own_size(set)? else {
             if self.foreign.contains(set) {
@@ -144,7 +149,7 @@ impl Sets {
 
     /// Whether a set of that many entries has been emptied: two or more, and over half of those that are
     /// remembered and have not ended, are missing.
-    fn is_emptied(&self, set: &SetKey, size: usize, now: SystemTime) -> bool {
+    pub(crate) fn is_emptied(&self, set: &SetKey, size: usize, now: SystemTime) -> bool {
         let Some(known) = self.mirrors.known(set) else { return false };
         // Most of the time that tells enough, without a look at each end.
         if size.saturating_mul(2) >= known.len() {
@@ -239,6 +244,7 @@ impl Sets {
                 self.mirrors.forget(set);
                 self.mirrors.want(set);
                 self.unsettle(set);
+                self.changed = true;
                 return Ok(());
             }
             Err(error) => {
@@ -253,6 +259,7 @@ impl Sets {
         }
         if is_changed {
             self.unsettle(set);
+            self.changed |= !self.is_derived(set);
         }
         self.tell(set, &difference);
         Ok(())

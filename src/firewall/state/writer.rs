@@ -312,7 +312,7 @@ impl Firewall {
 
     /// Whether a set that had that number of entries was as rfw knows it, and not emptied by others.
     fn is_state_of_set(&self, set: &SetKey, count: usize, now: SystemTime) -> bool {
-        self.sets.as_ref().is_none_or(|sets| sets.has_most(set, count, now))
+        self.sets.as_ref().is_none_or(|sets| !sets.is_emptied(set, count, now))
     }
 }
 
