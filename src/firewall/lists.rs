@@ -140,7 +140,7 @@ impl Firewall {
     ) -> Result<Vec<Held>, FirewallError> {
         let mut deleted = Vec::new();
         for family in self.families() {
-            let parts = self.delete_in_parts(
+            let parts = self.change_in_parts(
                 family,
                 |cache, transaction| {
                     let found = cache.find(&wanted);

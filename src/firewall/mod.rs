@@ -433,7 +433,7 @@ impl Firewall {
     /// Deletes all rules of a family: those of addresses, which may be many, then those of sets, and
     /// last the guard.
     fn flush_rules(&mut self, family: Family) -> Result<usize, FirewallError> {
-        let mut parts = self.delete_in_parts(
+        let mut parts = self.change_in_parts(
             family,
             |cache, transaction| {
                 let rules = cache.find(|_, _| true);
@@ -441,7 +441,7 @@ impl Firewall {
             },
             <[Change]>::len,
         )?;
-        parts.extend(self.delete_in_parts(
+        parts.extend(self.change_in_parts(
             family,
             |cache, transaction| {
                 cache.rules_of_sets().for_each(|set| transaction.delete_set(set));

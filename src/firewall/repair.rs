@@ -271,7 +271,7 @@ impl Firewall {
         }
         table.memory_mut().begin_tidying();
         let revived: HashSet<(Rule, Label)> = table.revived().into_iter().collect();
-        let tidied = self.delete_in_parts(
+        let tidied = self.change_in_parts(
             family,
             |cache, transaction| {
                 let surplus = cache.surplus(|rule, label| revived.contains(&(rule.clone(), label.clone())));

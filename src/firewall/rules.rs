@@ -16,8 +16,11 @@ use std::iter;
 
 const CHAINS: [Chain; 3] = [Chain::Input, Chain::Forward, Chain::Output];
 
-/// The most rules that are deleted at a time where all at once are too long.
-const DELETED_MAX: usize = 1024;
+/// The most rules that are changed at a time where all at once are too long.
+const PART_MAX: usize = 1024;
+
+/// Parts of a change after which there is no less left to do, while others edit.
+const ATTEMPTS: usize = 5;
 
 impl Firewall {
     /// Whether accept comes before reject, and reject before drop; else what is put in last comes
@@ -183,30 +186,38 @@ impl Firewall {
         self.forget_whole(list, name)
     }
 
-    /// Deletes what `plan` says in one transaction or, where that is too long, in as few as may be.
-    /// Gives what `told` makes of each.
-    pub(super) fn delete_in_parts<T>(
+    /// Does what `plan` says in one transaction or, where that is too long, in as few as may be: each is
+    /// the beginning of what is left to do then. Gives what `told` makes of each.
+    pub(super) fn change_in_parts<T>(
         &mut self,
         family: Family,
         plan: impl Fn(&RuleCache, &mut Transaction),
         told: impl Fn(&[Change]) -> T,
     ) -> Result<Vec<T>, FirewallError> {
         let (mut done, mut most) = (Vec::new(), usize::MAX);
+        let (mut before, mut attempts) = (usize::MAX, ATTEMPTS);
         loop {
-            let deleted = self.change(family, Plan::FromKernel, |cache, transaction| {
+            let changed = self.change(family, Plan::FromKernel, |cache, transaction| {
                 plan(cache, transaction);
+                let left = transaction.changes().len();
                 transaction.truncate(most);
-                (transaction.changes().len(), told(transaction.changes()))
+                (left, told(transaction.changes()))
             });
-            match deleted {
-                Ok((count, part)) => {
+            match changed {
+                Ok((left, part)) => {
                     done.push(part);
-                    if count < most {
+                    if left < most {
                         return Ok(done);
                     }
+                    // Others undo what is done, or the kernel tells it otherwise.
+                    attempts = attempts.saturating_sub(usize::from(left >= before));
+                    if attempts == 0 {
+                        return Err(ProgramError::Contended.into());
+                    }
+                    before = left;
                 }
                 Err(FirewallError::Program(ProgramError::TooLong(_))) if most > 1 => {
-                    most = (most / 2).min(DELETED_MAX);
+                    most = (most / 2).min(PART_MAX);
                 }
                 Err(error) => return Err(error),
             }

@@ -204,6 +204,34 @@ fn restore_replaces_what_others_have_brought_and_keeps_to_the_white_list() {
     });
 }
 
+/// In a container iptables-nft sends a transaction only if it fits into the default buffer: some 400
+/// changes.
+#[test]
+fn what_is_too_long_for_one_transaction_comes_back_in_parts() {
+    for option in ["", "ipset"] {
+        let host = Host::in_container();
+        let rfw = rfw(&host, "iptables-nft", option);
+        // No set holds addresses that long.
+        let line = |target: &str, number: u32| {
+            format!("{target} input eth0 1.0.{}.{} until 2099-01-01T00:00:00Z\n", number / 200, number % 200)
+        };
+        let accepts: String = (0..500).map(|number| line("accept", number)).collect();
+        let drops: String = (500..1_000).map(|number| line("drop", number)).collect();
+        host.write("lib/state", 0o600, &state(&format!("{accepts}{drops}")));
+        // What another program has restored goes.
+        host.admin("iptables-nft", "-A INPUT -s 9.0.0.1 -m comment --comment 'rfw permanent' -j DROP");
+        assert_eq!(rfw.call(&["--restore"]).ok(), "1000 addresses restored\n");
+        let kept = host.kept("iptables-nft");
+        let address = |rule: &String| rule.split(' ').nth(3).unwrap().to_owned();
+        let (first, last) = (address(&kept[0]), address(&kept[999]));
+        // Exceptions come first or, without sets, what was put in last.
+        let (highest, lowest) =
+            if option.is_empty() { ("1.0.4.199/32", "1.0.0.0/32") } else { ("1.0.2.99/32", "1.0.2.100/32") };
+        assert_eq!((kept.len(), &*first, &*last), (1_000, highest, lowest), "{option}");
+        assert_eq!(kept.iter().filter(|rule| rule.ends_with("ACCEPT")).count(), 500);
+    }
+}
+
 #[test]
 fn a_clock_that_has_lost_its_time_ends_nothing() {
     // By the file it is 2066 already: the ends are further away than a set holds addresses else.

@@ -7,16 +7,19 @@ use super::{State, file};
 use crate::firewall::auto::largest_of_too_many;
 use crate::firewall::entries::check_lease;
 use crate::firewall::family_list::FamilyList;
+use crate::firewall::rule_cache::RuleCache;
 use crate::firewall::rules::delete_copies;
 use crate::firewall::sets::Sets;
 use crate::firewall::table::Plan;
 use crate::firewall::{Firewall, FirewallError};
+use crate::kernel::iptables::Transaction;
+use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::SetKey;
 use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
-use crate::rule::{Rule, SetUse, Target};
+use crate::rule::{Chain, Rule, SetUse, Target};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, SystemTime};
 
@@ -306,16 +309,53 @@ impl Firewall {
             // Each is put in at the head of its chain.
             rules.sort_by_key(|(rule, _)| std::cmp::Reverse(precedence(rule.scope().target())));
         }
-        self.change(family, Plan::FromKernel, |cache, transaction| {
-            let wanted: HashSet<(&Rule, &Label)> = rules.iter().map(|(rule, label)| (rule, label)).collect();
-            delete_copies(&cache.find_copies(|rule, label| !wanted.contains(&(rule, label))), transaction);
-            let new = rules.iter().filter(|(rule, label)| !cache.has(rule, label));
-            new.for_each(|(rule, label)| transaction.insert(rule, label, 1));
-        })?;
-        if by_precedence {
-            self.put_in_order(family)?;
+        let replaced = self.change(family, Plan::FromKernel, |cache, transaction| {
+            plan_replacement(cache, transaction, &rules);
+        });
+        match replaced {
+            Err(error) if is_too_long(&error) => self.replace_rules_in_parts(family, &rules)?,
+            replaced => replaced?,
+        }
+        match if by_precedence { self.put_in_order(family) } else { Ok(()) } {
+            Err(error) if is_too_long(&error) => log::warn!("rules of {family} are not in order: {error}"),
+            ordered => ordered?,
         }
         Ok(before.saturating_sub(rules.len()))
+    }
+
+    /// The same where one transaction is too long, as in a container without privileges: what is not to be
+    /// there goes first, and each rule comes to its place.
+    fn replace_rules_in_parts(
+        &mut self,
+        family: Family,
+        rules: &[(Rule, Label)],
+    ) -> Result<(), FirewallError> {
+        self.change_in_parts(family, |cache, transaction| delete_others(cache, transaction, rules), |_| ())?;
+        self.insert_in_parts(family, rules, |cache, rule, label| !cache.has(rule, label))
+    }
+
+    /// Inserts those of some rules that are `wanted`, oldest first, behind those that come before them. In
+    /// one transaction for all that come to the same place, or more where that is too long.
+    fn insert_in_parts(
+        &mut self,
+        family: Family,
+        rules: &[(Rule, Label)],
+        wanted: impl Fn(&RuleCache, &Rule, &Label) -> bool,
+    ) -> Result<(), FirewallError> {
+        let by_precedence = self.by_precedence();
+        for group in places(rules, by_precedence) {
+            self.change_in_parts(
+                family,
+                |cache, transaction| {
+                    for (rule, label) in group.iter().filter(|(rule, label)| wanted(cache, rule, label)) {
+                        let number = if by_precedence { cache.number_for(rule.scope()) } else { 1 };
+                        transaction.insert(rule, label, number);
+                    }
+                },
+                |_| (),
+            )?;
+        }
+        self.check_order(family)
     }
 
     /// Puts back what had ended by a clock that has been set back since, and has not ended at `now`.
@@ -362,6 +402,35 @@ impl Firewall {
 
 fn counted(count: usize) -> String {
     if count == 1 { "1 address".to_owned() } else { format!("{count} addresses") }
+}
+
+/// Plans to make the rules of a table these, oldest first.
+fn plan_replacement(cache: &RuleCache, transaction: &mut Transaction, rules: &[(Rule, Label)]) {
+    delete_others(cache, transaction, rules);
+    let new = rules.iter().filter(|(rule, label)| !cache.has(rule, label));
+    new.for_each(|(rule, label)| transaction.insert(rule, label, 1));
+}
+
+/// Plans to delete all rules but these.
+fn delete_others(cache: &RuleCache, transaction: &mut Transaction, rules: &[(Rule, Label)]) {
+    let kept: HashSet<(&Rule, &Label)> = rules.iter().map(|(rule, label)| (rule, label)).collect();
+    delete_copies(&cache.find_copies(|rule, label| !kept.contains(&(rule, label))), transaction);
+}
+
+/// Rules by the place that they come to, each in its order: all to the heads of their chains or, by
+/// precedence, those of a target behind the targets that come before it.
+fn places(rules: &[(Rule, Label)], by_precedence: bool) -> Vec<Vec<(Rule, Label)>> {
+    let mut places: BTreeMap<(usize, Chain), Vec<(Rule, Label)>> = BTreeMap::new();
+    for (rule, label) in rules {
+        let place = (precedence(rule.scope().target()), rule.scope().chain());
+        let place = if by_precedence { place } else { (0, Chain::Input) };
+        places.entry(place).or_default().push((rule.clone(), label.clone()));
+    }
+    places.into_values().collect()
+}
+
+fn is_too_long(error: &FirewallError) -> bool {
+    matches!(error, FirewallError::Program(ProgramError::TooLong(_)))
 }
 
 /// Leaves so many rules: those that end last, each in its turn.
