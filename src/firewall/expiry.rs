@@ -205,9 +205,8 @@ impl SharedFirewall {
     fn read_clock(&self, clock: &mut Clock, failures: &mut LogLimit) -> SystemTime {
         let now = SystemTime::now();
         let reading = clock.read(now, Instant::now());
-        if reading != Reading::Steady {
-            self.follow_clock(now, failures);
-        }
+        // A step back that could not be followed is tried again.
+        self.follow_clock(now, failures);
         let is_new = self.doubtful_until().is_none();
         let (time, doubtful_until) = match reading {
             Reading::Steady => (now, None),

@@ -353,7 +353,8 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
 #[test]
 fn what_a_wrong_clock_has_ended_is_back_once_it_is_set_right() {
     let host = Host::booted(BOOTS[0]);
-    let rfw = rfw(&host, "iptables-nft", "");
+    let (path, lines) = host.fake_programs("iptables-nft");
+    let rfw = rfw(&host, &path, &lines);
     let end = host.run("date", &["-u", "-d", "+1 hour", "+%Y-%m-%dT%H:%M:%SZ"]).ok();
     let line = format!("drop input any 1.2.3.4 until {}\n", end.trim_end());
     host.write("lib/state", 0o600, &state(&line));
@@ -373,11 +374,15 @@ fn what_a_wrong_clock_has_ended_is_back_once_it_is_set_right() {
     until(Duration::from_secs(10), "rfw is ready", || rfw.log().contains("is ready"));
     let kept = host.kept("iptables-nft");
     assert!(kept.is_empty() && text(&host).contains(&line) && text(&host).contains(BOOTS[0]), "{kept:?}");
+    // The first attempt fails.
+    host.fail_at(Fault::Fails, 1);
     host.write("ahead", 0o644, "0");
     // A change of the table has rfw look, and see the clock.
     host.admin("iptables-nft", "-A INPUT -s 9.9.9.9 -j DROP");
     let is_told = || rfw.log().contains("addresses that had ended by it and are back: 1");
     until(Duration::from_secs(15), "it is back", is_told);
+    let failed = "what had ended before the clock was set back can't be put back";
+    assert_eq!(rfw.log().matches(failed).count(), 1, "{}", rfw.log());
     assert_eq!(host.kept("iptables-nft"), ["-A INPUT -s 1.2.3.4/32 -j DROP"]);
 }
 

@@ -374,27 +374,38 @@ impl Firewall {
             let touches = whitelist.as_ref().is_some_and(|list| list.conflict(rule).is_some());
             lease.is_due(latest) && !lease.is_due(now) && !touches
         });
+        // Where that fails, it is tried again.
+        let count = self.put_beside(entries, now)?;
         if let Some(state) = &mut self.state {
             state.latest = now;
         }
-        let count = self.put_beside(entries, now)?;
         if count > 0 {
             log::warn!("the clock was set back: addresses that had ended by it and are back: {count}");
         }
         Ok(())
     }
 
-    /// Puts entries in beside what there is. Gives their number.
+    /// Puts entries in beside what there is, as many as there is room for. Gives their number.
     fn put_beside(&mut self, mut entries: Entries, now: SystemTime) -> Result<usize, FirewallError> {
-        let count = entries.len();
+        let mut count = 0_usize;
         for union in self.unions_to_load(&entries)? {
             let of_union = entries.take(&union);
-            self.load_part(&union, of_union, now)?;
+            let number = of_union.len();
+            let lost = self.load_part(&union, of_union, now)?;
+            count = count.saturating_add(number.saturating_sub(lost));
         }
-        for (rule, label) in entries.into_rules() {
-            if self.families().contains(&rule.family()) {
-                self.insert_rule(&rule, &label, Plan::FromCache)?;
-            }
+        let rules = entries.into_rules();
+        for family in self.families() {
+            // What has not been swept yet is there, and what a client has put in meanwhile counts.
+            let is_new =
+                |cache: &RuleCache, rule: &Rule, label: &Label| cache.labels(rule, label.list).is_empty();
+            let cache = self.table(family)?.cache();
+            let new =
+                rules.iter().filter(|(rule, label)| rule.family() == family && is_new(cache, rule, label));
+            let (mut new, there) = (new.cloned().collect(), cache.len());
+            keep_latest(&mut new, self.settings.rules_max.saturating_sub(there));
+            self.insert_in_parts(family, &new, is_new)?;
+            count = count.saturating_add(new.len());
         }
         Ok(count)
     }
