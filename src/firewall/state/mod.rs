@@ -1,8 +1,9 @@
 //! The state file: what a reboot or a new network namespace takes from the kernel, which stays the
 //! database as long as it runs. The file only follows it: the verbs note their changes in a
-//! [`journal`], a thread of its own ([`writer`]) appends them, and writes the file anew from the kernel
-//! where that is shorter, or where it is not known what has changed. It is read when the boot or the
-//! namespace is another than the one that it was written in ([`restore`]).
+//! [`journal`], the sweeper appends them by its [`writer`], and writes the file anew from the kernel
+//! where that is shorter, or where it is not known what has changed, as after what others have done to
+//! sets. It is read when the boot or the namespace is another than the one that it was written in
+//! ([`restore`]).
 
 mod clock;
 pub(crate) mod entries;
