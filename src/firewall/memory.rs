@@ -47,11 +47,14 @@ impl Memory {
         });
         difference.revived.iter().for_each(|(rule, label)| self.deleted.put(rule, label));
         // What somebody has deleted is put in anew or never.
-        difference.gone.iter().filter(|_| !difference.is_flush()).for_each(|(rule, label)| {
-            self.put.remove(rule, label.list);
-        });
+        difference.gone.iter().filter(|_| !difference.is_flush() && !self.flushed).for_each(
+            |(rule, label)| {
+                self.put.remove(rule, label.list);
+            },
+        );
         self.untidy |= !difference.revived.is_empty() || after.has_doubles();
-        match difference.is_flush() {
+        // What goes while something is still to be put back goes by the same hand.
+        match difference.is_flush() || self.flushed && !difference.gone.is_empty() {
             true => {
                 let gone = difference.gone.into_iter();
                 let new = gone.filter(|(rule, label)| !holds(&self.lost, rule, label.list));
@@ -223,7 +226,8 @@ impl Difference {
         let moved = before.forward_chain() != after.forward_chain();
         let is_forward = |chain: &KernelChain| matches!(chain, KernelChain::Forward(_));
         difference.lost_chain = moved && gone.keys().any(is_forward);
-        difference.emptied = gone.iter().any(|(chain, count)| *count >= 2 && after.is_empty_in(chain));
+        difference.emptied =
+            gone.iter().any(|(chain, count)| *count >= 2 && after.is_emptied_in(chain, before));
         difference.replaced = !difference.revived.is_empty()
             || after.has_counted_down(before)
             || difference.lacks_the_newest(after, put);

@@ -311,10 +311,20 @@ impl RuleCache {
         self.guards.iter().filter(move |guard| chain_of(guard) == *chain)
     }
 
-    /// Whether a chain has no rule of rfw.
-    pub(super) fn is_empty_in(&self, chain: &KernelChain) -> bool {
-        self.rules().all(|rule| self.layout.chain(rule.scope()) != *chain)
-            && self.sets().all(|set| self.layout.chain(set.scope()) != *chain)
+    /// Whether a chain has no rule of rfw that an earlier cache had read: what rfw has put in since may be
+    /// there.
+    pub(super) fn is_emptied_in(&self, chain: &KernelChain, before: &RuleCache) -> bool {
+        let is_here = |scope: &Scope| self.layout.chain(scope) == *chain;
+        let was_read = |rule: &Rule, label: &Label| {
+            before.copies(rule).iter().any(|copy| copy.label == *label && copy.position > 0)
+        };
+        let had_read = |set: &SetKey| {
+            before.sets.get(set).is_some_and(|positions| positions.iter().any(|position| *position > 0))
+        };
+        let mut rules = self.labelled().filter(|(rule, _)| is_here(rule.scope()));
+        let mut sets = self.sets().filter(|set| is_here(set.scope()));
+        rules.all(|(rule, label)| !was_read(rule, label))
+            && sets.all(|set| !had_read(set))
             && self.guards_of(chain).next().is_none()
     }
 

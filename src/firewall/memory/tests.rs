@@ -149,7 +149,8 @@ fn a_table_of_before_lacks_what_was_put_in_last() {
         ("i1 i2 i3 i5", "noted i4"),
         // Of those that were there at the start nobody knows the order.
         ("i2 i3 i4 i5", "noted i1"),
-        ("i3 i4 i5", "noted i1 i2"),
+        // All that had been read is gone: that is a flush, whatever was put in since.
+        ("i3 i4 i5", "lost i1 i2 flushed"),
         ("i1 i2 i4", "noted i3 i5"),
         ("i1 i2", "lost i3 i4 i5 flushed"),
     ];
@@ -205,4 +206,28 @@ fn what_is_lost_during_a_repair_is_left_to_the_next() {
     memory.compare(&read("f3 f4"), &read("-"));
     memory.put_back(|rule, _| rule.scope().chain() == crate::rule::Chain::Input);
     assert_eq!(told(&mut memory), "lost f3 f4 flushed");
+}
+
+#[test]
+fn what_is_put_in_between_a_flush_and_the_reading_hides_no_flush() {
+    let golden = [
+        ("f1 f2 f3", "f4", "f4", "lost f1 f2 f3 flushed"),
+        ("f1 f2 f3", "f4", "f3 f4", "noted f1 f2"),
+        ("f1 f2 f3", "-", "f4", "lost f1 f2 f3 flushed"),
+        ("f1", "f4", "f4", "noted f1"),
+    ];
+    for (before, put, after, expected) in golden {
+        let (mut memory, mut cache) = (Memory::default(), read(before));
+        insert(&mut memory, &mut cache, put);
+        memory.compare(&cache, &read(after));
+        assert_eq!(told(&mut memory), expected, "{before}, {put}, {after}");
+    }
+}
+
+#[test]
+fn what_goes_while_a_repair_is_due_was_flushed_too() {
+    let mut memory = Memory::default();
+    memory.compare(&read("f1 f2"), &read("-"));
+    memory.compare(&read("f3"), &read("-"));
+    assert_eq!(told(&mut memory), "lost f1 f2 f3 flushed");
 }
