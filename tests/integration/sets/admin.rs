@@ -107,7 +107,8 @@ fn after_a_flush_by_an_admin_answers_are_true() {
                 host.admin(command, "-F");
             }
             match round {
-                0 => assert_eq!(rfw.ok("GET", "/list"), json!([])),
+                // Nothing, unless the rules are back already.
+                0 => assert!([0, 4].contains(&rfw.ok("GET", "/list").as_array().unwrap().len())),
                 1 => {
                     assert_eq!(rfw.ok("DELETE", "/drop/input/any/1.0.0.1")["result"], "deleted");
                     assert_eq!(rfw.send_ok("DELETE", "/drop/input/any", list)["deleted"], 2);
@@ -148,7 +149,8 @@ fn what_an_admin_does_to_sets_and_their_rules_confuses_nothing() {
         let number =
             numbers.lines().find(|line| line.contains("rfw4-ids")).unwrap().split(' ').next().unwrap();
         host.admin(iptables, &format!("-D INPUT {number}"));
-        assert_eq!(rfw.ok("GET", "/list"), json!([]));
+        let rows = rfw.ok("GET", "/list");
+        assert!(rows == json!([]) || networks(&rows) == ["1.0.0.1"], "{rows}");
         assert_eq!(rfw.ok("DELETE", path)["result"], "deleted");
         assert_eq!(rfw.ok("PUT", "/drop/input/any/1.0.0.2")["result"], "inserted");
         assert_eq!(host.kept(iptables), ["-A INPUT -s 1.0.0.2/32 -j DROP"]);
@@ -156,11 +158,10 @@ fn what_an_admin_does_to_sets_and_their_rules_confuses_nothing() {
         host.admin(iptables, "-F INPUT");
         let kept = host.run("ipset", &["destroy", "rfw4-ids"]);
         assert!(kept.err.contains("it is in use by a kernel component"), "{kept:?}");
+        // All at once, before rfw has put back the rule.
         let destroy = || {
-            host.run("ipset", &["del", "rfw", "rfw4-ids"]).ok();
-            until(SOON, "the set can be destroyed", || {
-                host.run("ipset", &["destroy", "rfw4-ids"]).status == Some(0)
-            });
+            let script = format!("{iptables} -w -F INPUT; ipset del rfw rfw4-ids; ipset destroy rfw4-ids");
+            until(SOON, "the set can be destroyed", || host.run("sh", &["-c", &script]).status == Some(0));
         };
         destroy();
         assert_eq!(rfw.ok("DELETE", path)["result"], "absent");
