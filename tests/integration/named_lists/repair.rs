@@ -128,6 +128,33 @@ fn a_union_that_others_change_meanwhile_is_mended_too() {
 }
 
 #[test]
+fn a_body_puts_all_its_addresses_into_the_union_whatever_is_known_of_it() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = start(&host, iptables);
+        rfw.send_ok("PUT", "/drop/input/any?list=a&expire=0", "1.0.0.1\n1.0.0.2\n1.0.0.3\n");
+        rfw.send_ok("PUT", "/drop/input/any?list=b&expire=0", "1.0.0.3\n1.0.0.4\n");
+        let del = |address: &str| drop(host.run("ipset", &["del", "rfw4-ids", address]).ok());
+        let is_blocked = |address: &str| {
+            host.entries().iter().any(|entry| entry.set == "rfw4-ids" && entry.element == address)
+        };
+        for query in ["", "&replace=true"] {
+            del("1.0.0.1");
+            // Their number tells nothing then.
+            host.run("ipset", &["-exist", "add", "rfw4-ids", "9.9.9.9"]).ok();
+            let path = format!("/drop/input/any?list=a&expire=0{query}");
+            let answer = rfw.send_ok("PUT", &path, "1.0.0.1\n1.0.0.2\n1.0.0.3\n");
+            assert_eq!((&answer["inserted"], &answer["refreshed"]), (&0.into(), &3.into()), "{answer}");
+            assert!(is_blocked("1.0.0.1"), "{iptables}: {query}");
+        }
+        // What another list keeps is in the union, too.
+        del("1.0.0.3");
+        assert_eq!(rfw.send_ok("DELETE", "/drop/input/any?list=a", "1.0.0.3\n")["deleted"], 1);
+        assert!(is_blocked("1.0.0.3"), "{iptables}");
+    });
+}
+
+#[test]
 fn a_list_that_others_flush_or_destroy_is_made_again_at_the_next_request() {
     in_both_variants(|iptables| {
         let host = Host::new();
