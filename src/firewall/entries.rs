@@ -82,7 +82,8 @@ impl Firewall {
             return Ok(());
         }
         self.complete(union, now)?;
-        match self.sets()?.open_list(union, list, expected, now)? {
+        // What others have emptied comes back first: the unnamed list is to be all of it.
+        match self.mending(union, now, |sets| sets.open_list(union, list, expected, now))? {
             // One that was left over is not read yet.
             true => self.complete(union, now),
             false => Ok(()),

@@ -118,7 +118,7 @@ impl Sets {
     /// there. Gives whether that took anything.
     ///
     /// # Errors
-    /// The kernel does not have it.
+    /// The kernel does not have it, or [`FirewallError::Emptied`].
     pub(crate) fn open_list(
         &mut self,
         union: &SetKey,
@@ -131,6 +131,7 @@ impl Sets {
             return Ok(false);
         }
         if !self.has_lists(union) {
+            self.check_whole(union, now)?;
             self.split(union, now)?;
         }
         if self.has_list(&set) {
@@ -140,6 +141,20 @@ impl Sets {
             Made::New | Made::Present(_) => Ok(true),
             Made::Foreign => Err(FirewallError::ForeignSet(set.name())),
         }
+    }
+
+    /// Refuses to split a union that others have emptied, or destroyed, or flushed with the registry: what
+    /// it held comes back first. Single entries that they have deleted stay so, which is written down.
+    fn check_whole(&mut self, union: &SetKey, now: SystemTime) -> Result<(), FirewallError> {
+        let size = self.own_size(union)?;
+        self.check_emptied(union, size, now)?;
+        let Some(size) = size else { return Ok(()) };
+        if self.went_with_registry(union, size, now)? {
+            return Err(FirewallError::Emptied(union.name()));
+        }
+        let is_known = self.mirrors.whole(union).is_none_or(|mirror| mirror.admits_size(size, now));
+        self.changed |= !is_known;
+        Ok(())
     }
 
     /// Gives the unnamed list a set of its own, with what the union holds: built beside, and there

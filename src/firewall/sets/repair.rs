@@ -120,7 +120,7 @@ impl Sets {
     }
 
     /// Whether a set lacks entries, and others have emptied the registry too: then it was emptied with that.
-    fn went_with_registry(
+    pub(super) fn went_with_registry(
         &mut self,
         set: &SetKey,
         size: usize,

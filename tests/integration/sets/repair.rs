@@ -242,3 +242,37 @@ fn lists_come_back_as_lists_with_their_union() {
         assert_unions(&host, "at last");
     });
 }
+
+#[test]
+fn what_others_empty_is_back_before_the_first_named_list_stands_beside_it() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = start(&host, iptables);
+        let three = "1.0.0.1\n1.0.0.2\n1.0.0.3\n";
+        let steps = [
+            (three, "ipset flush"),
+            (three, "ipset flush rfw4-ids"),
+            (three, "printf 'del rfw4-ids 1.0.0.%s\\n' 1 2 | ipset restore"),
+            (three, "IPTABLES -w -F; ipset del rfw rfw4-ids; ipset destroy rfw4-ids"),
+            // One alone went with the registry.
+            ("1.0.0.1\n", "ipset flush"),
+        ];
+        for (body, script) in steps {
+            let what = format!("{iptables}: {script}");
+            rfw.ok("DELETE", "/list?list=*");
+            rfw.send_ok("PUT", "/drop/input/any?expire=0", body);
+            let mut expected = held(&host, iptables);
+            assert!(
+                !host.run("ipset", &["list", "-n"]).ok().contains("rfw4-ids/"),
+                "{what}: a list has a set"
+            );
+            let script = script.replace("IPTABLES", iptables);
+            until(SOON, &what, || host.run("sh", &["-c", &format!("set -e; {script}")]).status == Some(0));
+            rfw.ok("PUT", "/drop/input/any/7.7.7.7?list=b&expire=0");
+            expected.insert("b DROP INPUT * * 7.7.7.7 any".to_owned(), None);
+            assert_same(&held(&host, iptables), &expected, &what);
+            assert_same(&listed(&rfw.ok("GET", "/list")), &expected, &what);
+            assert_unions(&host, &what);
+        }
+    });
+}
