@@ -396,3 +396,20 @@ impl Drop for KillOnDrop {
         let _ = self.0.wait();
     }
 }
+
+#[test]
+fn a_set_that_others_swap_in_is_not_what_is_written_down() {
+    let host = Host::new();
+    let mut rfw = rfw(&host, "iptables-nft", "ipset").start();
+    rfw.send_ok("PUT", "/drop/input/any?expire=0", "1.2.3.4\n1.2.3.5\n1.2.3.6\n");
+    let is_whole = || ["1.2.3.4 ", "1.2.3.5 ", "1.2.3.6 "].iter().all(|word| text(&host).contains(word));
+    until(Duration::from_secs(10), "it is written", is_whole);
+    let script = "ipset create mine hash:net timeout 0 comment && ipset swap mine rfw4-ids";
+    host.run("sh", &["-c", script]).ok();
+    // A start writes anew what the kernel holds.
+    rfw.signal("KILL");
+    rfw.end();
+    rfw.spawn();
+    rfw.stop();
+    assert!(is_whole(), "{}", text(&host));
+}

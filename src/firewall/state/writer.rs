@@ -311,9 +311,11 @@ impl Firewall {
         }
     }
 
-    /// Whether a set that had that number of entries was as rfw knows it, and not emptied by others.
-    fn is_state_of_set(&self, set: &SetKey, count: usize, now: SystemTime) -> bool {
-        self.sets.as_ref().is_none_or(|sets| !sets.is_emptied(set, count, now))
+    /// Whether a set that had that number of entries was as rfw knows it: neither emptied by others, nor
+    /// with a set of theirs in its place.
+    fn is_state_of_set(&mut self, set: &SetKey, count: usize, now: SystemTime) -> bool {
+        let Some(sets) = &mut self.sets else { return true };
+        matches!(sets.is_foreign(set), Ok(false)) && !sets.is_emptied(set, count, now)
     }
 }
 
