@@ -3,17 +3,23 @@
 //! It has the mode 0600. What is appended is either there whole or taken back; a file that is written
 //! anew is there whole or not at all (fsync, rename, fsync of the folder).
 
-use super::format::Header;
+use super::format::{HEADER_LENGTH, Header};
 use crate::config::trusted_file::{self, FileError};
 use rustix::fs::{Access, access};
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The size in bytes below which a file is not written anew, however often it has doubled.
 const SMALL: u64 = 64 << 10;
+
+/// The mode of a file.
+const MODE: u32 = 0o600;
+
+/// The most names that are tried for a file that can't be used as it is.
+const ASIDE_MAX: usize = 4;
 
 /// Opens a state file for reading; nothing if there is none.
 ///
@@ -27,14 +33,45 @@ pub(crate) fn open(path: &Path) -> Result<Option<BufReader<File>>, FileError> {
     }
 }
 
-/// Writes the first line of a file anew, in its place.
+/// Writes the first line of a file anew: in its place or, where an editor has changed its length, in a copy
+/// that takes the place of the file.
 ///
 /// # Errors
 /// The file can't be written.
 pub(crate) fn write_header(path: &Path, header: &Header) -> Result<(), FileError> {
-    let file = trusted_file::open_trusted(path, OpenOptions::new().read(true).write(true))?;
-    let written = file.write_all_at(header.to_string().as_bytes(), 0).and_then(|()| file.sync_data());
+    let file = open_to_write(path, OpenOptions::new().read(true).write(true))?;
+    let written = match has_room(&file) {
+        Ok(true) => file.write_all_at(header.to_string().as_bytes(), 0).and_then(|()| file.sync_data()),
+        Ok(false) => write_copy(path, file, header),
+        Err(error) => Err(error),
+    };
     written.map_err(FileError::Io)
+}
+
+/// Opens a file that others may have made readable, and makes its mode 0600.
+fn open_to_write(path: &Path, options: &mut OpenOptions) -> Result<File, FileError> {
+    let file = trusted_file::open_trusted(path, options)?;
+    let mode = file.metadata().map_err(FileError::Io)?.mode() & 0o7777;
+    if mode != MODE {
+        file.set_permissions(Permissions::from_mode(MODE)).map_err(FileError::Io)?;
+    }
+    Ok(file)
+}
+
+/// Whether the first line has the length of the one that takes its place.
+fn has_room(file: &File) -> io::Result<bool> {
+    let mut first = [0; HEADER_LENGTH];
+    match file.read_exact_at(&mut first, 0) {
+        Ok(()) => Ok(first.iter().position(|byte| *byte == b'\n') == Some(HEADER_LENGTH - 1)),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn write_copy(path: &Path, file: File, header: &Header) -> io::Result<()> {
+    let mut rest = BufReader::new(file);
+    rest.skip_until(b'\n')?;
+    StateFile::new(path.to_owned()).rewrite(header, false, |to| io::copy(&mut rest, to).map(drop))
 }
 
 /// Takes a file away.
@@ -71,9 +108,15 @@ pub(crate) fn check_folder(path: &Path) -> io::Result<()> {
     Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
-/// The place where a file is put that can't be used as it is.
+/// The place where a file is put that can't be used as it is: the first of some names that is no folder.
 pub(crate) fn aside(path: &Path) -> PathBuf {
-    beside(path, ".bad")
+    let others = (1..ASIDE_MAX).map(|number| beside(path, &format!(".bad.{number}")));
+    let first = beside(path, ".bad");
+    std::iter::once(first.clone()).chain(others).find(|name| !is_folder(name)).unwrap_or(first)
+}
+
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
 }
 
 fn beside(path: &Path, end: &str) -> PathBuf {
@@ -113,12 +156,12 @@ impl StateFile {
     /// # Errors
     /// It can't be opened.
     pub(crate) fn go_on(&mut self, header: Header) -> Result<(), FileError> {
-        let file = trusted_file::open_trusted(&self.path, OpenOptions::new().read(true).append(true))?;
+        let file = open_to_write(&self.path, OpenOptions::new().read(true).append(true))?;
         self.size = file.metadata().map_err(FileError::Io)?.len();
         let mut last = [0];
         file.read_exact_at(&mut last, self.size.saturating_sub(1)).map_err(FileError::Io)?;
-        if last != *b"\n" {
-            // What is appended would not be a line of its own.
+        if last != *b"\n" || !has_room(&file).map_err(FileError::Io)? {
+            // What is appended would not be a line of its own, or the first line is not to be overwritten.
             return Err(FileError::Io(ErrorKind::InvalidData.into()));
         }
         (self.base, self.open, self.header) = (self.size, Some(file), Some(header));
@@ -152,10 +195,13 @@ impl StateFile {
             return Err(error);
         }
         self.size = self.size.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX));
-        let is_same = |old: &Header| (&old.boot, &old.nonce) == (&header.boot, &header.nonce);
-        if !self.header.as_ref().is_some_and(is_same) {
+        if !self.header.as_ref().is_some_and(|old| old.is_of_place(header)) {
             write_header(&self.path, header).map_err(FileError::into_io)?;
             self.header = Some(header.clone());
+            if !self.is_there() {
+                // A copy has taken its place.
+                self.open = None;
+            }
         }
         Ok(())
     }
@@ -198,6 +244,13 @@ impl StateFile {
     /// Gives the file that is there another name, in place of one that was set aside before.
     fn set_aside(&self) -> io::Result<()> {
         let aside = aside(&self.path);
+        if is_folder(&aside) {
+            log::warn!(
+                "the state file that can't be used as it is is not kept, since {} is a folder",
+                aside.display()
+            );
+            return Ok(());
+        }
         drop(fs::remove_file(&aside));
         // By a link there is a file of that name at any time; not every file system has links.
         let kept = fs::hard_link(&self.path, &aside).or_else(|_| fs::rename(&self.path, &aside));
@@ -218,7 +271,7 @@ fn write_new<E: From<io::Error>>(
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new().append(true).create_new(true).mode(MODE).open(path)?;
     let mut writer = BufWriter::with_capacity(64 << 10, file);
     writer.write_all(header.to_string().as_bytes())?;
     fill(&mut writer)?;
@@ -238,15 +291,15 @@ mod tests {
         Header::parse(&line).unwrap()
     }
 
-    fn folder() -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("rfw-state-{}", std::process::id()));
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("rfw-state-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         folder
     }
 
     #[test]
     fn a_file_is_written_anew_and_appended_to_whole_or_not_at_all() {
-        let path = folder().join("state");
+        let path = folder("written").join("state");
         let mut file = StateFile::new(path.clone());
         let read = || fs::read_to_string(&path).unwrap();
         assert!(file.is_worn());
@@ -276,6 +329,59 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert!(next.is_worn() && open(&path).unwrap().is_none());
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_first_line_of_another_length_is_not_overwritten() {
+        let path = folder("short").join("state");
+        make_folder(&path).unwrap();
+        let first = header(1).to_string();
+        for first in [first.trim_end(), &format!("{} ", first.trim_end_matches('\n')), "short"] {
+            for rest in ["", "one\n", &"one\n".repeat(99)] {
+                fs::write(&path, format!("{first}\n{rest}")).unwrap();
+                fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+                assert!(StateFile::new(path.clone()).go_on(header(1)).is_err(), "{first}");
+                write_header(&path, &header(2)).unwrap();
+                assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}{rest}", header(2)));
+                assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, MODE);
+            }
+        }
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_gone_on_with_is_not_readable_for_others() {
+        let path = folder("mode").join("state");
+        make_folder(&path).unwrap();
+        for write in [
+            |path: &Path| write_header(path, &header(2)),
+            |path: &Path| StateFile::new(path.to_owned()).go_on(header(1)),
+        ] {
+            fs::write(&path, header(1).to_string()).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+            write(&path).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, MODE);
+        }
+        fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_of_the_name_for_what_is_set_aside_does_not_stop_the_writing() {
+        let path = folder("aside").join("state");
+        make_folder(&path).unwrap();
+        let mut file = StateFile::new(path.clone());
+        for end in [".bad", ".bad.1", ".bad.2", ".bad.3", ""] {
+            fs::write(&path, end).unwrap();
+            file.rewrite(&header(1), true, |_| Ok::<(), io::Error>(())).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), header(1).to_string());
+            if !end.is_empty() {
+                let aside = beside(&path, end);
+                assert_eq!(fs::read_to_string(&aside).unwrap(), end);
+                fs::remove_file(&aside).unwrap();
+                fs::create_dir(&aside).unwrap();
+            }
+        }
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }
 }

@@ -59,6 +59,11 @@ impl Header {
             Some(_) => Err(malformed("end")),
         }
     }
+
+    /// Whether both are of the same boot and network namespace.
+    pub(crate) fn is_of_place(&self, other: &Header) -> bool {
+        (&self.boot, &self.nonce) == (&other.boot, &other.nonce)
+    }
 }
 
 impl fmt::Display for Header {
