@@ -152,9 +152,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
         let now = SystemTime::now();
         firewall.open_state(now);
         let restored = firewall.take_over(Some(&whitelist), now)?;
-        if restored != Restored::Nothing {
-            firewall.adopt_state(now);
-        }
+        firewall.adopt_state(restored, now);
         Ok::<(), FirewallError>(())
     })?;
     let service = Service::new(config, shared.clone(), whitelist)?;

@@ -101,7 +101,15 @@ impl Sets {
         Ok(nonce.map(|(name, _)| name))
     }
 
-    /// The same as last read or made.
+    /// Whether the registry has a member that is rfw's.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
+    pub(crate) fn has_members(&mut self) -> Result<bool, FirewallError> {
+        Ok(self.read_registry()?.iter().any(|(name, comment)| is_own(name, comment)))
+    }
+
+    /// The nonce as last read or made.
     pub(crate) fn known_nonce(&self) -> Option<&str> {
         let nonce = self.registry.members.iter().find(|(name, comment)| is_nonce(name, comment));
         nonce.map(|(name, _)| name.as_str())

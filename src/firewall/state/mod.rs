@@ -3,13 +3,14 @@
 //! [`journal`], the sweeper appends them by its [`writer`], and writes the file anew from the kernel
 //! where that is shorter, or where it is not known what has changed, as after what others have done to
 //! sets. It is read when the boot or the namespace is another than the one that it was written in
-//! ([`restore`]).
+//! ([`lost`], [`restore`]).
 
 mod clock;
 pub(crate) mod entries;
 pub(crate) mod file;
 pub(crate) mod format;
 pub(crate) mod journal;
+mod lost;
 mod restore;
 pub(crate) mod writer;
 

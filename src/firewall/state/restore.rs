@@ -2,14 +2,13 @@
 //! than it was written in, and after the clock was set back.
 
 use super::entries::Entries;
-use super::format::{Header, Nonce};
+use super::lost::Lost;
 use super::{State, file};
 use crate::firewall::auto::largest_of_too_many;
 use crate::firewall::entries::check_lease;
 use crate::firewall::family_list::FamilyList;
 use crate::firewall::rule_cache::RuleCache;
 use crate::firewall::rules::delete_copies;
-use crate::firewall::sets::Sets;
 use crate::firewall::table::Plan;
 use crate::firewall::{Firewall, FirewallError};
 use crate::kernel::iptables::Transaction;
@@ -50,67 +49,33 @@ impl Firewall {
         now: SystemTime,
     ) -> Result<Restored, FirewallError> {
         // The migration may take an empty registry away.
-        let read = self.read_state()?;
-        self.migrate(now)?;
-        let Some((header, mut entries)) = read else { return Ok(Restored::Nothing) };
+        let Some((lost, written)) = self.find_lost()? else {
+            self.migrate(now)?;
+            return Ok(Restored::Nothing);
+        };
+        let Some(mut entries) = self.read_state() else {
+            self.migrate(now)?;
+            return Ok(Restored::Nothing);
+        };
         if let Some(whitelist) = whitelist {
             self.drop_conflicts(&mut entries, whitelist);
         }
         // What has ended stays in the file, for as long as the clock may be wrong.
-        entries.retain(|_, _, lease| !lease.is_due(now));
-        let sane = now.max(header.written.time());
-        let count = self.replace_all(entries, now, sane)?;
+        entries.retain(|rule, _, lease| lost.has(rule) && !lease.is_due(now));
+        let count = match lost {
+            Lost::All => {
+                self.migrate(now)?;
+                self.replace_all(entries, now, now.max(written.time()))?
+            }
+            Lost::Sets(_) => {
+                // The migration would take the rules of empty sets away.
+                let count = self.put_beside(entries, now)?;
+                self.migrate(now)?;
+                count
+            }
+        };
         log::info!("back from the state file, since the kernel had lost them: {}", counted(count));
         Ok(Restored::Addresses(count))
-    }
-
-    /// Reads the state file if it was written in another boot or network namespace. What is wrong with it
-    /// is logged, and the file set aside.
-    fn read_state(&mut self) -> Result<Option<(Header, Entries)>, FirewallError> {
-        let nonce = self.sets.as_mut().map_or(Ok(None), Sets::nonce)?.as_deref().and_then(Nonce::parse);
-        let Some(state) = &mut self.state else { return Ok(None) };
-        let path = state.path.display();
-        let header = match state.read_header() {
-            Ok(Some(header)) => header,
-            Ok(None) => {
-                state.journal.doubt();
-                return Ok(None);
-            }
-            Err(error) => {
-                log::warn!(
-                    "the state file {path} is not used: {error}; it is set aside as {}",
-                    file::aside(&state.path).display()
-                );
-                state.set_aside = true;
-                state.journal.doubt();
-                return Ok(None);
-            }
-        };
-        let is_of_namespace = header.nonce.as_ref().is_none_or(|name| nonce.as_ref() == Some(name));
-        if header.boot == state.boot && is_of_namespace {
-            // The kernel has it all, and may have more than a file that was not written to its end.
-            state.adopted = Some(header);
-            state.journal.doubt();
-            return Ok(None);
-        }
-        let read = match State::read(&state.path) {
-            Ok(read) => read,
-            Err(error) => {
-                log::warn!("the state file {path} can't be read: {error}");
-                state.journal.doubt();
-                return Ok(None);
-            }
-        };
-        if read.damage.is_some() {
-            log::warn!(
-                "the state file {path} is damaged, and what is whole is used: {}; it is set aside as {}",
-                read.damage,
-                file::aside(&state.path).display()
-            );
-            state.set_aside = true;
-            state.journal.doubt();
-        }
-        Ok(Some((header, read.entries)))
     }
 
     /// Leaves out what touches the white list.
@@ -133,11 +98,15 @@ impl Firewall {
     }
 
     /// Takes down that the state file is of this boot and network namespace now, after all that it holds is
-    /// back.
-    pub(crate) fn adopt_state(&mut self, now: SystemTime) {
+    /// back, or that the start has made or taken away the registry.
+    pub(crate) fn adopt_state(&mut self, restored: Restored, now: SystemTime) {
         let header = self.state_header(now);
         let (Some(state), Some(header)) = (&mut self.state, header) else { return };
-        if state.set_aside {
+        let is_due = match &state.adopted {
+            Some(old) => !old.is_of_place(&header),
+            None => restored != Restored::Nothing,
+        };
+        if state.set_aside || !is_due {
             return;
         }
         match file::write_header(&state.path, &header) {
