@@ -130,6 +130,8 @@ impl Bench {
 
     fn rfw(&self, options: &str) -> Rfw {
         clean();
+        // What a run before has written is not to come back.
+        let _ = fs::remove_file("/var/lib/rfw/state");
         self.start(options)
     }
 

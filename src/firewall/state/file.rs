@@ -185,16 +185,24 @@ impl StateFile {
     ///
     /// # Errors
     /// The disk does not take them; then none of them is there.
-    pub(crate) fn append(&mut self, text: &str, header: &Header) -> io::Result<()> {
+    pub(crate) fn append(
+        &mut self,
+        header: &Header,
+        fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let Some(file) = &mut self.open else { return Err(ErrorKind::NotFound.into()) };
-        if let Err(error) = file.write_all(text.as_bytes()).and_then(|()| file.sync_data()) {
+        let mut to = BufWriter::new(&mut *file);
+        let written = fill(&mut to).and_then(|()| to.flush());
+        // What could not be written is not tried again when it is dropped.
+        drop(to.into_parts());
+        if let Err(error) = written.and_then(|()| file.sync_data()) {
             // A part of a line would spoil the next one.
             if file.set_len(self.size).is_err() {
                 self.open = None;
             }
             return Err(error);
         }
-        self.size = self.size.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX));
+        self.size = file.metadata()?.len();
         if !self.header.as_ref().is_some_and(|old| old.is_of_place(header)) {
             write_header(&self.path, header).map_err(FileError::into_io)?;
             self.header = Some(header.clone());
@@ -303,11 +311,11 @@ mod tests {
         let mut file = StateFile::new(path.clone());
         let read = || fs::read_to_string(&path).unwrap();
         assert!(file.is_worn());
-        assert!(file.append("one\n", &header(1)).is_err());
+        assert!(file.append(&header(1), |to| to.write_all(b"one\n")).is_err());
         file.rewrite(&header(1), false, |to| to.write_all(b"one\n")).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o7777, 0o700);
-        file.append("two\n", &header(2)).unwrap();
+        file.append(&header(2), |to| to.write_all(b"two\n")).unwrap();
         assert!(!file.is_worn() && read() == format!("{}one\ntwo\n", header(1)));
         // One that fails leaves what is there.
         let failed = file.rewrite(&header(3), true, |_| Err(io::Error::from(ErrorKind::StorageFull)));
@@ -319,11 +327,12 @@ mod tests {
         // The first line is written in its place.
         write_header(&path, &header(5)).unwrap();
         assert_eq!(read(), format!("{}three\n", header(5)));
-        file.append(&"x".repeat(usize::try_from(SMALL).unwrap()), &header(4)).unwrap();
+        let long = "x".repeat(usize::try_from(SMALL).unwrap());
+        file.append(&header(4), |to| to.write_all(long.as_bytes())).unwrap();
         assert!(file.is_worn());
         let mut next = StateFile::new(path.clone());
         assert!(next.go_on(header(5)).is_err(), "it ends within a line");
-        file.append("\n", &header(4)).unwrap();
+        file.append(&header(4), |to| to.write_all(b"\n")).unwrap();
         next.go_on(header(5)).unwrap();
         assert!(!next.is_worn());
         remove(&path).unwrap();

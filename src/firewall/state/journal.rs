@@ -9,7 +9,7 @@ use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use std::collections::HashMap;
-use std::fmt::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ const WAIT: Duration = Duration::from_secs(3);
 
 /// The most addresses that wait to be written. More are not remembered one by one: the file is written
 /// anew from the kernel.
-const WAITING_MAX: usize = 2_000_000;
+const WAITING_MAX: usize = 200_000;
 
 /// A change.
 #[derive(Debug, Clone)]
@@ -57,24 +57,24 @@ impl Item {
     }
 
     /// Adds its lines to a text.
-    pub(crate) fn print(&self, text: &mut String) {
-        // Writing to a `String` is infallible.
-        let _ = match self {
-            Item::Put(rule, label) => writeln!(text, "{}", Put(rule, label)),
-            Item::Gone(rule, list) => writeln!(text, "{}", Gone(rule, *list)),
-            Item::Clear(section) => writeln!(text, "{}\nend", Begin(section)),
+    pub(crate) fn print(&self, to: &mut dyn Write) -> io::Result<()> {
+        match self {
+            Item::Put(rule, label) => writeln!(to, "{}", Put(rule, label)),
+            Item::Gone(rule, list) => writeln!(to, "{}", Gone(rule, *list)),
+            Item::Clear(section) => writeln!(to, "{}\nend", Begin(section)),
             Item::PutAll { section, networks, terms } => {
-                let is_block = terms.replace;
-                let _ = if is_block { writeln!(text, "{}", Begin(section)) } else { Ok(()) };
-                for (rule, network) in rules(section, networks) {
-                    let _ = writeln!(text, "{}", Put(&rule, &terms.label(network)));
+                if terms.replace {
+                    writeln!(to, "{}", Begin(section))?;
                 }
-                if is_block { writeln!(text, "end") } else { Ok(()) }
+                for (rule, network) in rules(section, networks) {
+                    writeln!(to, "{}", Put(&rule, &terms.label(network)))?;
+                }
+                if terms.replace { writeln!(to, "end") } else { Ok(()) }
             }
             Item::GoneAll { section, networks } => rules(section, networks).try_for_each(|(rule, _)| {
-                writeln!(text, "{}", Gone(&rule, section.list().unwrap_or_default()))
+                writeln!(to, "{}", Gone(&rule, section.list().unwrap_or_default()))
             }),
-        };
+        }
     }
 }
 

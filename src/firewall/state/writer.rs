@@ -243,13 +243,7 @@ fn ended_entries(path: &Path, work: &Work, now: SystemTime) -> Option<Entries> {
 }
 
 fn append(writing: &mut Writing, work: &Work) -> io::Result<()> {
-    writing.file.append(&printed(&work.items), &work.header)
-}
-
-fn printed(items: &[Item]) -> String {
-    let mut text = String::new();
-    items.iter().for_each(|item| item.print(&mut text));
-    text
+    writing.file.append(&work.header, |to| work.items.iter().try_for_each(|item| item.print(to)))
 }
 
 impl Firewall {
