@@ -248,7 +248,10 @@ impl SharedFirewall {
             false => used.unwrap_or_else(|| begun.elapsed()),
         };
         self.looks().looked(Instant::now(), cost, sets);
-        self.look_soon_after(&firewall);
+        // One that fails is made again after the usual time.
+        if looked.is_ok() {
+            self.look_soon_after(&firewall);
+        }
         drop(firewall);
         if let Err(error) = looked {
             self.note(Some(&error).filter(|error| error.is_timeout()));
