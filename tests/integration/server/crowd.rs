@@ -170,7 +170,8 @@ fn end_after(mut socket: TcpStream, tls: &Arc<ClientConfig>, local: bool, bytes:
 #[test]
 fn ten_thousand_connections_leave_nothing_behind() {
     let host = Host::new();
-    let rfw = host.rfw(IPTABLES).start();
+    // Which is opened some seconds after a change.
+    let rfw = host.rfw(IPTABLES).configure("state.file =").start();
     rfw.ok("PUT", "/drop/input/any/9.9.9.9");
     let tls = |host: &Host| on_host(host, "storm");
     tls(&host);
