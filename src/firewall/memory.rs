@@ -46,12 +46,6 @@ impl Memory {
             !is_own
         });
         difference.revived.iter().for_each(|(rule, label)| self.deleted.put(rule, label));
-        // What somebody has deleted is put in anew or never.
-        difference.gone.iter().filter(|_| !difference.is_flush() && !self.flushed).for_each(
-            |(rule, label)| {
-                self.put.remove(rule, label.list);
-            },
-        );
         self.untidy |= !difference.revived.is_empty() || after.has_doubles();
         // What goes while something is still to be put back goes by the same hand.
         match difference.is_flush() || self.flushed && !difference.gone.is_empty() {
@@ -62,7 +56,11 @@ impl Memory {
                 self.lost.extend(new);
                 self.flushed = true;
             }
-            false => self.noted.extend(difference.gone),
+            false => {
+                // What somebody has deleted is put in anew or never.
+                difference.gone.iter().for_each(|(rule, label)| self.put.remove(rule, label.list));
+                self.noted.extend(difference.gone);
+            }
         }
     }
 

@@ -12,7 +12,6 @@ pub(crate) mod iptables;
 #[allow(dead_code, reason = "attributes of all widths")]
 pub(crate) mod netlink;
 pub(crate) mod nft_rules;
-#[allow(dead_code, reason = "a hint to look, for who looks")]
 pub(crate) mod notifications;
 pub(crate) mod program;
 pub(crate) mod random;
