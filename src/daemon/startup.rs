@@ -21,7 +21,7 @@ use crate::firewall::sets::Sets;
 use crate::firewall::state::Restored;
 use crate::firewall::state::writer::StateWriter;
 use crate::firewall::table::Table;
-use crate::firewall::{Firewall, FirewallError, Settings};
+use crate::firewall::{Firewall, FirewallError, Settings, counted};
 use crate::http::tls::{Identity, TlsError};
 use crate::kernel::program::ProgramError;
 use crate::rule::SetUse;
@@ -118,10 +118,6 @@ pub(crate) fn flush(arguments: &Arguments) -> Result<(), Failure> {
         0 => format!("{rules} removed\n"),
         _ => format!("{rules} and {} of sets removed\n", counted(addresses, "address", "addresses")),
     })
-}
-
-fn counted(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Starts the server and runs it until SIGTERM or SIGINT.

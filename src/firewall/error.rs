@@ -75,6 +75,11 @@ impl FirewallError {
         matches!(self, FirewallError::Program(ProgramError::TimedOut(..)))
     }
 
+    /// Whether a transaction is more than the kernel takes at once from this process.
+    pub(crate) fn is_too_long(&self) -> bool {
+        matches!(self, FirewallError::Program(ProgramError::TooLong(_)))
+    }
+
     /// Whether another program holds the lock of the tables.
     pub(crate) fn is_locked(&self) -> bool {
         matches!(self, FirewallError::Program(ProgramError::Locked(_)))

@@ -533,3 +533,8 @@ impl Firewall {
 pub(crate) fn printed(network: Option<&Network>, family: Family) -> String {
     network.map_or_else(|| family.any().to_owned(), Network::to_string)
 }
+
+/// A number with its noun: `1 rule`, `2 rules`.
+pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}

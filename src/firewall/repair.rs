@@ -7,11 +7,10 @@
 use super::guard::{is_guarded, plan_guards};
 use super::lists::deletion;
 use super::rule_cache::RuleCache;
-use super::{Firewall, FirewallError};
+use super::{Firewall, FirewallError, counted};
 use crate::firewall::table::{Plan, Table};
 use crate::kernel::guard::Guard;
 use crate::kernel::iptables::Transaction;
-use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::SetKey;
 use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
@@ -223,7 +222,7 @@ impl Firewall {
                     }
                     rest = behind;
                 }
-                Err(FirewallError::Program(ProgramError::TooLong(_))) if part.len() > 1 => {
+                Err(error) if error.is_too_long() && part.len() > 1 => {
                     most = part.len() / 2;
                 }
                 Err(error) => return Err(error),
@@ -349,13 +348,11 @@ impl Count {
     }
 
     fn told(self, family: Family, entries: usize) -> Option<String> {
-        let counted = |count: usize, one: &str, many: &str| {
-            (count > 0).then(|| format!("{count} {}", if count == 1 { one } else { many }))
-        };
+        let some = |count, one, many| (count > 0).then(|| counted(count, one, many));
         let parts = [
             (self.guards > 0).then(|| "the guard".to_owned()),
-            counted(self.rules.saturating_add(entries), "rule", "rules"),
-            counted(self.sets, "rule of a set", "rules of sets"),
+            some(self.rules.saturating_add(entries), "rule", "rules"),
+            some(self.sets, "rule of a set", "rules of sets"),
         ];
         let parts = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
         (!parts.is_empty()).then(|| format!("{family}: {parts}"))

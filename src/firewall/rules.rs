@@ -216,7 +216,7 @@ impl Firewall {
                     }
                     before = left;
                 }
-                Err(FirewallError::Program(ProgramError::TooLong(_))) if most > 1 => {
+                Err(error) if error.is_too_long() && most > 1 => {
                     most = (most / 2).min(PART_MAX);
                 }
                 Err(error) => return Err(error),

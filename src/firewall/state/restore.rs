@@ -10,9 +10,8 @@ use crate::firewall::family_list::FamilyList;
 use crate::firewall::rule_cache::RuleCache;
 use crate::firewall::rules::delete_copies;
 use crate::firewall::table::Plan;
-use crate::firewall::{Firewall, FirewallError};
+use crate::firewall::{Firewall, FirewallError, counted};
 use crate::kernel::iptables::Transaction;
-use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::SetKey;
 use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
@@ -74,7 +73,10 @@ impl Firewall {
                 count
             }
         };
-        log::info!("back from the state file, since the kernel had lost them: {}", counted(count));
+        log::info!(
+            "back from the state file, since the kernel had lost them: {}",
+            counted(count, "address", "addresses")
+        );
         Ok(Restored::Addresses(count))
     }
 
@@ -282,11 +284,11 @@ impl Firewall {
             plan_replacement(cache, transaction, &rules);
         });
         match replaced {
-            Err(error) if is_too_long(&error) => self.replace_rules_in_parts(family, &rules)?,
+            Err(error) if error.is_too_long() => self.replace_rules_in_parts(family, &rules)?,
             replaced => replaced?,
         }
         match if by_precedence { self.put_in_order(family) } else { Ok(()) } {
-            Err(error) if is_too_long(&error) => log::warn!("rules of {family} are not in order: {error}"),
+            Err(error) if error.is_too_long() => log::warn!("rules of {family} are not in order: {error}"),
             ordered => ordered?,
         }
         Ok(before.saturating_sub(rules.len()))
@@ -380,10 +382,6 @@ impl Firewall {
     }
 }
 
-fn counted(count: usize) -> String {
-    if count == 1 { "1 address".to_owned() } else { format!("{count} addresses") }
-}
-
 /// Plans to make the rules of a table these, oldest first.
 fn plan_replacement(cache: &RuleCache, transaction: &mut Transaction, rules: &[(Rule, Label)]) {
     delete_others(cache, transaction, rules);
@@ -407,10 +405,6 @@ fn places(rules: &[(Rule, Label)], by_precedence: bool) -> Vec<Vec<(Rule, Label)
         places.entry(place).or_default().push((rule.clone(), label.clone()));
     }
     places.into_values().collect()
-}
-
-fn is_too_long(error: &FirewallError) -> bool {
-    matches!(error, FirewallError::Program(ProgramError::TooLong(_)))
 }
 
 /// Leaves so many rules: those that end last, each in its turn.
