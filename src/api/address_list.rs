@@ -4,6 +4,7 @@
 use crate::http::message::HttpError;
 use crate::rule::network::{Network, NetworkError};
 use crate::rule::note::Reason;
+use crate::rule::rights::MissingRight;
 use std::collections::{HashMap, HashSet};
 
 /// Maximum length of a line in bytes, line end included.
@@ -35,6 +36,15 @@ pub(crate) struct Skipped {
     pub address: Network,
     /// The reason, as the answer gives it.
     pub reason: String,
+}
+
+/// Why an address of a list does not go in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Forbidden {
+    /// It is passed over, for that reason.
+    Skipped(String),
+    /// The client lacks a right, and nothing of the list goes in.
+    Refused(MissingRight),
 }
 
 /// A list that is read as it comes.
@@ -69,14 +79,15 @@ impl ListReader {
         self.is_form = is_form;
     }
 
-    /// Reads the next bytes; `forbidden` returns why an address is to be skipped.
+    /// Reads the next bytes; `forbidden` returns why an address does not go in.
     ///
     /// # Errors
-    /// The first line that is not an address. The list is then rejected as a whole.
+    /// The first line that is not an address, or that the client has no right to. The list is then
+    /// rejected as a whole.
     pub(crate) fn take(
         &mut self,
         bytes: &[u8],
-        forbidden: impl Fn(&Network) -> Option<String>,
+        forbidden: impl Fn(&Network) -> Option<Forbidden>,
     ) -> Result<(), ListError> {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let whole = part.ends_with(b"\n");
@@ -99,7 +110,7 @@ impl ListReader {
     /// # Errors
     /// As with [`ListReader::take`], or a list without any address; of a replacement, without one that
     /// is not skipped.
-    pub(crate) fn end(&mut self, forbidden: impl Fn(&Network) -> Option<String>) -> Result<(), ListError> {
+    pub(crate) fn end(&mut self, forbidden: impl Fn(&Network) -> Option<Forbidden>) -> Result<(), ListError> {
         let line = std::mem::take(&mut self.line);
         if !line.is_empty() {
             self.read_line(&line, &forbidden)?;
@@ -120,7 +131,7 @@ impl ListReader {
     fn read_line(
         &mut self,
         line: &[u8],
-        forbidden: &impl Fn(&Network) -> Option<String>,
+        forbidden: &impl Fn(&Network) -> Option<Forbidden>,
     ) -> Result<(), ListError> {
         self.lines = self.lines.saturating_add(1);
         // Of a longer line the rest may not have come yet.
@@ -138,7 +149,10 @@ impl ListReader {
                     self.list.take_reason(address, comment.and_then(Reason::cut));
                 }
             }
-            Some(reason) if self.skipped.insert(address) => self.list.skip(self.lines, address, reason),
+            Some(Forbidden::Refused(right)) => return Err(ListError::Right(self.lines, right)),
+            Some(Forbidden::Skipped(reason)) if self.skipped.insert(address) => {
+                self.list.skip(self.lines, address, reason);
+            }
             Some(_) => {}
         }
         Ok(())
@@ -219,6 +233,9 @@ pub(crate) enum ListError {
     /// An invalid line: its number, its text, and why it is rejected.
     #[error("line {0}: \"{text}\" {2}; nothing was changed", text = .1.escape_debug())]
     Line(usize, String, &'static str),
+    /// The client has no right to a line of that number.
+    #[error("line {0}: {1}; nothing was changed")]
+    Right(usize, MissingRight),
     /// The list has no address.
     #[error("no address: expected one in the path, or a body with one address or network a line")]
     Empty,
@@ -251,7 +268,8 @@ mod tests {
     }
 
     fn read_by(text: &[u8], length: usize) -> Result<List, ListError> {
-        let wide = |network: &Network| (network.prefix() < 9).then(|| "too wide".to_owned());
+        let wide =
+            |network: &Network| (network.prefix() < 9).then(|| Forbidden::Skipped("too wide".to_owned()));
         let mut reader = ListReader::default();
         text.chunks(length).try_for_each(|piece| reader.take(piece, wide))?;
         reader.end(wide)?;
@@ -328,7 +346,8 @@ mod tests {
             1.2.3.8 # first\n1.2.3.8 # last\n1.2.3.9 # first\n1.2.3.9\n0.0.0.0/8 # skipped\n";
         let expected = [("1.2.3.4", "lfd: (sshd) 'root'"), ("1.2.3.5", "SBL1 # x"), ("1.2.3.8", "last")];
         let reasons = |keeps: bool| {
-            let wide = |network: &Network| (network.prefix() < 9).then(|| "too wide".to_owned());
+            let wide =
+                |network: &Network| (network.prefix() < 9).then(|| Forbidden::Skipped("too wide".to_owned()));
             let mut reader = ListReader::new(keeps, false);
             text.as_bytes().chunks(5).try_for_each(|piece| reader.take(piece, wide)).unwrap();
             reader.end(wide).unwrap();
@@ -345,7 +364,8 @@ mod tests {
     #[test]
     fn of_a_replacement_something_has_to_be_left() {
         let read = |text: &str| {
-            let wide = |network: &Network| (network.prefix() < 9).then(|| "too wide".to_owned());
+            let wide =
+                |network: &Network| (network.prefix() < 9).then(|| Forbidden::Skipped("too wide".to_owned()));
             let mut reader = ListReader::new(false, true);
             reader.take(text.as_bytes(), wide)?;
             reader.end(wide)

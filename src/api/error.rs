@@ -2,13 +2,16 @@
 
 use crate::api::address_list::ListError;
 use crate::api::url::UrlError;
+use crate::config::clients::Unnamed;
 use crate::firewall::FirewallError;
 use crate::firewall::expiry::BUSY_TIME;
 use crate::http::answer::{Answer, Content};
 use crate::http::message::HttpError;
 use crate::rule::network::Network;
+use crate::rule::rights::MissingRight;
 use serde_json::json;
 use std::fmt;
+use std::net::IpAddr;
 
 /// Error of a request.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,18 @@ pub(super) enum ApiError {
     /// Not those of the configuration.
     #[error("wrong user name or password")]
     WrongCredentials,
+    /// The certificate of a client that is none, or several.
+    #[error(transparent)]
+    Certificate(#[from] Unnamed),
+    /// A client may not come from this address.
+    #[error("no right to be {name} from {1} (from)", name = .0.escape_debug())]
+    From(String, IpAddr),
+    /// The client lacks a right.
+    #[error(transparent)]
+    Right(#[from] MissingRight),
+    /// The client, or its rights, were changed after the request came.
+    #[error("the rights of {} have changed while the request came: send it again", .0.escape_debug())]
+    RightsChanged(String),
     /// A host that is not a loopback name, on the local listener.
     #[error(
         "the local server is not \"{}\": expected the host localhost, 127.0.0.1 or [::1]",
@@ -67,10 +82,15 @@ impl ApiError {
     pub(super) fn status(&self) -> u16 {
         match self {
             ApiError::NotLoggedIn | ApiError::WrongCredentials => 401,
+            ApiError::Certificate(_) | ApiError::From(..) | ApiError::Right(_) => 403,
             ApiError::Misdirected(_) => 421,
-            ApiError::WhiteListChanged | ApiError::Listings(_) | ApiError::Ending => 503,
+            ApiError::WhiteListChanged
+            | ApiError::RightsChanged(_)
+            | ApiError::Listings(_)
+            | ApiError::Ending => 503,
             ApiError::Url(UrlError::Method { .. } | UrlError::NonRestful { .. }) => 405,
             // A broken connection has no status code; the log level follows from 400.
+            ApiError::List(ListError::Right(..)) => 403,
             ApiError::List(ListError::Http(error)) => error.status().unwrap_or(400),
             ApiError::Url(_)
             | ApiError::WebPage
@@ -80,6 +100,7 @@ impl ApiError {
             | ApiError::Overlaps(..) => 400,
             ApiError::Firewall(error) => match error {
                 FirewallError::TooLong(_) | FirewallError::TooManyLists(_) => 400,
+                FirewallError::Right(_) => 403,
                 FirewallError::NoFamily(_) => 501,
                 error if error.is_temporary() => 503,
                 FirewallError::Full(_) | FirewallError::TooManyRules(_) => 507,

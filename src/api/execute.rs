@@ -30,8 +30,10 @@ impl Service {
         let (inserted, lease, note) = self.shared.change(|firewall| {
             let now = SystemTime::now();
             let label = Label { note, ..Label::new(interval.from(now), list) };
-            let inserted = firewall.insert(rule, &label, now)?;
-            firewall.note_update(list, rule.scope(), &origin.user, now);
+            firewall.check_one_more(&origin.client.rights, rule, list, now)?;
+            let mut inserted = firewall.insert(rule, &label, now)?;
+            firewall.note_update(list, rule.scope(), origin.user(), now);
+            inserted.overridden_by = inserted.overridden_by.filter(|held| origin.sees(held));
             Ok((inserted, label.lease, firewall.note_of(rule.scope(), rule.networks())))
         })?;
         let (who, outcome) = (&origin.who, inserted.outcome.name());
@@ -43,10 +45,11 @@ impl Service {
     pub(super) fn delete(&self, origin: &Origin, rule: &Rule, list: ListName) -> Result<Answer, ApiError> {
         let deleted = self.shared.change(|firewall| {
             let now = SystemTime::now();
-            let deleted = firewall.delete(rule, list, now)?;
+            let mut deleted = firewall.delete(rule, list, now)?;
             if deleted.outcome == Outcome::Deleted {
-                firewall.note_update(list, rule.scope(), &origin.user, now);
+                firewall.note_update(list, rule.scope(), origin.user(), now);
             }
+            deleted.still.retain(|held| origin.sees(held));
             Ok(deleted)
         })?;
         log::info!("{}: {}{}: {rule}", origin.who, deleted.outcome.name(), Within(list));
@@ -75,8 +78,10 @@ impl Service {
         let (count, lease, note) = self.shared.change(|firewall| {
             let now = SystemTime::now();
             terms.lease = interval.from(now);
+            let (rights, at) = (&origin.client.rights, (scope, terms.list));
+            firewall.check_more(rights, at, &given.networks, terms.replace, now)?;
             let count = firewall.insert_all(scope, &given.networks, &terms, now)?;
-            firewall.note_update(terms.list, scope, &origin.user, now);
+            firewall.note_update(terms.list, scope, origin.user(), now);
             Ok((count, terms.lease, firewall.note_of(scope, given.networks.iter())))
         })?;
         let ListResult { present, absent, removed } = count;
@@ -103,7 +108,7 @@ impl Service {
             let now = SystemTime::now();
             let count = firewall.delete_all(scope, &given.networks, list, now)?;
             if count.present > 0 {
-                firewall.note_update(list, scope, &origin.user, now);
+                firewall.note_update(list, scope, origin.user(), now);
             }
             Ok(count)
         })?;
@@ -126,9 +131,12 @@ impl Service {
     ) -> Result<Answer, ApiError> {
         let count = self.shared.change(|firewall| {
             let now = SystemTime::now();
+            if scope.is_none() {
+                firewall.check_scopes_of(&origin.client.rights, lists, now)?;
+            }
             let count = firewall.delete_lists(lists, scope, now)?;
             if let (WhichLists::One(list), Some(scope), 1..) = (lists, scope, count) {
-                firewall.note_update(list, scope, &origin.user, now);
+                firewall.note_update(list, scope, origin.user(), now);
             }
             Ok(count)
         })?;
@@ -146,9 +154,13 @@ impl Service {
     ) -> Result<Answer, ApiError> {
         let deleted = self.shared.change(|firewall| {
             let now = SystemTime::now();
-            let deleted = firewall.delete_address(address, lists, now)?;
+            let rights = &origin.client.rights;
+            firewall.check_rows_of(rights, address, lists, now)?;
+            // What it may not change it does not see: that stays.
+            let wanted = |rule: &Rule, list| lists.admits(list) && rights.check_rule(rule, list).is_ok();
+            let deleted = firewall.delete_address(address, wanted, now)?;
             for Held { rule, list, .. } in &deleted {
-                firewall.note_update(*list, rule.scope(), &origin.user, now);
+                firewall.note_update(*list, rule.scope(), origin.user(), now);
             }
             Ok(deleted)
         })?;
@@ -158,15 +170,18 @@ impl Service {
     }
 
     /// What a filter finds, which is yet to be read.
-    pub(super) fn list(&self, filter: &Filter) -> Result<Listing, ApiError> {
-        self.slots.check(filter)?;
-        Ok(self.shared.read(|firewall| firewall.list(filter, SystemTime::now()))?)
+    pub(super) fn list(&self, origin: &Origin, filter: Filter) -> Result<Listing, ApiError> {
+        self.slots.check(&filter)?;
+        let filter = Filter { visible: origin.client.rights.visible(), ..filter };
+        Ok(self.shared.read(|firewall| firewall.list(&filter, SystemTime::now()))?)
     }
 
     /// What a list, or each, holds in each scope.
-    pub(super) fn lists(&self, wanted: Option<ListName>) -> Result<Answer, ApiError> {
+    pub(super) fn lists(&self, origin: &Origin, wanted: Option<ListName>) -> Result<Answer, ApiError> {
         let mut lists = self.shared.read(|firewall| firewall.lists(SystemTime::now()))?;
-        lists.retain(|summary| wanted.is_none_or(|wanted| wanted == summary.list));
+        lists.retain(|summary| {
+            wanted.is_none_or(|wanted| wanted == summary.list) && origin.client.rights.sees(summary.list)
+        });
         Ok(answers::summaries(&lists))
     }
 
@@ -176,8 +191,18 @@ impl Service {
 }
 
 impl Origin {
+    /// The name of the client.
+    fn user(&self) -> &str {
+        &self.client.name
+    }
+
+    /// Whether the client may see where an address is held.
+    fn sees(&self, held: &Held) -> bool {
+        self.client.rights.sees(held.list)
+    }
+
     /// A reason in the words of this client.
     fn note(&self, reason: Reason) -> Box<Note> {
-        Box::new(Note::new(&self.user, reason))
+        Box::new(Note::new(self.user(), reason))
     }
 }

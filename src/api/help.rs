@@ -1,8 +1,10 @@
 //! The help: what a client can ask for.
 
+use crate::config::clients::Client;
 use crate::config::file::Config;
 use crate::http::answer::{Answer, Content};
-use serde_json::json;
+use crate::rule::rights::{Grant, Rights};
+use serde_json::{Value, json};
 
 const GRAMMAR: [&str; 9] = [
     "PUT|DELETE /{drop|accept|reject}/{input|output}/{interface|any}/address[/mask][?parameters]",
@@ -41,8 +43,8 @@ const EXAMPLES: [&str; 10] = [
     "GET /list/input/eth0?list=tor",
 ];
 
-/// The answer to `GET /`.
-pub(super) fn help(config: &Config) -> Answer {
+/// The answer to `GET /`: with the rights of who asks.
+pub(super) fn help(config: &Config, client: &Client) -> Answer {
     let outward = config.outward.as_ref().map(|outward| format!("https://{}", outward.address));
     let local = config.local.as_ref().map(|local| format!("http://{}", local.address));
     let servers: Vec<String> = outward.into_iter().chain(local).collect();
@@ -50,9 +52,24 @@ pub(super) fn help(config: &Config) -> Answer {
         "version": env!("CARGO_PKG_VERSION"),
         "listening": servers,
         "default.expire": config.default_expire.to_string(),
+        "client": client.name,
+        "rights": rights(&client.rights),
         "grammar": GRAMMAR,
         "parameters": PARAMETERS,
         "examples": EXAMPLES,
     });
     Answer { status: 200, body: Content::Text(format!("{help:#}\n")), header: None }
+}
+
+/// The rights of a client, with the names and values of their options; a limit that it does not have is
+/// null.
+fn rights(rights: &Rights) -> Value {
+    json!({
+        "allow": rights.allow.iter().map(Grant::to_string).collect::<Vec<_>>(),
+        "lists": rights.lists.to_string(),
+        "expire.max": rights.expire_max.map(|longest| longest.to_string()),
+        "mask.min": rights.mask_min.map(|shortest| shortest.to_string()),
+        "entries.max": rights.entries_max,
+        "read": rights.read.word(),
+    })
 }

@@ -1,9 +1,57 @@
 //! Who may ask: host names of the local server, and credentials of HTTP Basic authentication.
 
-use crate::config::file::{CREDENTIAL_MAX, Credentials};
+use crate::api::Peer;
+use crate::api::error::ApiError;
+use crate::config::clients::{Client, Clients};
+use crate::http::message::Request;
 use base64::prelude::{BASE64_STANDARD, Engine};
-use subtle::ConstantTimeEq;
+use std::sync::Arc;
 use zeroize::Zeroizing;
+
+/// What a client logs in with.
+pub(super) struct Credentials {
+    username: String,
+    /// It is wiped when it is dropped.
+    password: Zeroizing<String>,
+}
+
+/// The client that a request comes from: the one that its certificate names, or that of its name and
+/// password, which have to be the same where there are both. `listed` tells whether its address is in
+/// the white list.
+///
+/// # Errors
+/// It is none, or may not come from that address.
+pub(super) fn client(
+    clients: &Clients,
+    peer: &Peer,
+    request: &Request,
+    listed: bool,
+) -> Result<Arc<Client>, ApiError> {
+    if !peer.authentication {
+        return Ok(Arc::clone(clients.local()));
+    }
+    let credentials = request.authorization.as_ref().map(|text| basic_credentials(text));
+    // What can't be read is no password.
+    let by_password = match credentials {
+        None => None,
+        Some(None) => return Err(ApiError::NotLoggedIn),
+        Some(Some(given)) => {
+            let client = clients.by_password(&given.username, &given.password);
+            Some(client.ok_or(ApiError::WrongCredentials)?)
+        }
+    };
+    let by_certificate = peer.names.as_ref().map(|names| clients.by_names(names)).transpose()?;
+    let client = match (by_certificate, by_password) {
+        (Some(named), Some(client)) if named != client => return Err(ApiError::WrongCredentials),
+        (Some(client), _) | (None, Some(client)) => client,
+        (None, None) => return Err(ApiError::NotLoggedIn),
+    };
+    if client.may_come_from(peer.address, listed || peer.local) {
+        Ok(Arc::clone(client))
+    } else {
+        Err(ApiError::From(client.name.clone(), peer.address))
+    }
+}
 
 /// Whether a host, with an optional port, is a loopback name. This prevents DNS rebinding,
 /// where a web site resolves its own name to 127.0.0.1.
@@ -25,22 +73,6 @@ pub(super) fn basic_credentials(header: &str) -> Option<Credentials> {
     let decoded = Zeroizing::new(decoded);
     let (username, password) = str::from_utf8(&decoded).ok()?.split_once(':')?;
     Some(Credentials { username: username.to_owned(), password: password.to_owned().into() })
-}
-
-/// Compares in constant time: it depends neither on the expected credentials nor on the length
-/// of a common prefix.
-pub(super) fn same_credentials(given: &Credentials, expected: &Credentials) -> bool {
-    let same = |a: &str, b: &str| padded(a).ct_eq(&*padded(b));
-    (same(&given.username, &expected.username) & same(&given.password, &expected.password)).into()
-}
-
-/// A text with its length in front, zero-padded to a fixed size. A text longer than
-/// [`CREDENTIAL_MAX`] is truncated, and its length differs from that of any valid credential.
-fn padded(text: &str) -> Zeroizing<[u8; CREDENTIAL_MAX + 3]> {
-    let mut padded = Zeroizing::new([0; CREDENTIAL_MAX + 3]);
-    let length = u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes();
-    padded.iter_mut().zip(length.iter().chain(text.as_bytes())).for_each(|(to, from)| *to = *from);
-    padded
 }
 
 #[cfg(test)]
@@ -91,28 +123,6 @@ mod tests {
             "localhost.",
         ] {
             assert!(!is_local(host), "{host}");
-        }
-    }
-
-    #[test]
-    fn credentials_are_the_same_only_as_a_whole() {
-        let credentials = |username: &str, password: &str| Credentials {
-            username: username.to_owned(),
-            password: password.to_owned().into(),
-        };
-        let expected = credentials("me", "secret");
-        let long = "x".repeat(70_000);
-        let golden = [
-            ("me", "secret", true),
-            ("me", "secre", false),
-            ("me", "secret\0", false),
-            ("me", "", false),
-            ("Me", "secret", false),
-            ("", "secret", false),
-            ("me", long.as_str(), false),
-        ];
-        for (username, password, same) in golden {
-            assert_eq!(same_credentials(&credentials(username, password), &expected), same);
         }
     }
 }

@@ -9,16 +9,18 @@ mod help;
 mod listing;
 mod login;
 mod parameters;
+mod permit;
 mod rows;
 pub(crate) mod url;
 mod url_error;
 
-use crate::api::address_list::{ListError, ListReader};
+use crate::api::address_list::{Forbidden, ListError, ListReader};
 use crate::api::error::ApiError;
 pub(crate) use crate::api::error::unreadable;
 pub(crate) use crate::api::listing::Collecting;
 use crate::api::listing::Slots;
 use crate::api::url::Command;
+use crate::config::clients::Client;
 use crate::config::file::Config;
 use crate::firewall::FirewallError;
 use crate::firewall::expiry::SharedFirewall;
@@ -27,6 +29,7 @@ use crate::http::body::Body;
 use crate::http::message::{HttpError, Request};
 use crate::log_limit::LogLimit;
 use crate::rule::network::Network;
+use crate::rule::rights::Rights;
 use crate::rule::whitelist::WhiteList;
 use crate::rule::{Target, special};
 use std::net::IpAddr;
@@ -66,14 +69,14 @@ pub(crate) struct Pending {
 struct Origin {
     /// Address and name of the client.
     who: String,
-    /// Its name alone, as it was sent; `-` where none is asked for.
-    user: String,
+    /// The client.
+    client: Arc<Client>,
     method: Method,
     target: String,
 }
 
 /// The client of a connection, and what its listener requires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peer {
     /// The source address; IPv4-mapped IPv6 is converted to IPv4.
     pub address: IpAddr,
@@ -81,6 +84,8 @@ pub(crate) struct Peer {
     pub authentication: bool,
     /// Whether the listener is the local one, which accepts only host names of this host.
     pub local: bool,
+    /// The names in its certificate, if it has shown one.
+    pub names: Option<Rc<Vec<String>>>,
 }
 
 impl Service {
@@ -145,12 +150,12 @@ impl Service {
     ///
     /// # Errors
     /// The answer of a request that is refused, which is logged.
-    pub(crate) fn begin(&mut self, peer: Peer, request: Request, body: &Body) -> Result<Pending, Answer> {
-        let user = self.admit(peer, &request)?;
-        let who = format!("{} {}", peer.address, user.escape_debug());
-        let command = self.command(&request, body);
+    pub(crate) fn begin(&mut self, peer: &Peer, request: Request, body: &Body) -> Result<Pending, Answer> {
+        let client = self.admit(peer, &request)?;
+        let who = format!("{} {}", peer.address, client.name.escape_debug());
+        let command = self.command(&client, &request, body);
         let Request { method, target, is_form, .. } = request;
-        let origin = Origin { who, user, method, target };
+        let origin = Origin { who, client, method, target };
         let command = command.map_err(|error| origin.refuse(&error))?;
         let mut list = match &command {
             Command::InsertAll { body, .. } => Some(ListReader::new(body.reasons, body.replace)),
@@ -160,13 +165,18 @@ impl Service {
         Ok(Pending { origin, command, list, whitelist: Rc::clone(&self.whitelist) })
     }
 
-    /// The user name, or the answer to a client who may not ask; lines about these are few.
-    fn admit(&mut self, peer: Peer, request: &Request) -> Result<String, Answer> {
+    /// The client, or the answer to one who may not ask; lines about these are few.
+    fn admit(&mut self, peer: &Peer, request: &Request) -> Result<Arc<Client>, Answer> {
         let misdirected = request.host.as_ref().filter(|host| peer.local && !login::is_local(host));
         let (error, lines) = match misdirected {
             Some(host) => (ApiError::Misdirected(host.clone()), &mut self.misdirected),
-            None => match self.user(peer, request) {
-                Ok(user) => return Ok(user),
+            None => match login::client(
+                &self.config.clients,
+                peer,
+                request,
+                self.whitelist.contains(peer.address),
+            ) {
+                Ok(client) => return Ok(client),
                 Err(error) => (error, &mut self.strangers),
             },
         };
@@ -174,35 +184,20 @@ impl Service {
         Err(error.answer())
     }
 
-    /// The authenticated user name, or `-` where no authentication is required.
-    fn user(&self, peer: Peer, request: &Request) -> Result<String, ApiError> {
-        match &self.config.credentials {
-            Some(expected) if peer.authentication => {
-                let given = request.authorization.as_ref().and_then(|text| login::basic_credentials(text));
-                let given = given.ok_or(ApiError::NotLoggedIn)?;
-                if login::same_credentials(&given, expected) {
-                    Ok(given.username)
-                } else {
-                    Err(ApiError::WrongCredentials)
-                }
-            }
-            None if peer.authentication => Err(ApiError::NotLoggedIn),
-            _ => Ok("-".to_owned()),
-        }
-    }
-
     /// The command of a request that may have this body.
-    fn command(&self, request: &Request, body: &Body) -> Result<Command, ApiError> {
+    fn command(&self, client: &Client, request: &Request, body: &Body) -> Result<Command, ApiError> {
         let command = url::parse(&request.method, &request.target, self.config.non_restful)?;
         if request.from_web_page && !command.only_reads() {
             return Err(ApiError::WebPage);
         }
         body.check_length().map_err(ListError::Http)?;
-        match command {
-            command if body.is_empty() => Ok(command.without_body()),
-            command if command.has_body() => Ok(command),
-            _ => Err(ApiError::Body),
-        }
+        let command = match command {
+            command if body.is_empty() => command.without_body(),
+            command if command.has_body() => command,
+            _ => return Err(ApiError::Body),
+        };
+        permit::check(&client.rights, &command, self.config.default_expire)?;
+        Ok(command)
     }
 
     /// Executes a request that has come whole, and logs the outcome.
@@ -212,7 +207,10 @@ impl Service {
         // What was compared with another white list is not to be believed.
         let current = Rc::ptr_eq(&whitelist, &self.whitelist);
         let answer = match command {
-            Command::List(filter) => match self.list(&filter) {
+            _ if !self.config.clients.has(&origin.client) => {
+                Err(ApiError::RightsChanged(origin.client.name.clone()))
+            }
+            Command::List(filter) => match self.list(&origin, filter) {
                 Ok(listing) => {
                     return Outcome::Listing(Box::new(Collecting::new(origin, listing, &self.slots)));
                 }
@@ -223,8 +221,8 @@ impl Service {
             Command::DeleteAll { scope, list: name } => self.delete_all(&origin, &scope, name, &list),
             Command::DeleteLists { lists, scope } => self.delete_lists(&origin, lists, scope.as_ref()),
             Command::DeleteAddress { address, lists } => self.delete_address(&origin, &address, lists),
-            Command::Help => Ok(help::help(&self.config)),
-            Command::Lists(list) => self.lists(list),
+            Command::Help => Ok(help::help(&self.config, &origin.client)),
+            Command::Lists(list) => self.lists(&origin, list),
             Command::Insert { rule, put } => self.insert(&origin, &rule, put),
             Command::Delete { rule, list } => self.delete(&origin, &rule, list),
         };
@@ -244,7 +242,8 @@ impl Pending {
     /// The answer of a request that is refused, which is logged.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<(), Answer> {
         let Pending { origin, command, list: Some(list), whitelist } = self else { return Ok(()) };
-        let taken = list.take(bytes, |network| forbidden(command, whitelist, network));
+        let rights = &origin.client.rights;
+        let taken = list.take(bytes, |network| forbidden(rights, command, whitelist, network));
         taken.map_err(|error| origin.refuse(&error.into()))
     }
 
@@ -254,7 +253,8 @@ impl Pending {
     /// As with [`Pending::take`].
     pub(crate) fn end(&mut self) -> Result<(), Answer> {
         let Pending { origin, command, list: Some(list), whitelist } = self else { return Ok(()) };
-        let ended = list.end(|network| forbidden(command, whitelist, network));
+        let rights = &origin.client.rights;
+        let ended = list.end(|network| forbidden(rights, command, whitelist, network));
         ended.map_err(|error| origin.refuse(&error.into()))
     }
 
@@ -271,8 +271,21 @@ impl Pending {
     }
 }
 
+/// Why an address of a list does not go in.
+fn forbidden(
+    rights: &Rights,
+    command: &Command,
+    whitelist: &WhiteList,
+    network: &Network,
+) -> Option<Forbidden> {
+    match rights.check_width(network) {
+        Err(right) => Some(Forbidden::Refused(right)),
+        Ok(()) => skipped(command, whitelist, network).map(Forbidden::Skipped),
+    }
+}
+
 /// Why an address of a list is to be skipped.
-fn forbidden(command: &Command, whitelist: &WhiteList, network: &Network) -> Option<String> {
+fn skipped(command: &Command, whitelist: &WhiteList, network: &Network) -> Option<String> {
     let (scope, put) = match command {
         Command::InsertAll { scope, body, .. } => (scope, Some(body)),
         Command::DeleteAll { scope, .. } => (scope, None),
@@ -319,7 +332,7 @@ mod tests {
         let whitelist = WhiteList::parse("10.0.0.5").unwrap();
         for (at, [method, target, network, expected]) in cases("skipped.txt") {
             let command = url::parse(&method.parse().unwrap(), &target, false).unwrap();
-            let reason = forbidden(&command, &whitelist, &network.parse().unwrap());
+            let reason = skipped(&command, &whitelist, &network.parse().unwrap());
             assert_eq!(reason.unwrap_or("-".to_owned()), expected, "{at}");
         }
     }

@@ -173,7 +173,7 @@ fn list(verb: Verb, mut segments: Segments, parameters: &Parameters) -> Result<C
     let chain = segments.next().map(|text| chain(&text)).transpose()?;
     let interface = segments.next().map(|text| interface(&text)).transpose()?;
     segments.end()?;
-    Ok(Command::List(Filter { chain, interface, address, list }))
+    Ok(Command::List(Filter { chain, interface, address, list, visible: None }))
 }
 
 fn delete_lists(segments: Segments, parameters: &Parameters) -> Result<Command, UrlError> {

@@ -1,16 +1,20 @@
 //! Parser of `rfw.conf`: text with line numbers becomes a [`Config`] of validated values.
 //!
-//! The file has one section, `[config]`, with one `option = value` or bare flag a line. The
-//! syntax is that of Python's ConfigParser, so that a file of the original rfw is valid. This
-//! module does no I/O: it does not open the files that options name.
+//! The file has one section `[config]`, with one `option = value` or bare flag a line, and a section
+//! `[client NAME]` for each client that has rights of its own. The syntax is that of Python's
+//! ConfigParser, so that a file of the original rfw is valid. This module does no I/O: it does not
+//! open the files that options name.
 
+pub(super) mod syntax;
+
+use crate::config::clients::{Client, Clients, ClientsError, Login, Secret};
+use crate::config::file::syntax::{Entry, Sections};
 use crate::rule::SetUse;
 use crate::rule::layout::{ChainName, InputTable, Layout};
 use crate::rule::lease::{Interval, IntervalError, SET_LONGEST};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use zeroize::Zeroizing;
 
 /// Options without a value.
 const FLAGS: [&str; 4] = ["outward.server", "local.server", "local.server.authentication", "non.restful"];
@@ -55,8 +59,8 @@ pub(crate) struct Config {
     pub local: Option<Local>,
     /// Whether a GET may change rules (`non.restful`).
     pub non_restful: bool,
-    /// User name and password; `Some` if a server requires authentication.
-    pub credentials: Option<Credentials>,
+    /// Who may ask, and for what.
+    pub clients: Clients,
     /// Lifetime of a rule whose request has no `expire`.
     pub default_expire: Interval,
     /// The white list file.
@@ -107,22 +111,6 @@ pub(crate) struct Local {
     pub authentication: bool,
 }
 
-/// A user name and a password, of 1 to [`CREDENTIAL_MAX`] bytes each when configured.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Credentials {
-    /// The user name; without a colon when configured (RFC 7617, 2).
-    pub username: String,
-    /// The password, which is wiped when it is dropped.
-    pub password: Zeroizing<String>,
-}
-
-/// Omits the password, so that it never reaches a log.
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Credentials({:?}, …)", self.username)
-    }
-}
-
 /// A value and its line, for errors that are found after parsing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting<T> {
@@ -148,66 +136,16 @@ impl Config {
     /// # Errors
     /// The first invalid line, or a missing option.
     pub(crate) fn parse(file: &Path, text: &str) -> Result<Config, LocatedError> {
-        let config = read_options(text).and_then(|options| check(file, &options));
+        let config = syntax::read(text).and_then(|sections| check(file, &sections));
         config.map_err(|(line, error)| LocatedError { file: file.to_owned(), line, why: error.to_string() })
     }
 }
 
-/// An option of the file, its value not validated; it may be the password.
-struct Entry {
-    line: usize,
-    name: &'static str,
-    value: Option<Zeroizing<String>>,
-}
-
-type Located<T> = Result<T, (Option<usize>, ConfigError)>;
-
-/// The first stage: syntax, option names and repetitions.
-fn read_options(text: &str) -> Located<Vec<Entry>> {
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut in_section = false;
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        let fail = |error| Err((Some(number), error));
-        match line {
-            _ if line.is_empty() || line.starts_with(['#', ';']) => {}
-            "[config]" if in_section => return fail(ConfigError::Section(line.to_owned())),
-            "[config]" => in_section = true,
-            _ if line.starts_with('[') || !in_section => {
-                return fail(ConfigError::Section(line.to_owned()));
-            }
-            _ => {
-                let (name, value) = split_option(line);
-                let known = FLAGS
-                    .iter()
-                    .chain(&SWITCHES)
-                    .chain(&VALUES)
-                    .find(|known| known.eq_ignore_ascii_case(name));
-                let Some(name) = known else { return fail(ConfigError::Unknown(name.to_owned())) };
-                if let Some(first) = entries.iter().find(|entry| entry.name == *name) {
-                    return fail(ConfigError::Repeated(name, first.line));
-                }
-                entries.push(Entry { line: number, name, value });
-            }
-        }
-    }
-    Ok(entries)
-}
-
-/// Splits a line as Python's ConfigParser does: at the first `=` or `:`. A `;` after a space or a
-/// tab starts a comment.
-fn split_option(line: &str) -> (&str, Option<Zeroizing<String>>) {
-    let comment = [" ;", "\t;"].into_iter().filter_map(|start| line.find(start)).min();
-    let line = comment.and_then(|at| line.get(..at)).unwrap_or(line).trim_end();
-    match line.split_once(['=', ':']) {
-        Some((name, value)) => (name.trim(), Some(value.trim().to_owned().into())),
-        None => (line, None),
-    }
-}
+pub(super) type Located<T> = Result<T, (Option<usize>, ConfigError)>;
 
 /// The second stage: values and the constraints between them.
-fn check(file: &Path, entries: &[Entry]) -> Located<Config> {
-    let options = Options(entries);
+fn check(file: &Path, sections: &Sections) -> Located<Config> {
+    let options = Options(&sections.config);
     options.check_forms()?;
     let outward = Outward {
         address: SocketAddr::new(options.ip()?, options.port("outward.server.port", 7393)?),
@@ -221,6 +159,10 @@ fn check(file: &Path, entries: &[Entry]) -> Located<Config> {
     let outward = Some(outward).filter(|_| options.flag("outward.server"));
     let local = Some(local).filter(|_| options.flag("local.server"));
     let authenticates = outward.is_some() || local.as_ref().is_some_and(|local| local.authentication);
+    let needs_credentials = authenticates && (sections.clients.is_empty() || options.has_credentials());
+    let admin = if needs_credentials { Some(options.admin()?) } else { None };
+    let login =
+        Login { local: local.as_ref().is_some_and(|local| !local.authentication), ..Login::default() };
     if outward.is_none() && local.is_none() {
         return Err((None, ConfigError::NoServer));
     }
@@ -238,7 +180,7 @@ fn check(file: &Path, entries: &[Entry]) -> Located<Config> {
         outward,
         local,
         non_restful: options.flag("non.restful"),
-        credentials: if authenticates { Some(options.credentials()?) } else { None },
+        clients: Clients::new(admin, &sections.clients, login)?,
         default_expire: options.expire()?,
         whitelist_file: options.path("whitelist.file", "/etc/rfw/white.list")?,
         ip6tables: options.ip6tables(&iptables)?,
@@ -393,11 +335,14 @@ impl<'a> Options<'a> {
         })
     }
 
-    fn credentials(&self) -> Located<Credentials> {
-        Ok(Credentials {
-            username: self.credential("auth.username")?.to_owned(),
-            password: self.credential("auth.password")?.to_owned().into(),
-        })
+    fn has_credentials(&self) -> bool {
+        self.flag("auth.username") || self.flag("auth.password")
+    }
+
+    /// The client of `auth.username`, who has all rights.
+    fn admin(&self) -> Located<Client> {
+        let name = self.credential("auth.username")?.to_owned();
+        Ok(Client::with_all_rights(name, Some(Secret::of(self.credential("auth.password")?))))
     }
 
     fn credential(&self, name: &'static str) -> Located<&'a str> {
@@ -434,8 +379,8 @@ impl<'a> Options<'a> {
 
 /// Error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum ConfigError {
-    #[error("\"{}\": expected one section, [config], before all options", .0.escape_debug())]
+pub(super) enum ConfigError {
+    #[error("\"{}\": expected a section before all options, [config] once or [client NAME]", .0.escape_debug())]
     Section(String),
     #[error("unknown option \"{}\"", .0.escape_debug())]
     Unknown(String),
@@ -463,6 +408,13 @@ enum ConfigError {
         .0.seconds()
     )]
     TooLongForSets(Interval),
+    #[error(
+        "\"{}\" is not the name of a client: expected 1 to 64 of letters, digits, dot, _ and -, a letter or digit first",
+        .0.escape_debug()
+    )]
+    ClientName(String),
+    #[error("client {0}: {1}")]
+    Client(String, ClientsError),
     #[error("neither outward.server nor local.server is on")]
     NoServer,
     #[error("local.server.port: taken by outward.server.port: expected another port")]

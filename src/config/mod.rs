@@ -2,5 +2,6 @@
 //! files that they name.
 
 pub(crate) mod cli;
+pub(crate) mod clients;
 pub(crate) mod file;
 pub(crate) mod trusted_file;

@@ -37,7 +37,7 @@ impl Handler for Reception<'_> {
     type Pending = Pending;
 
     fn begin(&mut self, request: Request, body: &Body) -> Result<Pending, Answer> {
-        self.service.begin(self.peer, request, body)
+        self.service.begin(&self.peer, request, body)
     }
 
     fn take(&mut self, pending: &mut Pending, bytes: &[u8]) -> Result<(), Answer> {

@@ -232,10 +232,12 @@ impl Server {
                 match listener.accept() {
                     Ok((socket, address)) => {
                         let address = address.ip().to_canonical();
-                        let peer = Peer { address, authentication, local: tls.is_none() };
+                        let peer = Peer { address, authentication, local: tls.is_none(), names: None };
                         if self.makes_room(&peer, now) {
                             let connection = Connection::new(socket, tls.as_ref(), now);
-                            connection.into_iter().for_each(|connection| self.crowd.admit(connection, peer));
+                            if let Ok(connection) = connection {
+                                self.crowd.admit(connection, peer);
+                            }
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -396,7 +398,7 @@ impl Server {
         work: impl FnOnce(&mut Client, &mut Reception<'_>) -> T,
     ) -> Option<T> {
         let client = self.crowd.clients.get_mut(index)?;
-        let peer = client.peer;
+        let peer = client.peer.clone();
         let (service, lines) = (&mut self.service, &mut self.lines);
         Some(work(client, &mut Reception { service, lines, peer }))
     }

@@ -4,10 +4,14 @@ use crate::kernel::ipset::IpsetError;
 use crate::kernel::program::ProgramError;
 use crate::rule::lease::SET_LONGEST;
 use crate::rule::network::Family;
+use crate::rule::rights::MissingRight;
 
 /// Why an operation on the packet filter has failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FirewallError {
+    /// The client lacks a right.
+    #[error(transparent)]
+    Right(#[from] MissingRight),
     /// A program failed.
     #[error(transparent)]
     Program(#[from] ProgramError),

@@ -10,6 +10,7 @@ use crate::kernel::set_key::SetKey;
 use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
+use crate::rule::rights::Lists;
 use crate::rule::{Chain, Interface, Rule, Scope};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub(crate) struct Filter {
     pub address: Option<Network>,
     /// Only what is in this list.
     pub list: Option<ListName>,
+    /// Only what is in these lists, which a client may see.
+    pub visible: Option<Lists>,
 }
 
 impl Filter {
@@ -49,7 +52,8 @@ impl Filter {
 
     /// Whether what is in that list is admitted.
     pub(crate) fn admits_list(&self, list: ListName) -> bool {
-        self.list.is_none_or(|wanted| wanted == list)
+        let is_seen = self.visible.as_ref().is_none_or(|visible| visible.admits(list));
+        is_seen && self.list.is_none_or(|wanted| wanted == list)
     }
 }
 

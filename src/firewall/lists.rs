@@ -94,7 +94,7 @@ impl Firewall {
         Ok(own)
     }
 
-    /// Takes exactly this address or network away, out of all lists and in all scopes. Gives what
+    /// Takes exactly this address or network away, in the scopes and lists that are wanted. Gives what
     /// was deleted.
     ///
     /// # Errors
@@ -102,10 +102,10 @@ impl Firewall {
     pub(crate) fn delete_address(
         &mut self,
         address: &Network,
-        which: WhichLists,
+        wanted: impl Fn(&Rule, ListName) -> bool,
         now: SystemTime,
     ) -> Result<Vec<Held>, FirewallError> {
-        let deleted = self.delete_address_everywhere(address, which, now);
+        let deleted = self.delete_address_everywhere(address, wanted, now);
         self.doubt_state_after(&deleted);
         deleted
     }
@@ -113,16 +113,16 @@ impl Firewall {
     fn delete_address_everywhere(
         &mut self,
         address: &Network,
-        which: WhichLists,
+        wanted: impl Fn(&Rule, ListName) -> bool,
         now: SystemTime,
     ) -> Result<Vec<Held>, FirewallError> {
         let mut deleted = self.delete_rules_where(|rule, label| {
-            which.admits(label.list) && rule.networks().any(|network| network == address)
+            wanted(rule, label.list) && rule.networks().any(|network| network == address)
         })?;
         for union in self.unions()?.into_iter().filter(|union| union.family() == address.family()) {
             self.complete(&union, now)?;
             let entries = self.sets()?.exactly(&union, address, now);
-            for (rule, label) in entries.into_iter().filter(|(_, label)| which.admits(label.list)) {
+            for (rule, label) in entries.into_iter().filter(|(rule, label)| wanted(rule, label.list)) {
                 if self.delete_entry(&union, &rule, label.list, now)? == EntryResult::Done {
                     self.note_gone(&rule, label.list);
                     deleted.push(Held { rule, lease: label.lease, list: label.list });
@@ -253,7 +253,7 @@ impl Firewall {
     }
 
     /// What rules hold, in all lists and scopes, as last read.
-    fn held_by_rules(&self) -> Vec<Held> {
+    pub(super) fn held_by_rules(&self) -> Vec<Held> {
         held(self.tables.iter().flat_map(|table| table.cache().labelled()))
     }
 

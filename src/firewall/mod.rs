@@ -18,6 +18,7 @@ mod lists;
 mod looks;
 mod memory;
 mod migrate;
+mod quota;
 mod repair;
 mod rule_cache;
 mod rules;

@@ -11,6 +11,7 @@ pub(crate) mod lease;
 pub(crate) mod list_name;
 pub(crate) mod network;
 pub(crate) mod note;
+pub(crate) mod rights;
 pub(crate) mod special;
 pub(crate) mod whitelist;
 pub(crate) mod words;

@@ -111,6 +111,19 @@ impl Network {
         Ok(networks)
     }
 
+    /// The networks of an address, a network, or a range `first-last`.
+    ///
+    /// # Errors
+    /// It is none of these.
+    pub(crate) fn parse_all(text: &str) -> Result<Vec<Network>, NetworkError> {
+        let address =
+            |text: &str| text.trim().parse().map_err(|_| NetworkError::Address(text.trim().to_owned()));
+        match text.split_once('-') {
+            Some((first, last)) => Network::range(address(first)?, address(last)?),
+            None => Ok(vec![text.parse()?]),
+        }
+    }
+
     /// The family of its addresses.
     pub(crate) fn family(&self) -> Family {
         self.family

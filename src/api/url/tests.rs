@@ -21,7 +21,7 @@ fn printed(command: &Command) -> String {
     };
     match command {
         Command::Help => "help".to_owned(),
-        Command::List(Filter { chain, interface, address, list }) => {
+        Command::List(Filter { chain, interface, address, list, .. }) => {
             let list = list.map(|list| format!(" in {}", list.word())).unwrap_or_default();
             format!("list {chain:?} {interface:?} {:?}{list}", address.map(|address| address.to_string()))
         }

@@ -1,6 +1,7 @@
 //! Files that are read, and those that are refused.
 
 use super::*;
+use crate::rule::rights::Rights;
 use proptest::prelude::*;
 
 use crate::golden::cases;
@@ -45,9 +46,9 @@ fn a_file_of_the_original_works_as_it_is() {
         config.local,
         Some(Local { address: "127.0.0.1:7390".parse().unwrap(), authentication: false })
     );
-    let credentials = config.credentials.unwrap();
-    assert_eq!((credentials.username.as_str(), credentials.password.as_str()), ("mietek", "pass=wd"));
-    assert!(!format!("{credentials:?}").contains("pass=wd"));
+    let clients = config.clients;
+    assert_eq!(clients.by_password("mietek", "pass=wd").unwrap().rights, Rights::all());
+    assert!(!format!("{clients:?}").contains("pass=wd"));
 }
 
 #[test]
@@ -56,7 +57,7 @@ fn a_tab_before_a_semicolon_begins_a_comment_as_a_space_does() {
         [("a\t; b ; c", "a"), ("a ; b\t; c", "a"), ("a;b", "a;b"), ("a;b\t;c", "a;b"), ("a\tb", "a\tb")];
     for (value, expected) in golden {
         let config = parse(&BASE.replace("secret", value)).unwrap();
-        assert_eq!(config.credentials.unwrap().password.as_str(), expected, "{value:?}");
+        assert!(config.clients.by_password("me", expected).is_some(), "{value:?}");
     }
     assert!(parse(&BASE.replace("outward.server\n", "outward.server\t; a flag\n")).is_ok());
 }
@@ -105,7 +106,10 @@ fn wrong_lines_are_named() {
         assert_eq!(error, format!("rfw.conf:{message}"), "{at}");
     }
     let golden = [
-        ("outward.server\n", "1: \"outward.server\": expected one section, [config], before all options"),
+        (
+            "outward.server\n",
+            "1: \"outward.server\": expected a section before all options, [config] once or [client NAME]",
+        ),
         ("[config]\n", " neither outward.server nor local.server is on"),
         ("", " neither outward.server nor local.server is on"),
         (
@@ -129,7 +133,7 @@ fn wrong_lines_are_named() {
 #[test]
 fn a_local_server_without_authentication_needs_no_credentials() {
     let config = parse("[config]\nlocal.server\nauth.username = \nauth.password =\n").unwrap();
-    assert_eq!(config.credentials, None);
+    assert_eq!(config.clients.iter().count(), 0);
 }
 
 proptest! {

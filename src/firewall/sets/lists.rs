@@ -2,7 +2,9 @@
 //! named list on, each list has a set of its own, which costs packets nothing, and the union holds
 //! each address with the latest end of all lists.
 
+use super::element::element;
 use super::entry::{comment_of, new_entry};
+use super::mirror::Mirror;
 use super::registry::building;
 use super::{Made, Sets, deadline, name_of, of, owned, rule_of};
 use crate::firewall::FirewallError;
@@ -220,9 +222,8 @@ impl Sets {
         let mut batch = self.ipset.batch();
         for set in self.list_sets(union) {
             let own = commented.iter().filter(|(_, label, _)| self.set_of(union, label.list) == set);
-            let own = own.map(|(rule, label, comment)| {
-                new_entry(super::element(rule), label.lease, comment.as_deref(), now)
-            });
+            let own = own
+                .map(|(rule, label, comment)| new_entry(element(rule), label.lease, comment.as_deref(), now));
             batch.add_many(&name_of(&set)?, own);
         }
         let loaded = self.transact(union, batch);
@@ -230,7 +231,7 @@ impl Sets {
             let set = self.set_of(union, label.list);
             self.note_end(&set, label.lease, now);
             match loaded.is_ok() {
-                true => self.follow(&set).put(&super::element(rule), label.lease, now),
+                true => self.follow(&set).put(&element(rule), label.lease, now),
                 false => self.doubt(&set),
             }
         }
@@ -279,6 +280,18 @@ impl Sets {
             sizes.extend(latest.map(|latest| (set.list().unwrap_or_default(), number, latest)));
         }
         sizes
+    }
+
+    /// How many entries each list of a scope has, those included that may have ended.
+    pub(crate) fn sizes_at_most(&self, union: &SetKey) -> Vec<(ListName, usize)> {
+        let size = |set: &SetKey| self.mirrors.whole(set).map_or(0, Mirror::len);
+        self.list_sets(union).iter().map(|set| (set.list().unwrap_or_default(), size(set))).collect()
+    }
+
+    /// Whether a list has the entry of a rule, as far as the mirrors are filled.
+    pub(crate) fn has(&self, union: &SetKey, rule: &Rule, list: ListName, now: SystemTime) -> bool {
+        let mirror = self.mirrors.whole(&self.set_of(union, list));
+        mirror.is_some_and(|mirror| mirror.end(&element(rule), now).is_some())
     }
 
     /// Destroys the set of a list that is empty, unless it is being listed, a rule refers to it, or

@@ -1,3 +1,4 @@
+use crate::config::clients::{Client, From, is_name};
 use crate::config::file::{Config, LocatedError};
 use crate::rule::SetUse;
 use crate::rule::network::{Family, Network};
@@ -24,12 +25,14 @@ pub(super) fn config_holds(data: &[u8]) {
     let Ok(config) = result else { return };
     assert!(config.outward.is_some() || config.local.is_some());
     assert!(config.rules_max > 0 && config.connections_max > 0 && config.maxelem > 0);
-    if let Some(credentials) = &config.credentials {
-        for word in [&credentials.username, &credentials.password] {
-            assert!((1..=255).contains(&word.len()));
-        }
-        let told = format!("Credentials({:?}, …)", credentials.username);
-        assert_eq!(format!("{credentials:?}"), told, "the password is not told");
+    for client in config.clients.iter() {
+        assert!((1..=255).contains(&client.name.len()) && (client.line.is_none() || is_name(&client.name)));
+        let told = client.secret.iter().all(|secret| format!("{secret:?}") == "Secret(…)");
+        assert!(told, "the password is not told");
+        assert!(
+            client.rights.entries_max != Some(0)
+                && client.rights.expire_max.is_none_or(|time| time.seconds() > 0)
+        );
     }
     let printed = print(&config);
     assert_eq!(parse(&printed).map(|config| print(&config)).as_ref(), Ok(&printed));
@@ -53,9 +56,9 @@ fn print(config: &Config) -> String {
         lines.push(format!("local.server\nlocal.server.port={}", local.address.port()));
         lines.extend(local.authentication.then(|| "local.server.authentication".to_owned()));
     }
-    if let Some(credentials) = &config.credentials {
-        lines.push(format!("auth.username={}", credentials.username));
-        lines.push(format!("auth.password={}", credentials.password.as_str()));
+    for client in config.clients.iter().filter(|client| client.line.is_none()) {
+        // Of the password there is but the SHA-256.
+        lines.push(format!("auth.username={}\nauth.password=x", client.name));
     }
     lines.extend(config.non_restful.then(|| "non.restful".to_owned()));
     let use_sets = match config.use_sets.value {
@@ -78,7 +81,30 @@ fn print(config: &Config) -> String {
     ] {
         lines.push(format!("{name}={value}"));
     }
+    let sections = config.clients.iter().filter(|client| client.line.is_some());
+    sections.for_each(|client| lines.extend(section(client)));
     lines.join("\n") + "\n"
+}
+
+/// The section of a client.
+fn section(client: &Client) -> Vec<String> {
+    let mut lines = vec![format!("[client {}]", client.name)];
+    let rights = &client.rights;
+    lines.extend(client.secret.iter().map(|secret| format!("password.sha256={}", secret.digits())));
+    lines.extend(rights.allow.iter().map(|grant| format!("allow={grant}")));
+    lines.push(format!("lists={}\nread={}", rights.lists, rights.read.word()));
+    lines.extend(rights.expire_max.map(|longest| format!("expire.max={longest}")));
+    lines.extend(rights.mask_min.map(|shortest| format!("mask.min={shortest}")));
+    lines.extend(rights.entries_max.map(|most| format!("entries.max={most}")));
+    match &client.from {
+        From::Listed => {}
+        From::Any => lines.push("from=any".to_owned()),
+        From::Of(networks) => {
+            let words: Vec<String> = networks.iter().map(Network::to_string).collect();
+            lines.push(format!("from={}", words.join(" ")));
+        }
+    }
+    lines
 }
 
 /// Input: a file `white.list`.

@@ -1,6 +1,7 @@
 use super::input::{Input, pieces};
-use crate::api::address_list::{List, ListError, ListReader};
+use crate::api::address_list::{Forbidden, List, ListError, ListReader};
 use crate::rule::network::Network;
+use crate::rule::rights::MissingRight;
 use std::fmt::Write;
 
 /// Input: a byte for what is asked of the list; a number for the pieces; a list.
@@ -20,6 +21,9 @@ pub(super) fn holds(data: &[u8]) {
     }
     let lines = text.split(|byte| *byte == b'\n').count();
     match whole {
+        Err(ListError::Right(line, right)) => {
+            assert!((1..=lines).contains(&line) && matches!(right, MissingRight::Mask(..)));
+        }
         Ok(list) => check(&list, lines, options),
         Err(ListError::Line(line, quoted, _)) => {
             assert!((1..=lines).contains(&line) && quoted.chars().count() <= 81 && !quoted.contains('\n'));
@@ -31,8 +35,13 @@ pub(super) fn holds(data: &[u8]) {
     }
 }
 
-fn forbidden(network: &Network) -> Option<String> {
-    (network.prefix() < 9).then(|| "too wide".to_owned())
+fn forbidden(network: &Network) -> Option<Forbidden> {
+    match network.prefix() {
+        // No right to the widest, and the next are passed over.
+        0..4 => Some(Forbidden::Refused(MissingRight::Mask(*network, 4))),
+        4..9 => Some(Forbidden::Skipped("too wide".to_owned())),
+        _ => None,
+    }
 }
 
 fn read<'a>(

@@ -92,7 +92,7 @@ fn the_local_server_asks_for_credentials_only_where_it_is_told_to() {
     for good in [&request(""), &with_login, &wrong] {
         assert_eq!(local(&host, good).status, 200, "{good}");
     }
-    assert!(rfw.log().contains("127.0.0.1 -: inserted: "), "{}", rfw.log());
+    assert!(rfw.log().contains("127.0.0.1 local: inserted: "), "{}", rfw.log());
     rfw.ok("DELETE", "/drop/input/any/1.2.3.4");
     rfw.stop();
     let rfw = rfw.configure("local.server.authentication").start();

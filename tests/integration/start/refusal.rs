@@ -19,7 +19,8 @@ fn a_wrong_line_of_the_configuration_ends_the_start() {
         (
             "[config]\n",
             "\n",
-            "2: \"outward.server\": expected one section, [config], before all options".to_owned(),
+            "2: \"outward.server\": expected a section before all options, [config] once or [client NAME]"
+                .to_owned(),
         ),
         ("= ::\n", "= eth0\n", "3: outward.server.ip: \"eth0\": expected an IPv4 or IPv6 address".to_owned()),
         ("= 1h", "= soon", format!("9: default.expire: \"soon\" {span}")),
