@@ -27,6 +27,7 @@ use crate::firewall::expiry::SharedFirewall;
 use crate::http::answer::Answer;
 use crate::http::body::Body;
 use crate::http::message::{HttpError, Request};
+use crate::kernel::guard::Port;
 use crate::log_limit::LogLimit;
 use crate::rule::network::Network;
 use crate::rule::rights::Rights;
@@ -110,9 +111,10 @@ impl Service {
         Ok(service)
     }
 
-    /// Whether the white list admits a client with that address to the HTTPS listener.
+    /// Whether a client with that address is admitted to the HTTPS listener: by the white list, or since
+    /// one of those with a certificate may come from anywhere.
     pub(crate) fn admits(&self, address: IpAddr) -> bool {
-        self.whitelist.contains(address)
+        self.whitelist.contains(address) || self.config.clients.come_from_anywhere()
     }
 
     /// Applies a new white list to the firewall and replaces the old one; on failure the old
@@ -129,7 +131,10 @@ impl Service {
     /// Updates the guard of the HTTPS port and removes rules that affect white-listed
     /// addresses.
     fn apply_whitelist(&self, list: &WhiteList) -> Result<(), FirewallError> {
-        let port = self.config.outward.as_ref().map(|outward| outward.address.port());
+        let port = self.config.outward.as_ref().map(|outward| Port {
+            number: outward.address.port(),
+            open: self.config.clients.come_from_anywhere(),
+        });
         let removed = self.shared.with(|firewall| firewall.guard(port, list, SystemTime::now()))?;
         removed.iter().for_each(|rule| log::warn!("removed, since it touches the white list: {rule}"));
         Ok(())

@@ -168,6 +168,11 @@ impl Clients {
         }
     }
 
+    /// Whether a client may come from any address, so that the port has to be open for all.
+    pub(crate) fn come_from_anywhere(&self) -> bool {
+        self.all.iter().any(|client| client.from == From::Any)
+    }
+
     /// Whether a client is still as it was.
     pub(crate) fn has(&self, client: &Arc<Client>) -> bool {
         let is_it = |other: &Arc<Client>| Arc::ptr_eq(client, other) || client == other;

@@ -6,7 +6,7 @@ use super::sets::GuardSet;
 use super::{Firewall, FirewallError};
 use crate::firewall::rule_cache::RuleCache;
 use crate::firewall::table::{Plan, Table};
-use crate::kernel::guard::{self, Guard};
+use crate::kernel::guard::{self, Guard, Port};
 use crate::kernel::iptables::Transaction;
 use crate::kernel::set_key::SetKey;
 use crate::rule::Rule;
@@ -41,7 +41,7 @@ impl Firewall {
     /// A table or set can't be read or changed.
     pub(crate) fn guard(
         &mut self,
-        port: Option<u16>,
+        port: Option<Port>,
         list: &WhiteList,
         now: SystemTime,
     ) -> Result<Vec<Rule>, FirewallError> {
@@ -110,7 +110,7 @@ impl Firewall {
     fn put_guards(
         &mut self,
         family: Family,
-        port: Option<u16>,
+        port: Option<Port>,
         list: &WhiteList,
     ) -> Result<(), FirewallError> {
         // At a start the guard comes to the head of its chains again.
@@ -183,7 +183,7 @@ impl Firewall {
     fn put_guards_back(
         &mut self,
         family: Family,
-        port: Option<u16>,
+        port: Option<Port>,
         list: &WhiteList,
     ) -> Result<(), FirewallError> {
         let before = self.wanted_guards(family, port, list)?.rules;
@@ -198,11 +198,14 @@ impl Firewall {
     pub(super) fn wanted_guards(
         &mut self,
         family: Family,
-        port: Option<u16>,
+        port: Option<Port>,
         list: &WhiteList,
     ) -> Result<Wanted, FirewallError> {
         let Some(port) = port else { return Ok(Wanted { rules: Vec::new(), set_changed: false }) };
-        let networks = list.merged(family);
+        if port.open {
+            return Ok(Wanted { rules: Guard::open(port.number), set_changed: false });
+        }
+        let (port, networks) = (port.number, list.merged(family));
         if networks.len() > NETWORKS_MAX {
             let filled = match &mut self.sets {
                 Some(sets) => sets.fill_guard(family, &networks)?,
@@ -267,13 +270,13 @@ impl Firewall {
     fn check_guard(
         &mut self,
         family: Family,
-        port: Option<u16>,
+        port: Option<Port>,
         list: &WhiteList,
     ) -> Result<(), FirewallError> {
         // The set comes first: where the table can't be read, its rules are likely to be there.
         let wanted = self.wanted_guards(family, port, list)?;
         self.table(family)?.refresh()?;
-        let port = port.unwrap_or_default();
+        let port = port.map(|port| port.number).unwrap_or_default();
         let is_guarded = is_guarded(self.table(family)?.cache().guards(), &wanted.rules);
         if wanted.set_changed && is_guarded {
             log::warn!("the set that guards port {port} on {family} is not as it was: put back");
@@ -398,9 +401,12 @@ mod tests {
             assert_eq!(is_guarded(&there, &wanted), changes == 0);
             assert_eq!(planned(&there, &wanted, true).1, there.len() + wanted.len());
         }
-        // From rules to a set and back, the rule that drops stays.
+        // From rules to a set and back, and to all addresses, the rule that drops stays.
         let (rules, set) = (accepts("10.0.0.1"), Guard::with_set(7393, Family::V4));
-        for (there, wanted) in [(&rules, &set), (&set, &rules), (&rules, &vec![]), (&vec![], &rules)] {
+        let (open, none) = (Guard::open(7393), Vec::new());
+        for (there, wanted) in
+            [(&rules, &set), (&set, &rules), (&rules, &open), (&open, &set), (&rules, &none), (&none, &rules)]
+        {
             let (after, count) = planned(&table(there), wanted, false);
             assert_eq!((after.len(), count), (wanted.len(), 4));
             assert!(is_guarded(&after, wanted), "{after:?}");

@@ -35,6 +35,7 @@ use crate::firewall::lists::Updates;
 use crate::firewall::repair::Repairs;
 use crate::firewall::rule_cache::{ForwardChain, RuleCache};
 use crate::firewall::table::{Plan, Table};
+use crate::kernel::guard::Port;
 use crate::kernel::iptables::{Change, Transaction};
 use crate::kernel::set_key::SetKey;
 use crate::rule::label::Label;
@@ -88,7 +89,7 @@ pub(crate) struct Firewall {
     /// Whether the log has told that a long white list can't be kept in a set.
     warned_guard: bool,
     /// The port that is guarded, if there is one, and the white list in force.
-    guarded: Option<(Option<u16>, WhiteList)>,
+    guarded: Option<(Option<Port>, WhiteList)>,
     updates: Updates,
     repairs: Repairs,
     /// What `stay.first` has moved.

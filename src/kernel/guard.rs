@@ -7,6 +7,15 @@ use std::fmt;
 /// The comment by which a guard rule is recognized.
 const GUARD: &str = "rfw guard";
 
+/// The port that is guarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Port {
+    /// The TCP port.
+    pub number: u16,
+    /// Whether any address may reach it, listed or not.
+    pub open: bool,
+}
+
 /// A guard rule: in INPUT it accepts or drops packets to rfw's port, in OUTPUT packets
 /// from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +30,8 @@ pub(crate) struct Guard {
 enum Peers {
     /// All: their packets are dropped.
     All,
+    /// All: their packets are accepted, in front of the rule that drops.
+    Everyone,
     /// Those of a network: their packets are accepted.
     Network(Network),
     /// Those of the networks in the guard's set of a family: their packets are accepted.
@@ -38,6 +49,11 @@ impl Guard {
     /// The same for the networks of the guard's set.
     pub(crate) fn with_set(port: u16, family: Family) -> Vec<Guard> {
         Guard::for_peers(port, std::iter::once(Peers::Set(family)))
+    }
+
+    /// The same for all addresses.
+    pub(crate) fn open(port: u16) -> Vec<Guard> {
+        Guard::for_peers(port, std::iter::once(Peers::Everyone))
     }
 
     fn for_peers(port: u16, peers: impl Iterator<Item = Peers>) -> Vec<Guard> {
@@ -83,6 +99,7 @@ impl Guard {
         };
         let ["-m", "comment", "--comment", GUARD, "-j", target] = rest else { return None };
         let peers = match (network, set) {
+            (None, None) if *target == "ACCEPT" => Peers::Everyone,
             (None, None) => Peers::All,
             (Some(network), None) => Some(Peers::Network(network)).filter(|_| network.family() == family)?,
             (None, Some(set)) => Some(Peers::Set(family)).filter(|_| set == (set_name(family), direction))?,
