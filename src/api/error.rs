@@ -9,6 +9,7 @@ use crate::http::answer::{Answer, Content};
 use crate::http::message::HttpError;
 use crate::rule::network::Network;
 use crate::rule::rights::MissingRight;
+use crate::rule::whitelist::Listed;
 use serde_json::json;
 use std::fmt;
 use std::net::IpAddr;
@@ -58,6 +59,12 @@ pub(super) enum ApiError {
     /// A network, and the white-listed network that it overlaps.
     #[error("{0} has addresses of {1}, which is white-listed")]
     Overlaps(Network, Network),
+    /// The address is behind `never` in the white list.
+    #[error("{0} is never to be blocked or allowed (white list)")]
+    Never(Network),
+    /// A network, and the one behind `never` that it overlaps.
+    #[error("{0} has addresses of {1}, which is never to be blocked or allowed (white list)")]
+    OverlapsNever(Network, Network),
     /// The white list was replaced after the addresses of the body were compared with it.
     #[error("the white list has changed while the list came: send it again")]
     WhiteListChanged,
@@ -74,8 +81,13 @@ pub(super) enum ApiError {
 
 impl ApiError {
     /// The error of an address that touches the white list.
-    pub(super) fn white_listed(network: Network, listed: Network) -> ApiError {
-        if network == listed { ApiError::WhiteListed(network) } else { ApiError::Overlaps(network, listed) }
+    pub(super) fn white_listed(network: Network, listed: Listed) -> ApiError {
+        match listed {
+            Listed::Client(listed) if network == listed => ApiError::WhiteListed(network),
+            Listed::Client(listed) => ApiError::Overlaps(network, listed),
+            Listed::Never(listed) if network == listed => ApiError::Never(network),
+            Listed::Never(listed) => ApiError::OverlapsNever(network, listed),
+        }
     }
 
     /// The status code (RFC 9110, 15).
@@ -97,7 +109,9 @@ impl ApiError {
             | ApiError::Body
             | ApiError::List(_)
             | ApiError::WhiteListed(_)
-            | ApiError::Overlaps(..) => 400,
+            | ApiError::Overlaps(..)
+            | ApiError::Never(_)
+            | ApiError::OverlapsNever(..) => 400,
             ApiError::Firewall(error) => match error {
                 FirewallError::TooLong(_) | FirewallError::TooManyLists(_) => 400,
                 FirewallError::Right(_) => 403,

@@ -21,7 +21,7 @@ impl Service {
     /// Puts one address in.
     pub(super) fn insert(&self, origin: &Origin, rule: &Rule, put: Put) -> Result<Answer, ApiError> {
         if let Some((listed, side)) = self.whitelist.conflict(rule) {
-            return Err(ApiError::white_listed(*side, *listed));
+            return Err(ApiError::white_listed(*side, listed));
         }
         let (interval, list) = (self.interval(&put), put.list);
         let because = Because(put.reason.clone());

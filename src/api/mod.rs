@@ -301,7 +301,7 @@ fn skipped(command: &Command, whitelist: &WhiteList, network: &Network) -> Optio
     }
     let body = put?;
     if let Some(listed) = whitelist.overlap(network) {
-        return Some(ApiError::white_listed(*network, *listed).to_string());
+        return Some(ApiError::white_listed(*network, listed).to_string());
     }
     let takes_special = body.special || scope.target() == Target::Accept;
     let block = special::block_of(network).filter(|_| !takes_special)?;
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn what_is_not_reachable_is_skipped_where_it_would_be_blocked() {
-        let whitelist = WhiteList::parse("10.0.0.5").unwrap();
+        let whitelist = WhiteList::parse("10.0.0.5\nnever 10.0.0.8/30").unwrap();
         for (at, [method, target, network, expected]) in cases("skipped.txt") {
             let command = url::parse(&method.parse().unwrap(), &target, false).unwrap();
             let reason = skipped(&command, &whitelist, &network.parse().unwrap());

@@ -255,7 +255,7 @@ impl Server {
     fn makes_room(&mut self, peer: &Peer, now: Instant) -> bool {
         // The listener without TLS is bound to a loopback address.
         if !peer.local && !self.service.admits(peer.address) {
-            let line = format_args!("{}: not in the white list, turned away", peer.address);
+            let line = format_args!("{}: not in the white list as a client, turned away", peer.address);
             self.lines.unlisted.log(now, log::Level::Warn, line);
             return false;
         }
@@ -408,11 +408,11 @@ impl Server {
     fn reload(&mut self) {
         let loaded = white_list::load(self.service.config());
         match loaded.map_err(|error| error.to_string()).and_then(|list| {
-            let count = list.networks().count();
+            let count = list.to_string();
             self.service.replace_whitelist(list).map_err(|error| error.to_string())?;
             Ok(count)
         }) {
-            Ok(count) => log::info!("the white list has been read again: {count} networks"),
+            Ok(count) => log::info!("the white list has been read again: {count}"),
             Err(error) => log::error!("the old white list stays, since the new one is refused: {error}"),
         }
         Neighbours::new(self.service.config()).warn(|chain| self.service.has_chain(chain));

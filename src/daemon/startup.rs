@@ -69,8 +69,7 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
         log::warn!("{warning}");
     }
     checked.warn_of_neighbours();
-    let networks = counted(whitelist.networks().count(), "network", "networks");
-    print(&format!("{}: ok, {networks} in the white list\n", arguments.config.display()))
+    print(&format!("{}: ok, {whitelist} in the white list\n", arguments.config.display()))
 }
 
 /// Puts back what the state file holds, where a reboot has taken it from the kernel (`--restore`). No file

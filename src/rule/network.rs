@@ -170,6 +170,13 @@ impl Network {
         (self.prefix == other.prefix && self != other && whole.covers(other)).then_some(whole)
     }
 
+    /// Its two halves, in ascending order; a single address has none.
+    pub(crate) fn halves(&self) -> Option<[Network; 2]> {
+        let prefix = self.prefix.checked_add(1).filter(|prefix| *prefix <= self.family.bits())?;
+        let half = |first| Network::of_bits(self.family, first, prefix);
+        Some([half(self.first()), half(self.last() & !host_mask(self.family, prefix))])
+    }
+
     /// Whether it is of a family before that of the other, or begins where the other ends or before.
     pub(crate) fn begins_by_end_of(&self, other: &Network) -> bool {
         (self.family, self.first()) <= (other.family, other.last())

@@ -268,7 +268,11 @@ fn white_listed_peers_reach_the_port_and_packets_of_others_are_dropped() {
             });
             assert_eq!(visit(&host, friend, server).0, 0, "{command}");
         }
-        assert!(rfw.log().contains("10.0.0.3: not in the white list, turned away"), "{}", rfw.log());
+        assert!(
+            rfw.log().contains("10.0.0.3: not in the white list as a client, turned away"),
+            "{}",
+            rfw.log()
+        );
     });
 }
 

@@ -2,7 +2,7 @@ use crate::config::clients::{Client, From, is_name};
 use crate::config::file::{Config, LocatedError};
 use crate::rule::SetUse;
 use crate::rule::network::{Family, Network};
-use crate::rule::whitelist::WhiteList;
+use crate::rule::whitelist::{WhiteList, WhiteListError};
 use std::path::Path;
 
 /// Input: a file `rfw.conf`.
@@ -118,28 +118,40 @@ pub(super) fn white_list_holds(data: &[u8]) {
             return;
         }
     };
-    let networks: Vec<&Network> = list.networks().collect();
-    let printed: String = networks.iter().map(|network| format!("{network} # x\r\n")).collect();
-    assert_eq!(WhiteList::parse(&printed).as_ref(), Ok(&list));
-    for network in &networks {
+    let (listed, never): (Vec<&Network>, Vec<&Network>) = (list.networks().collect(), list.never().collect());
+    let clients = listed.iter().map(|network| format!("{network} # x\r\n"));
+    let printed: String = never.iter().map(|network| format!("never\t{network}\n")).chain(clients).collect();
+    // A range may have networks without an address of a client; as lines of their own they are refused.
+    match WhiteList::parse(&printed) {
+        Ok(again) => assert_eq!(again, list),
+        Err(error) => assert!(matches!(error, WhiteListError::NoClient(..)) && text.contains('-'), "{error}"),
+    }
+    for network in listed.iter().chain(&never) {
         assert!(network.prefix() > 0 && !network.is_unspecified());
-        assert!(list.contains(network.addr()) && list.overlap(network).is_some());
+        assert!(list.overlap(network).is_some());
+        let is_never = never.iter().any(|one| one.covers(&Network::host(network.addr())));
+        assert_eq!(list.contains(network.addr()), !is_never && listed.iter().any(|one| one.covers(network)));
     }
     let merged: Vec<Network> =
         [Family::V4, Family::V6].into_iter().flat_map(|family| list.merged(family)).collect();
-    check_merged(&networks, &merged);
+    check_merged(&merged);
     // Around each network, all of the list says the same as the networks one by one.
-    for network in networks.iter().take(50).flat_map(|network| around(network)) {
-        let overlaps = networks.iter().any(|listed| listed.overlaps(&network));
+    let has = |networks: &[&Network], network: &Network| networks.iter().any(|one| one.overlaps(network));
+    for network in listed.iter().chain(&never).take(50).flat_map(|network| around(network)) {
+        let overlaps = has(&listed, &network) || has(&never, &network);
         assert_eq!(list.overlap(&network).is_some(), overlaps, "{network}");
-        assert_eq!(merged.iter().any(|part| part.overlaps(&network)), overlaps, "{network}");
+        let admitted = has(&merged.iter().collect::<Vec<_>>(), &network);
+        assert!(has(&listed, &network) || !admitted, "{network}");
+        if network.is_host() {
+            assert_eq!(admitted, has(&listed, &network) && !has(&never, &network), "{network}");
+            assert_eq!(admitted, list.contains(network.addr()), "{network}");
+        }
     }
 }
 
 /// Networks without overlap, in ascending order, none of them superfluous.
-fn check_merged(networks: &[&Network], merged: &[Network]) {
-    assert!(merged.is_sorted() && merged.len() <= networks.len());
-    assert!(networks.iter().all(|network| merged.iter().any(|part| part.covers(network))));
+fn check_merged(merged: &[Network]) {
+    assert!(!merged.is_empty() && merged.is_sorted());
     for pair in merged.windows(2) {
         assert!(!pair[0].overlaps(&pair[1]));
         assert!(pair[0].joined(&pair[1]).is_none_or(|whole| whole.prefix() == 0), "{pair:?}");

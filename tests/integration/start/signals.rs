@@ -154,7 +154,7 @@ fn sighup_reads_the_white_list_again() {
         assert!(rfw.log().contains(line), "{}", rfw.log());
         let rfw = rfw.white_list("127.0.0.1\n");
         rfw.signal("HUP");
-        until(SOON, "the list is read", || rfw.log().contains("again: 1 networks"));
+        until(SOON, "the list is read", || rfw.log().contains("again: 1 network"));
         assert_eq!((guards(""), guards("::1")), (6, 0), "{iptables}");
         rfw.ok("PUT", "/drop/input/any/10.1.2.3");
     }
