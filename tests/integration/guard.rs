@@ -1,6 +1,7 @@
 //! The white list and the guard of rfw's own port, with real packets from other
 //! addresses, in both families and both variants of iptables.
 
+mod never;
 mod set;
 
 use crate::golden::cases;

@@ -200,11 +200,12 @@ fn what_is_whole_of_a_damaged_file_is_used_and_the_file_is_set_aside() {
 fn restore_replaces_what_others_have_brought_and_keeps_to_the_white_list() {
     in_both_variants(|iptables| {
         let host = Host::booted(BOOTS[0]);
-        let rfw = rfw(&host, iptables, "ipset = auto").white_list("127.0.0.1\n1.2.3.0/30\n");
+        let rfw = rfw(&host, iptables, "ipset = auto").white_list("127.0.0.1\n1.2.3.0/30\nnever 8.8.8.8\n");
         // What has ended by this clock stays in the file, since that may be wrong.
         let ended = "drop input any 6.6.6.6 until 2020-01-01T00:00:00Z\n";
         let lines = format!(
-            "drop input any 1.2.3.1 permanent\ndrop input any 5.6.7.8 until 2066-01-01T00:00:00Z list tor\n\
+            "drop input any 1.2.3.1 permanent\naccept input any 8.8.8.8 permanent\n\
+             drop input any 5.6.7.8 until 2066-01-01T00:00:00Z list tor\n\
              accept input eth0 5.6.7.9 permanent\ndrop input eth0 5.6.7.0/24 permanent\n{ended}"
         );
         host.write("lib/state", 0o600, &state(&lines));
@@ -213,7 +214,9 @@ fn restore_replaces_what_others_have_brought_and_keeps_to_the_white_list() {
             host.admin(iptables, &format!("-A INPUT -s {address} -m comment --comment 'rfw {end}' -j DROP"));
         }
         let said = rfw.call(&["--restore"]).ok();
-        assert!(said.contains("touches the white list: INPUT -s 1.2.3.1"), "{said}");
+        for rule in ["INPUT -s 1.2.3.1 -j DROP", "INPUT -s 8.8.8.8 -j ACCEPT"] {
+            assert!(said.contains(&format!("touches the white list: {rule}")), "{said}");
+        }
         assert!(said.ends_with("\n3 addresses restored\n"), "{said}");
         let rules = host.rules(iptables, "INPUT").join("\n");
         assert_eq!(rules.lines().count(), 3, "{rules}");
