@@ -117,6 +117,11 @@ impl Service {
         self.whitelist.contains(address) || self.config.clients.come_from_anywhere()
     }
 
+    /// The white list in force.
+    pub(crate) fn whitelist(&self) -> &WhiteList {
+        &self.whitelist
+    }
+
     /// Applies a new white list to the firewall and replaces the old one; on failure the old
     /// one stays.
     ///

@@ -13,4 +13,5 @@ mod server;
 mod signals;
 pub(crate) mod startup;
 mod terminal;
+mod uncovered;
 mod white_list;

@@ -15,6 +15,7 @@ use crate::daemon::listener::{Listener, ServerError};
 use crate::daemon::neighbours::Neighbours;
 use crate::daemon::reception::{Lines, Reception};
 use crate::daemon::signals::{Signal, Signals};
+use crate::daemon::uncovered::Uncovered;
 use crate::daemon::white_list;
 use crate::http::connection::Connection;
 use crate::http::conversation::Event;
@@ -59,6 +60,7 @@ pub(super) struct Server {
     service: Service,
     crowd: Crowd,
     certificate: Option<CertificateWatch>,
+    uncovered: Uncovered,
     lines: Lines,
     /// The client for which a piece of a listing was read last.
     last_piece: usize,
@@ -94,6 +96,7 @@ impl Server {
             service,
             crowd,
             certificate: None,
+            uncovered: Uncovered::default(),
             lines: Lines::default(),
             last_piece: 0,
             full_until: None,
@@ -113,6 +116,11 @@ impl Server {
         let now = Instant::now();
         self.certificate = Some(CertificateWatch::new(ends, now));
         self.look_at_certificate(now);
+    }
+
+    /// Warns of what this host can't live without and the white list does not have, if that is new.
+    pub(super) fn warn_of_uncovered(&mut self) {
+        self.uncovered.tell(self.service.whitelist());
     }
 
     fn look_at_certificate(&mut self, now: Instant) {
@@ -416,6 +424,7 @@ impl Server {
             Err(error) => log::error!("the old white list stays, since the new one is refused: {error}"),
         }
         Neighbours::new(self.service.config()).warn(|chain| self.service.has_chain(chain));
+        self.warn_of_uncovered();
         self.turn_out();
     }
 

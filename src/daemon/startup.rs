@@ -14,6 +14,7 @@ use crate::daemon::neighbours::Neighbours;
 use crate::daemon::server::Server;
 use crate::daemon::signals::Signals;
 use crate::daemon::terminal::{self, TerminalLogger};
+use crate::daemon::uncovered::Uncovered;
 use crate::daemon::white_list;
 use crate::daemon::{bridged, certificate};
 use crate::firewall::expiry::{Chore, SharedFirewall};
@@ -69,6 +70,7 @@ pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
         log::warn!("{warning}");
     }
     checked.warn_of_neighbours();
+    Uncovered::default().tell(whitelist);
     print(&format!("{}: ok, {whitelist} in the white list\n", arguments.config.display()))
 }
 
@@ -154,6 +156,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let state = StateWriter::new(&shared).map(Arc::new);
     shared.start_sweeper(state.clone().map(|state| state as Arc<dyn Chore>)).map_err(Failure::Io)?;
     let mut server = Server::new(service, signals, instance);
+    server.warn_of_uncovered();
     if let (Some(bound), Some(identity)) = (outward, identity) {
         server.watch_certificate(identity.ends);
         server.open(Listener::open(bound, Some(identity.tls), true)?);

@@ -13,6 +13,7 @@ pub(crate) mod iptables;
 pub(crate) mod netlink;
 pub(crate) mod nft_rules;
 pub(crate) mod notifications;
+pub(crate) mod proc_net;
 pub(crate) mod program;
 pub(crate) mod random;
 pub(crate) mod save_reader;

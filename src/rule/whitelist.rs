@@ -109,11 +109,13 @@ impl WhiteList {
     }
 
     /// The networks of clients, in the order of the file.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn networks(&self) -> impl Iterator<Item = &Network> {
         self.listed.iter()
     }
 
     /// The networks behind `never`, in the order of the file.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn never(&self) -> impl Iterator<Item = &Network> {
         self.never_listed.iter()
     }

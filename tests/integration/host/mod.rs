@@ -122,14 +122,16 @@ impl Host {
         // Files in /proc/net belong to whoever is root of the user namespace when the
         // network namespace is made: so somebody has to be by then.
         let unshare = if has_own_users { "-r unshare -nm" } else { "-nm" };
-        // What rfw keeps across a reboot is in /var/lib.
+        // What rfw keeps across a reboot is in /var/lib. There are no name servers, whatever the machine has.
         let mount = boot.map_or(String::new(), |boot| {
             let file = dir.join("boot_id");
             fs::write(&file, format!("{boot}\n")).unwrap();
             format!("mount --bind {} /proc/sys/kernel/random/boot_id && ", file.display())
         });
         let setup = format!(
-            "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && {mount}ip link set lo up && echo ready && exec cat"
+            "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && : >/run/resolv.conf && \
+             {{ [ ! -e /etc/resolv.conf ] || mount --bind /run/resolv.conf /etc/resolv.conf; }} && \
+             {mount}ip link set lo up && echo ready && exec cat"
         );
         let mut holder = Command::new("unshare")
             .args(unshare.split(' '))

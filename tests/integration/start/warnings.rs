@@ -7,7 +7,10 @@ use crate::host::{Host, Rfw, SOON, VARIANTS, WITHOUT_RFW, in_both_variants, of_i
 fn host_with_own_etc() -> Host {
     let host = Host::new();
     let layers = "lowerdir=/etc,upperdir=/run/own/etc,workdir=/run/own/work";
-    let script = format!("mkdir -p /run/own/etc /run/own/work && mount -t overlay overlay -o {layers} /etc");
+    let script = format!(
+        "mkdir -p /run/own/etc /run/own/work && mount -t overlay overlay -o {layers} /etc && \
+         rm -f /etc/resolv.conf && : >/etc/resolv.conf"
+    );
     host.run("sh", &["-c", &script]).ok();
     host
 }
@@ -190,4 +193,84 @@ fn docker_is_warned_of_at_a_start_and_a_reload_unless_rules_reach_it() {
         until(SOON, "it is told again", || rfw.log().matches(warning).count() == 2);
         rfw.stop();
     }
+}
+
+/// A host with gateways, name servers and addresses of its own.
+fn host_with_uncovered() -> Host {
+    let host = host_with_own_etc();
+    host.neighbour("peer", &["10.0.0.7/24", "fd00::7/64"], &["10.0.0.1/24", "fd00::1/64"]);
+    let script = "ip route add default via 10.0.0.1 && ip -6 route add default via fd00::1 && \
+                  printf 'nameserver 127.0.0.53\nnameserver 9.9.9.9\nnameserver 1.1.1.1\n' >/etc/resolv.conf";
+    host.run("sh", &["-ec", script]).ok();
+    host
+}
+
+const UNCOVERED: &str = "not in the white list, so that clients can block them: ";
+
+#[test]
+fn a_check_names_what_the_host_can_not_live_without_and_the_white_list_does_not_have() {
+    let host = host_with_uncovered();
+    let all = "the default gateways 10.0.0.1, fd00::1; the name servers 9.9.9.9, 1.1.1.1; \
+               this host's own addresses 10.0.0.7, fd00::7 (a line \"never 10.0.0.1\" protects one)";
+    let golden = [
+        ("", Some(all)),
+        (
+            "never 10.0.0.1\nnever fd00::/64\n9.9.9.0/24\n",
+            Some(
+                "the name server 1.1.1.1; this host's own address 10.0.0.7 (a line \"never 1.1.1.1\" protects one)",
+            ),
+        ),
+        ("10.0.0.0/24\nnever fd00::1-fd00::7\nnever 1.1.1.1\nnever 9.9.9.9\n", None),
+    ];
+    let mut rfw = host.rfw("iptables-nft");
+    for (more, expected) in golden {
+        rfw = rfw.white_list(&format!("127.0.0.1\n::1\n{more}"));
+        check(&rfw, more, expected.as_slice());
+        let said = rfw.call(&["--check"]).out;
+        let told = said.lines().find_map(|line| Some(line.split_once(UNCOVERED)?.1));
+        assert_eq!(told, expected, "{more}");
+    }
+    // What can't be read stops nothing: neither a folder nor a FIFO, whose other end nobody opens.
+    for script in
+        ["rm /etc/resolv.conf; mkfifo /etc/resolv.conf", "rm /etc/resolv.conf; mkdir /etc/resolv.conf"]
+    {
+        host.run("sh", &["-ec", script]).ok();
+        let said = rfw.call(&["--check", "-v"]).ok();
+        assert!(said.contains("/etc/resolv.conf can't be read: not a regular file"), "{said}");
+        assert!(!said.contains(UNCOVERED), "{said}");
+    }
+}
+
+#[test]
+fn a_start_names_it_and_a_reload_only_if_it_is_new() {
+    in_both_variants(|iptables| {
+        let host = host_with_uncovered();
+        let mut rfw = host.rfw(iptables).start();
+        let told = |rfw: &Rfw<'_>| rfw.log().matches(UNCOVERED).count();
+        assert_eq!(told(&rfw), 1, "{}", rfw.log());
+        let reload = |rfw: &Rfw<'_>| {
+            let reloads = || rfw.log().matches("the white list has been read again").count();
+            let before = reloads();
+            rfw.signal("HUP");
+            until(SOON, "the white list is read again", || reloads() > before);
+            // A connection that is accepted since then shows that the reload is over.
+            rfw.ok("GET", "/lists");
+        };
+        reload(&rfw);
+        assert_eq!(told(&rfw), 1, "{}", rfw.log());
+        rfw = rfw.white_list("127.0.0.1\n::1\nnever 10.0.0.0/24\nnever fd00::/64\n");
+        reload(&rfw);
+        assert_eq!(told(&rfw), 2, "{}", rfw.log());
+        assert!(
+            rfw.log().contains(&format!("{UNCOVERED}the name servers 9.9.9.9, 1.1.1.1 (")),
+            "{}",
+            rfw.log()
+        );
+        host.run("sh", &["-c", ": >/etc/resolv.conf"]).ok();
+        reload(&rfw);
+        host.run("sh", &["-c", "echo nameserver 9.9.9.9 >/etc/resolv.conf"]).ok();
+        reload(&rfw);
+        assert_eq!(told(&rfw), 3, "{}", rfw.log());
+        rfw.stop();
+    });
 }
