@@ -121,6 +121,7 @@ fn read_regular(file: &str) -> io::Result<String> {
 mod tests {
     use super::*;
     use crate::golden::cases;
+    use proptest::prelude::*;
 
     #[test]
     fn name_servers_are_those_that_the_resolver_takes() {
@@ -141,6 +142,14 @@ mod tests {
                 told.unwrap_or_default().to_owned()
             };
             assert_eq!(told.map_or("-".to_owned(), part), expected, "{at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC*", tail in "[ \t;#%0-9a-f.:]*") {
+            let _ = name_servers(&text);
+            let _ = name_servers(&format!("nameserver{tail}"));
         }
     }
 }

@@ -94,6 +94,7 @@ fn address_v6(text: &str) -> Option<Ipv6Addr> {
 mod tests {
     use super::*;
     use crate::golden::cases;
+    use proptest::prelude::*;
 
     /// The numbers of the table are those of a little-endian kernel, as all are that rfw is built for.
     #[test]
@@ -108,6 +109,15 @@ mod tests {
             };
             let found: Vec<String> = parse(&text).iter().map(IpAddr::to_string).collect();
             assert_eq!(found.join(" "), expected, "{at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC*", words in "([0-9A-F]{1,33} ?){1,12}", leaf in "\\|-- [0-9.]*\n/32 host LOCAL") {
+            for parse in [gateways_v4, gateways_v6, own_v4, own_v6] {
+                let _ = (parse(&text), parse(&words), parse(&leaf));
+            }
         }
     }
 }

@@ -10,10 +10,13 @@ use std::time::Duration;
 /// The time within which rfw looks at what others have done.
 const A_MINUTE: Duration = Duration::from_secs(70);
 
+/// The host's own addresses, of which rfw would warn.
+const OWN: &str = "never 10.0.0.1\nnever fd00::1\n";
+
 /// So many networks of each family, of which no two can be merged, and the lines of `more`.
 fn list(count: usize, more: &str) -> String {
     let networks = (0..count).map(|number| format!("198.18.{number}.0/25\n2001:db8:{number:x}::1\n"));
-    networks.chain([more.to_owned()]).collect()
+    networks.chain([more.to_owned(), OWN.to_owned()]).collect()
 }
 
 /// The guard rules of a family that look packets up in its set.

@@ -18,7 +18,8 @@ set -e
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/etc
 cp -a /etc/. /mnt/etc 2>/dev/null || true
-rm -rf /mnt/etc/rfw /mnt/etc/rfw-feed
+rm -rf /mnt/etc/rfw /mnt/etc/rfw-feed /mnt/etc/resolv.conf
+echo nameserver 9.9.9.9 >/mnt/etc/resolv.conf
 mount --bind /mnt/etc /etc
 for folder in /root /run /usr/local /var/lib /var/log; do mount -t tmpfs -o mode=755 tmpfs $folder; done
 mkdir /usr/local/sbin /var/lib/fail2ban
