@@ -114,7 +114,8 @@ impl Service {
     /// Whether a client with that address is admitted to the HTTPS listener: by the white list, or since
     /// one of those with a certificate may come from anywhere.
     pub(crate) fn admits(&self, address: IpAddr) -> bool {
-        self.whitelist.contains(address) || self.config.clients.come_from_anywhere()
+        let from_anywhere = self.config.clients.come_from_anywhere() && !self.whitelist.is_never(address);
+        from_anywhere || self.whitelist.contains(address)
     }
 
     /// The white list in force.

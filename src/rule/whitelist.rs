@@ -96,6 +96,11 @@ impl WhiteList {
         self.admitted.overlap(&Network::host(address)).is_some()
     }
 
+    /// Whether the address is behind `never`, so that no client has it.
+    pub(crate) fn is_never(&self, address: IpAddr) -> bool {
+        self.never.overlap(&Network::host(address)).is_some()
+    }
+
     /// A network, of clients or behind `never`, that shares an address with the one given.
     pub(crate) fn overlap(&self, network: &Network) -> Option<Listed> {
         let never = self.never.overlap(network).copied().map(Listed::Never);
@@ -183,23 +188,12 @@ fn networks(entries: &[Entry<'_>], is_never: bool) -> Vec<Network> {
 
 fn parse_entry(text: &str, line: usize) -> Result<Entry<'_>, WhiteListError> {
     let behind = text.strip_prefix(NEVER).filter(|rest| rest.starts_with(char::is_whitespace));
-    let networks = match behind.unwrap_or(text).split_once('-') {
-        Some((first, last)) => range(first, last),
-        None => behind.unwrap_or(text).trim().parse().map(|network| vec![network]),
-    };
+    let networks = Network::parse_all(behind.unwrap_or(text).trim());
     let networks = networks.map_err(|why| WhiteListError::Entry(line, why))?;
     match networks.iter().any(|network| network.prefix() == 0 || network.is_unspecified()) {
         true => Err(WhiteListError::Everything(line, text.to_owned())),
         false => Ok(Entry { line, text, is_never: behind.is_some(), networks }),
     }
-}
-
-fn range(first: &str, last: &str) -> Result<Vec<Network>, NetworkError> {
-    Network::range(address(first)?, address(last)?)
-}
-
-fn address(text: &str) -> Result<IpAddr, NetworkError> {
-    text.trim().parse().map_err(|_| NetworkError::Address(text.trim().to_owned()))
 }
 
 impl fmt::Display for WhiteList {
