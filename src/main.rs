@@ -21,6 +21,7 @@ mod rule;
 mod stop_signal;
 
 use config::cli::{self, Call};
+use daemon::check;
 use daemon::startup::{self, Failure};
 use std::process::ExitCode;
 
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let result = match cli::parse(&arguments) {
         Ok(Call::Print(text)) => startup::print(&text),
-        Ok(Call::Check(arguments)) => startup::check(&arguments),
+        Ok(Call::Check(arguments)) => check::run(&arguments),
         Ok(Call::Flush(arguments)) => startup::flush(&arguments),
         Ok(Call::Restore(arguments)) => startup::restore(&arguments),
         Ok(Call::Serve(arguments)) => startup::serve(&arguments),

@@ -2,6 +2,7 @@
 
 mod bridged;
 mod certificate;
+pub(crate) mod check;
 mod crowd;
 mod ephemeral;
 mod instance;

@@ -16,7 +16,6 @@ use crate::daemon::signals::Signals;
 use crate::daemon::terminal::{self, TerminalLogger};
 use crate::daemon::uncovered::Uncovered;
 use crate::daemon::white_list;
-use crate::daemon::{bridged, certificate};
 use crate::firewall::expiry::{Chore, SharedFirewall};
 use crate::firewall::sets::Sets;
 use crate::firewall::state::Restored;
@@ -50,28 +49,6 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     // The log has opened it anew, with a place of its own in a file. A pipe or terminal has none.
     let _ = rustix::fs::seek(io::stdout(), rustix::fs::SeekFrom::End(0));
     io::stdout().write_all(text.as_bytes()).map_err(Failure::Io)
-}
-
-/// Checks everything that a start depends on, without a change to the kernel (`--check`).
-///
-/// # Errors
-/// The first that would fail the start.
-pub(crate) fn check(arguments: &Arguments) -> Result<(), Failure> {
-    start_logging(arguments, None)?;
-    let mut checked = Checked::load(&arguments.config, &StopSignal::default())?;
-    checked.firewall.open_state(SystemTime::now());
-    checked.firewall.check_state();
-    let Checked { config, whitelist, identity, .. } = &checked;
-    if let Some(warning) = bridged::warning(&config.layout) {
-        log::warn!("{warning}");
-    }
-    let ends = identity.as_ref().map(|identity| identity.ends);
-    if let Some(warning) = ends.and_then(|ends| certificate::warning(ends, SystemTime::now())) {
-        log::warn!("{warning}");
-    }
-    checked.warn_of_neighbours();
-    Uncovered::default().tell(whitelist);
-    print(&format!("{}: ok, {whitelist} in the white list\n", arguments.config.display()))
 }
 
 /// Puts back what the state file holds, where a reboot has taken it from the kernel (`--restore`). No file
@@ -192,15 +169,23 @@ fn notify_systemd() {
 }
 
 /// All that a start depends on, read and validated.
-struct Checked {
-    config: Config,
-    whitelist: WhiteList,
-    identity: Option<Identity>,
-    firewall: Firewall,
+pub(super) struct Checked {
+    /// `rfw.conf`.
+    pub config: Config,
+    /// The white list.
+    pub whitelist: WhiteList,
+    /// Certificate and key of the HTTPS server, if it is on.
+    pub identity: Option<Identity>,
+    /// The firewall, unchanged.
+    pub firewall: Firewall,
 }
 
 impl Checked {
-    fn load(file: &Path, stop: &StopSignal) -> Result<Checked, Failure> {
+    /// Reads all that a configuration names.
+    ///
+    /// # Errors
+    /// The first that would fail the start.
+    pub(super) fn load(file: &Path, stop: &StopSignal) -> Result<Checked, Failure> {
         let config = load_config(file)?;
         let whitelist = white_list::load(&config)?;
         let identity = config.outward.as_ref().map(|outward| load_identity(file, outward)).transpose()?;
@@ -210,7 +195,7 @@ impl Checked {
     }
 
     /// Warns of what other programs on this host make of rfw.
-    fn warn_of_neighbours(&self) {
+    pub(super) fn warn_of_neighbours(&self) {
         Neighbours::new(&self.config).warn(|chain| self.firewall.has_chain(chain));
     }
 }
@@ -332,7 +317,7 @@ fn misconfigured(file: &Path, command: &Setting<PathBuf>, error: ProgramError) -
 
 /// Logs to the file, if any, and to the terminal: with `-v` everything, without a file
 /// warnings and errors, else nothing.
-fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failure> {
+pub(super) fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failure> {
     let format = simplelog::ConfigBuilder::new()
         .set_time_format_rfc3339()
         .set_thread_level(LevelFilter::Off)
