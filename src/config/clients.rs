@@ -134,7 +134,6 @@ impl Clients {
     }
 
     /// All that can log in, in the order of the file.
-    #[cfg_attr(not(any(test, fuzzing)), expect(dead_code))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Client> {
         self.all.iter().map(AsRef::as_ref)
     }

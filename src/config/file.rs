@@ -5,6 +5,7 @@
 //! ConfigParser, so that a file of the original rfw is valid. This module does no I/O: it does not
 //! open the files that options name.
 
+pub(crate) mod effective;
 pub(super) mod syntax;
 
 use crate::config::clients::{Client, Clients, ClientsError, Login, Secret};

@@ -1,5 +1,5 @@
 use crate::config::clients::{Client, From, is_name};
-use crate::config::file::{Config, LocatedError};
+use crate::config::file::{Config, LocatedError, effective};
 use crate::rule::SetUse;
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::{WhiteList, WhiteListError};
@@ -36,10 +36,21 @@ pub(super) fn config_holds(data: &[u8]) {
     }
     let printed = print(&config);
     assert_eq!(parse(&printed).map(|config| print(&config)).as_ref(), Ok(&printed));
+    check_effective(&config);
 }
 
 fn parse(text: &str) -> Result<Config, LocatedError> {
     Config::parse(Path::new("rfw.conf"), text)
+}
+
+/// What `--check -v` prints has no passwords, and says the same once they are put in, unless it had to
+/// escape something.
+fn check_effective(config: &Config) {
+    let text = effective::text(config);
+    if !text.contains('\\') {
+        let again = parse(&text.replace("; not shown", "x"));
+        assert_eq!(again.map(|config| effective::text(&config)), Ok(text));
+    }
 }
 
 /// A file that says the same; a value may begin with `;`, which behind a blank begins a comment.
