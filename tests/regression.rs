@@ -188,7 +188,7 @@ fn a_port_that_the_kernel_may_give_to_connections_is_told() {
     };
     let told = "may give the port 7393 to a connection";
     ports("port_range", "7390 7400");
-    let check = |rfw: &Rfw<'_>| rfw.call(&["--check"]).ok();
+    let check = |rfw: &Rfw<'_>| rfw.call(&["--check"]).err;
     assert!(check(&rfw).contains(told));
     rfw.spawn();
     assert!(rfw.log().contains(told), "{}", rfw.log());

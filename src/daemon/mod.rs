@@ -3,6 +3,7 @@
 mod bridged;
 mod certificate;
 pub(crate) mod check;
+mod clients;
 mod crowd;
 mod ephemeral;
 mod instance;
@@ -15,4 +16,5 @@ mod signals;
 pub(crate) mod startup;
 mod terminal;
 mod uncovered;
+mod warning_count;
 mod white_list;

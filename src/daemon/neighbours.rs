@@ -69,10 +69,17 @@ impl Neighbours {
         }
     }
 
-    /// Logs what there is to warn of; `has_chain` tells of the chains of the table `filter`.
-    pub(super) fn warn(&self, has_chain: impl Fn(&str) -> bool) {
-        let warnings = [self.of_saved_rules(), self.of_docker(has_chain), self.of_firewalld()];
-        warnings.iter().flatten().for_each(|warning| log::warn!("{warning}"));
+    /// Logs what there is to warn of, and tells what that is about; `has_chain` tells of the chains of the
+    /// table `filter`.
+    pub(super) fn warn(&self, has_chain: impl Fn(&str) -> bool) -> Vec<&'static str> {
+        let mut warnings = vec![
+            ("saved rules", self.of_saved_rules()),
+            ("Docker", self.of_docker(has_chain)),
+            ("firewalld", self.of_firewalld()),
+        ];
+        warnings.retain(|(_, warnings)| !warnings.is_empty());
+        warnings.iter().flat_map(|(_, warnings)| warnings).for_each(|warning| log::warn!("{warning}"));
+        warnings.into_iter().map(|(about, _)| about).collect()
     }
 
     fn of_saved_rules(&self) -> Vec<String> {

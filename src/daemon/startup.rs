@@ -6,6 +6,7 @@ use crate::api::Service;
 use crate::config::cli::Arguments;
 use crate::config::file::{Config, LocatedError, Outward, Setting};
 use crate::config::trusted_file::{self, FileError};
+use crate::daemon::clients;
 use crate::daemon::ephemeral::warn_if_ephemeral;
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener, ServerError};
@@ -15,6 +16,7 @@ use crate::daemon::server::Server;
 use crate::daemon::signals::Signals;
 use crate::daemon::terminal::{self, TerminalLogger};
 use crate::daemon::uncovered::Uncovered;
+use crate::daemon::warning_count::WarningCount;
 use crate::daemon::white_list;
 use crate::firewall::expiry::{Chore, SharedFirewall};
 use crate::firewall::sets::Sets;
@@ -116,6 +118,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let signals = Signals::catch().map_err(Failure::Io)?;
     let checked = Checked::load(&arguments.config, signals.stop_signal())?;
     let instance = claim("stop it first")?;
+    checked.warn_of_clients();
     checked.warn_of_neighbours();
     let Checked { config, whitelist, identity, firewall } = checked;
     let outward = config.outward.as_ref().map(|outward| Bound::new(outward.address)).transpose()?;
@@ -194,9 +197,15 @@ impl Checked {
         Ok(Checked { config, whitelist, identity, firewall })
     }
 
-    /// Warns of what other programs on this host make of rfw.
-    pub(super) fn warn_of_neighbours(&self) {
-        Neighbours::new(&self.config).warn(|chain| self.firewall.has_chain(chain));
+    /// Warns of clients that are hardly as they are meant.
+    pub(super) fn warn_of_clients(&self) {
+        let warnings = clients::warnings(&self.config, &self.whitelist);
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    }
+
+    /// Warns of what other programs on this host make of rfw; tells which these are.
+    pub(super) fn warn_of_neighbours(&self) -> Vec<&'static str> {
+        Neighbours::new(&self.config).warn(|chain| self.firewall.has_chain(chain))
     }
 }
 
@@ -317,14 +326,8 @@ fn misconfigured(file: &Path, command: &Setting<PathBuf>, error: ProgramError) -
 
 /// Logs to the file, if any, and to the terminal: with `-v` everything, without a file
 /// warnings and errors, else nothing.
-pub(super) fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failure> {
-    let format = simplelog::ConfigBuilder::new()
-        .set_time_format_rfc3339()
-        .set_thread_level(LevelFilter::Off)
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        .add_filter_allow_str("rfw")
-        .build();
+fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failure> {
+    let format = log_format();
     let mut loggers: Vec<Box<dyn SharedLogger>> = Vec::new();
     if let Some(path) = file {
         let file = trusted_file::open_log(path).map_err(|error| Failure::Log(path.to_owned(), error))?;
@@ -339,6 +342,23 @@ pub(super) fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Resul
     // It fails only if a logger is already set, which happens nowhere else.
     let _ = CombinedLogger::init(loggers);
     Ok(())
+}
+
+/// Logs to standard error, with `-v` everything, else warnings and errors; the warnings are counted.
+pub(super) fn start_logging_of_check(arguments: &Arguments, warnings: &WarningCount) {
+    let level = if arguments.verbose { LevelFilter::Debug } else { LevelFilter::Warn };
+    let terminal = TerminalLogger::of_errors(level, &log_format());
+    let _ = CombinedLogger::init(vec![terminal, Box::new(warnings.clone())]);
+}
+
+fn log_format() -> simplelog::Config {
+    simplelog::ConfigBuilder::new()
+        .set_time_format_rfc3339()
+        .set_thread_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off)
+        .add_filter_allow_str("rfw")
+        .build()
 }
 
 /// Error that ends the process with a non-zero exit status.

@@ -22,13 +22,19 @@ pub(super) struct TerminalLogger {
 impl TerminalLogger {
     /// Logs lines up to that level.
     pub(super) fn new(level: LevelFilter, config: &Config) -> Box<TerminalLogger> {
+        TerminalLogger::to(Terminal::of(&io::stdout()), level, config)
+    }
+
+    /// The same with all lines on standard error, where standard output has something else.
+    pub(super) fn of_errors(level: LevelFilter, config: &Config) -> Box<TerminalLogger> {
+        TerminalLogger::to(Terminal::of(&io::stderr()), level, config)
+    }
+
+    fn to(out: Terminal, level: LevelFilter, config: &Config) -> Box<TerminalLogger> {
         let logger = |terminal| {
             WriteLogger::new(level, config.clone(), LineWriter::with_capacity(WRITE_MAX, terminal))
         };
-        Box::new(TerminalLogger {
-            out: logger(Terminal::of(&io::stdout())),
-            errors: logger(Terminal::of(&io::stderr())),
-        })
+        Box::new(TerminalLogger { out: logger(out), errors: logger(Terminal::of(&io::stderr())) })
     }
 }
 

@@ -10,6 +10,7 @@ mod clock;
 mod entries;
 mod error;
 pub(crate) mod expiry;
+mod facts;
 mod family_list;
 mod first;
 mod guard;

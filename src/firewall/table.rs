@@ -6,6 +6,7 @@
 //! iptables-legacy has none: there a change is planned from the cache only if its
 //! transaction fails when the cache is stale.
 
+use super::facts;
 use super::memory::Memory;
 use super::rule_cache::{CacheReader, RuleCache};
 use crate::kernel::coprocess::{Coprocess, Sentinel};
@@ -51,6 +52,8 @@ pub(crate) struct Commands {
     save: Program,
     restore: Program,
     nft: bool,
+    /// The iptables command with its version, for people.
+    told: String,
 }
 
 impl Commands {
@@ -59,15 +62,17 @@ impl Commands {
     /// # Errors
     /// One of the three does not exist or fails.
     fn find(command: &Path, stop: &StopSignal) -> Result<Commands, ProgramError> {
-        Program::find(command, stop)?;
+        let program = Program::find(command, stop)?;
         let companion = |suffix: &str| {
             let mut name = command.as_os_str().to_owned();
             name.push(suffix);
             Program::find(Path::new(&name), stop)
         };
         let (save, restore) = (companion("-save")?, companion("-restore")?);
-        let nft = restore.run(&["--version"])?.iter().any(|line| line.contains("nf_tables"));
-        Ok(Commands { save, restore, nft })
+        let version = restore.run(&["--version"])?;
+        let nft = version.iter().any(|line| line.contains("nf_tables"));
+        let told = facts::program(&program, &version, nft);
+        Ok(Commands { save, restore, nft, told })
     }
 
     /// Starts `iptables-save` and returns the rules of a table, with counters.
@@ -270,6 +275,11 @@ impl Table {
     /// Whether it is one of nf_tables.
     pub(crate) fn uses_nft(&self) -> bool {
         self.commands.nft
+    }
+
+    /// The iptables command with its version and variant.
+    pub(super) fn program(&self) -> &str {
+        &self.commands.told
     }
 
     /// The rules of rfw, as last read or changed.

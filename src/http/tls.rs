@@ -1,6 +1,7 @@
 //! TLS configuration of the HTTPS server: certificate chain, private key, protocol
 //! versions and ALPN.
 
+use crate::http::certificate;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{Error, ServerConfig};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ pub(crate) struct Identity {
     pub tls: Arc<ServerConfig>,
     /// The earliest expiry (`notAfter`) of the chain.
     pub ends: SystemTime,
+    /// The addresses and DNS names that the certificate is for, without characters of control.
+    pub names: Vec<String>,
 }
 
 /// Why a certificate chain and private key are rejected, with the reason as text.
@@ -38,9 +41,10 @@ impl Identity {
         let chain =
             parse_chain(certificates).ok_or_else(|| certificate_error("expected certificates in PEM"))?;
         let ends = earliest_end(&chain).ok_or_else(|| certificate_error("expected certificates of X.509"))?;
+        let names = chain.first().map(certificate::names).unwrap_or_default();
         let key = parse_key(key)
             .ok_or_else(|| TlsError::Key("expected one private key in PEM, not encrypted".to_owned()))?;
-        Ok(Identity { tls: Arc::new(server_config(chain, key)?), ends })
+        Ok(Identity { tls: Arc::new(server_config(chain, key)?), ends, names })
     }
 }
 

@@ -14,7 +14,7 @@ mod lost;
 mod restore;
 pub(crate) mod writer;
 
-use super::{Firewall, FirewallError};
+use super::{Firewall, FirewallError, counted};
 use crate::config::trusted_file::FileError;
 use crate::kernel::set_key::SetKey;
 use crate::rule::Rule;
@@ -105,23 +105,19 @@ impl Firewall {
         }
     }
 
-    /// Says why the state file could not be used or written, without a change of it.
-    pub(crate) fn check_state(&self) {
-        let Some(state) = &self.state else { return };
-        let path = state.path.display();
-        match State::read(&state.path) {
-            Ok(read) if read.damage.is_some() => {
-                log::warn!(
-                    "the state file {path} is damaged, and what is whole would be used: {}",
-                    read.damage
-                );
-            }
-            Ok(_) => {}
-            Err(error) => log::warn!("the state file {path} would not be used: {error}"),
+    /// What the state file is and holds; the log tells why it could not be used or written. It is not
+    /// changed.
+    pub(crate) fn check_state(&self) -> String {
+        let path = match (&self.settings.state_file, &self.state) {
+            (None, _) => return "off: a reboot loses what is blocked".to_owned(),
+            (Some(path), None) => return format!("{}: not used", path.display()),
+            (Some(path), Some(_)) => path,
+        };
+        let held = check_file(path);
+        if let Err(error) = file::check_folder(path) {
+            log::warn!("the state file {} could not be written: {error}", path.display());
         }
-        if let Err(error) = file::check_folder(&state.path) {
-            log::warn!("the state file {path} could not be written: {error}");
-        }
+        format!("{}: {held}", path.display())
     }
 
     /// Takes the state file away, after all that rfw made has been removed from the kernel.
@@ -145,6 +141,24 @@ impl Firewall {
         let nonce = self.sets.as_ref().and_then(|sets| sets.known_nonce()).and_then(Nonce::parse);
         Some(Header { boot, nonce, written: Moment::at_or_after(now) })
     }
+}
+
+/// What a state file holds, in words; warns of what is wrong with it.
+fn check_file(path: &Path) -> String {
+    let read = match State::read(path) {
+        Ok(read) => read,
+        Err(error) => {
+            log::warn!("the state file {} would not be used: {error}", path.display());
+            return "would not be used".to_owned();
+        }
+    };
+    let held = counted(read.entries.len(), "address", "addresses");
+    if read.damage.is_some() {
+        let (path, damage) = (path.display(), read.damage);
+        log::warn!("the state file {path} is damaged, and what is whole would be used: {damage}");
+        return format!("damaged, {held} of it could be used");
+    }
+    if path.exists() { held } else { "not there yet".to_owned() }
 }
 
 impl State {

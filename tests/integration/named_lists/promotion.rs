@@ -129,7 +129,7 @@ fn where_the_kernel_has_no_sets_all_stay_rules_and_it_is_told() {
     let common = ["-e", WITHOUT_SETS, rfw_path, "-f", "rfw.conf"];
     let told = "the kernel has no sets, so that each address is a rule, up to rules.max";
     let said = host.run("perl", &[&common[..], &["--check"]].concat());
-    assert!(said.out.contains(told) && said.status == Some(0), "{said:?}");
+    assert!(said.err.contains(told) && said.status == Some(0), "{said:?}");
     let server = host.talk("perl", &[&common[..], &["--logfile", "rfw.log", "--loglevel", "DEBUG"]].concat());
     until(SOON, "rfw is ready", || rfw.log().contains("is ready") || server.is_over());
     assert!(rfw.log().contains(told), "{}", rfw.log());
@@ -141,5 +141,5 @@ fn where_the_kernel_has_no_sets_all_stay_rules_and_it_is_told() {
     assert_eq!(rfw.ok("DELETE", "/list?list=a")["deleted"], 120);
     assert_same(&listed(&rfw.ok("GET", "/list")), &held(&host, iptables), "at last");
     // With sets it needs no option to be told so.
-    assert_eq!(rfw.call(&["--check"]).ok().matches(told).count(), 0);
+    assert_eq!(rfw.call(&["--check"]).err.matches(told).count(), 0);
 }

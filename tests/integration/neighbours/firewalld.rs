@@ -58,9 +58,9 @@ fn firewalld_starts_reloads_and_ends() {
         assert_eq!(has_own_table, iptables == "iptables-nft");
         assert_eq!(reaches_rfw(&host), !has_own_table);
         let warning = "firewalld runs here, and no zone of it opens the port 7393";
-        assert_eq!(site.rfw.call(&["--check"]).out.contains(warning), has_own_table);
+        assert_eq!(site.rfw.call(&["--check"]).err.contains(warning), has_own_table);
         host.run("firewall-cmd", &["--permanent", "--add-port=7393/tcp"]).ok();
-        assert!(!site.rfw.call(&["--check"]).out.contains(warning));
+        assert!(!site.rfw.call(&["--check"]).err.contains(warning));
 
         site.rfw.ok("PUT", "/drop/input/any/192.0.2.9?expire=0");
         site.remember();

@@ -20,7 +20,7 @@ fn host_with_own_etc() -> Host {
 fn check(rfw: &Rfw<'_>, state: &str, expected: &[&str]) {
     let said = rfw.call(&["--check"]);
     assert_eq!(said.status, Some(0), "{state}: {said:#?}");
-    let lines: Vec<&str> = said.out.lines().filter(|line| line.contains("[WARN]")).collect();
+    let lines: Vec<&str> = said.err.lines().filter(|line| line.contains("[WARN]")).collect();
     assert_eq!(lines.len(), expected.len(), "{state}: {lines:#?}");
     for (line, words) in lines.iter().zip(expected) {
         assert!(words.split(" ... ").all(|words| line.contains(words)), "{state}: {line} has no {words}");
@@ -99,17 +99,20 @@ fn a_check_warns_of_what_other_programs_make_of_rfw() {
     // A file has the warnings and the rest, like a terminal.
     let [.., all] = &STATES;
     bring_about(&host, all);
-    let check_into_file = format!("{} -f rfw.conf --check >said; cat said", super::RFW);
+    let check_into_file = format!("{} -f rfw.conf --check >said 2>&1; cat said", super::RFW);
     let said = host.run("sh", &["-c", &check_into_file]).ok();
     assert_eq!(said.matches("[WARN]").count(), 3, "{said}");
     let remedy = format!("(sed -i -E '{WITHOUT_RFW}' /etc/iptables/rules.v4); rfw puts its own back");
     assert!(said.contains(&remedy), "{said}");
-    assert!(said.ends_with("rfw.conf: ok, 2 networks in the white list\n"), "{said}");
+    let first = "\nrfw.conf: ok, 2 networks in the white list, 2 clients, 3 warnings\nlisten ";
+    assert!(said.contains(first), "{said}");
+    let told = "\nneighbours  saved rules, Docker, firewalld: see the warnings\n";
+    assert!(said.contains(told), "{said}");
 
     // Without the HTTPS server nobody has to get to it, and without the state nothing comes back.
     let rfw = rfw.reconfigure("outward.server\n", "").configure("state.file =");
     check(&rfw, "no server", &["rules.v4:1: names", "Docker has its chains here"]);
-    assert!(!rfw.call(&["--check"]).out.contains("puts its own back"));
+    assert!(!rfw.call(&["--check"]).err.contains("puts its own back"));
 }
 
 #[test]
@@ -139,7 +142,7 @@ fn saved_rules_without_those_of_rfw_load_and_are_those_of_others() {
             let save = format!("mkdir -p /etc/iptables; {command}-save >{file}");
             host.run("sh", &["-ec", &save]).ok();
             // It does not load without the sets, until what is told is done.
-            let said = rfw.call(&["--check"]).out;
+            let said = rfw.call(&["--check"]).err;
             let told = said.lines().find(|line| line.contains(file)).unwrap_or_else(|| panic!("{said}"));
             let (_, remedy) = told.split_once("after each save (").unwrap();
             let (remedy, _) = remedy.rsplit_once("); rfw puts").unwrap();
@@ -147,7 +150,7 @@ fn saved_rules_without_those_of_rfw_load_and_are_those_of_others() {
             let load = |text: &str| boot.feed(&restore, &[], text.as_bytes());
             assert_ne!(load(&host.run("cat", &[file]).ok()).status, Some(0));
             host.run("sh", &["-ec", remedy]).ok();
-            assert!(!rfw.call(&["--check"]).out.contains(file));
+            assert!(!rfw.call(&["--check"]).err.contains(file));
             load(&host.run("cat", &[file]).ok()).ok();
             let rules = |host: &Host| -> Vec<String> {
                 let saved = host.run(&format!("{command}-save"), &[]).ok();
@@ -185,7 +188,7 @@ fn docker_is_warned_of_at_a_start_and_a_reload_unless_rules_reach_it() {
         let warning = "published ports of containers never pass INPUT";
         for lever in ["input.table = raw", "forward.chain = DOCKER-USER"] {
             let rfw = host.rfw(iptables).configure(lever);
-            assert!(!rfw.call(&["--check"]).out.contains(warning), "{lever}");
+            assert!(!rfw.call(&["--check"]).err.contains(warning), "{lever}");
         }
         let mut rfw = host.rfw(iptables).start();
         assert_eq!(rfw.log().matches(warning).count(), 1, "{}", rfw.log());
