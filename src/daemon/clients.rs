@@ -27,8 +27,8 @@ pub(super) fn is_without_login(config: &Config) -> bool {
     config.local.as_ref().is_some_and(|local: &Local| !local.authentication)
 }
 
-/// What there is to warn of: clients that can't come from all the addresses that they may come from, and
-/// those that can do nothing.
+/// What there is to warn of: clients that can't come from all the addresses of their `from`, and those that
+/// can do nothing.
 pub(super) fn warnings(config: &Config, whitelist: &WhiteList) -> Vec<String> {
     let mut reachable: Vec<Network> =
         [Family::V4, Family::V6].into_iter().flat_map(|family| whitelist.merged(family)).collect();
@@ -48,8 +48,8 @@ fn unlisted(client: &Client, reachable: &[Network]) -> Option<String> {
     };
     let name = client.name.escape_debug();
     Some(format!(
-        "the client {name} may come from {first}{more}, which the white list does not have as a whole: \
-         expected the same there (from)"
+        "the client {name} may come from {first}{more} (from), of which the white list does not have all: \
+         from the rest it does not get in"
     ))
 }
 

@@ -1,6 +1,7 @@
 //! Starts and ends: what is refused and how it is said, the command line, signals,
 //! machines that lack something, and files of the original rfw.
 
+mod check;
 mod command_line;
 mod machine;
 mod refusal;

@@ -14,6 +14,10 @@ const HEAD: [&str; 9] = ["NAME", "LOGIN", "FROM", "ALLOW", "LISTS", "EXPIRE", "M
 /// What stands where there is no limit, or nothing.
 const NONE: &str = "-";
 
+/// How the client of a local server without login gets in, and where from, whatever its section says.
+const LOCAL_SERVER: &str = "local server";
+const THIS_HOST: &str = "this host";
+
 /// The most networks of a client that are named; of the others there is the number.
 const NETWORKS_MAX: usize = 4;
 
@@ -25,12 +29,13 @@ pub(super) fn lines(config: &Config) -> Vec<String> {
 
 fn row(client: &Client, config: &Config) -> Row {
     let rights = &client.rights;
+    let logins = logins(client, config);
     let limit = |text: Option<String>| vec![text.unwrap_or(NONE.to_owned())];
     let allow: Vec<String> = rights.allow.iter().map(Grant::to_string).collect();
     vec![
         vec![client.name.escape_debug().to_string()],
-        logins(client, config),
-        from(client),
+        logins.iter().map(|login| (*login).to_owned()).collect(),
+        if logins == [LOCAL_SERVER] { vec![THIS_HOST.to_owned()] } else { from(client) },
         if allow.is_empty() { limit(None) } else { allow },
         vec![rights.lists.to_string()],
         limit(rights.expire_max.map(|longest| longest.to_string())),
@@ -41,10 +46,10 @@ fn row(client: &Client, config: &Config) -> Row {
 }
 
 /// How a client gets in, each way a line.
-fn logins(client: &Client, config: &Config) -> Vec<String> {
+fn logins(client: &Client, config: &Config) -> Vec<&'static str> {
     let is_local = is_without_login(config) && ptr::eq(client, ptr::from_ref(&**config.clients.local()));
-    let ways = [("password", client.secret.is_some()), ("local server", is_local)];
-    ways.into_iter().filter(|(_, is_open)| *is_open).map(|(way, _)| way.to_owned()).collect()
+    let ways = [("password", client.secret.is_some()), (LOCAL_SERVER, is_local)];
+    ways.into_iter().filter(|(_, is_open)| *is_open).map(|(way, _)| way).collect()
 }
 
 fn from(client: &Client) -> Vec<String> {

@@ -12,8 +12,8 @@ fn what_is_odd_about_a_client_is_a_warning() {
     let list = WhiteList::parse("10.0.0.0/25\n10.0.0.128/25\n2001:db8::1\n").unwrap();
     let missing = |network: &str| {
         format!(
-            "the client a may come from {network}, which the white list does not have as a whole: \
-             expected the same there (from)"
+            "the client a may come from {network} (from), of which the white list does not have all: \
+             from the rest it does not get in"
         )
     };
     let nothing =

@@ -130,6 +130,10 @@ fn where_the_kernel_has_no_sets_all_stay_rules_and_it_is_told() {
     let told = "the kernel has no sets, so that each address is a rule, up to rules.max";
     let said = host.run("perl", &[&common[..], &["--check"]].concat());
     assert!(said.err.contains(told) && said.status == Some(0), "{said:?}");
+    assert!(
+        said.out.contains("sets        auto: the kernel has none, so that each address is a rule\n"),
+        "{said:?}"
+    );
     let server = host.talk("perl", &[&common[..], &["--logfile", "rfw.log", "--loglevel", "DEBUG"]].concat());
     until(SOON, "rfw is ready", || rfw.log().contains("is ready") || server.is_over());
     assert!(rfw.log().contains(told), "{}", rfw.log());

@@ -54,3 +54,15 @@ fn of_many_networks_some_are_named() {
     );
     assert_eq!(from(all(&config)[0]), ["1.0.0.1", "1.0.0.3", "1.0.0.5", "1.0.0.7", "and 2 more"]);
 }
+
+#[test]
+fn the_client_of_a_local_server_comes_from_this_host() {
+    let table = lines(&config("local.server\nauth.username = me\nauth.password = x\n"));
+    assert_eq!(
+        table,
+        [
+            "NAME   LOGIN         FROM       ALLOW  LISTS  EXPIRE  MASK  ENTRIES  READ",
+            "local  local server  this host  * * *  *      -       -     -        all",
+        ]
+    );
+}
