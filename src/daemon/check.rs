@@ -5,6 +5,7 @@ use crate::config::cli::Arguments;
 use crate::config::file::{Config, Outward, effective};
 use crate::daemon;
 use crate::daemon::startup::{self, Checked, Failure};
+use crate::daemon::uncovered::Uncovered;
 use crate::daemon::warning_count::WarningCount;
 use crate::daemon::{bridged, certificate};
 use crate::firewall::counted;
@@ -45,20 +46,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 /// The line for machines: `FILE: ok, 3 networks in the white list, 2 clients, 0 warnings`.
 fn first_line(file: &Path, checked: &Checked, warnings: usize) -> String {
-    let networks = networks(&checked.whitelist);
     let clients = counted(daemon::clients::all(&checked.config).len(), "client", "clients");
     let warnings = counted(warnings, "warning", "warnings");
-    format!("{}: ok, {networks} in the white list, {clients}, {warnings}", file.display())
-}
-
-fn networks(whitelist: &WhiteList) -> String {
-    counted(whitelist.networks().count(), "network", "networks")
+    let whitelist = &checked.whitelist;
+    format!("{}: ok, {whitelist} in the white list, {clients}, {warnings}", file.display())
 }
 
 /// All parts of the report, in their order.
 fn report(checked: &Checked, now: SystemTime) -> Report {
     let Checked { config, whitelist, identity, firewall } = checked;
     checked.warn_of_clients();
+    Uncovered::default().tell(whitelist);
     let mut report = Report::default();
     report.add("listen", listeners(config));
     report.add("whitelist", vec![white_list(config, whitelist)]);
@@ -83,7 +81,7 @@ fn listeners(config: &Config) -> Vec<String> {
 }
 
 fn white_list(config: &Config, whitelist: &WhiteList) -> String {
-    format!("{}: {}", config.whitelist_file.value.display(), networks(whitelist))
+    format!("{}: {whitelist}", config.whitelist_file.value.display())
 }
 
 /// Certificate and key of the HTTPS server; warns of an end that is near.

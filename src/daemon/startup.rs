@@ -15,7 +15,6 @@ use crate::daemon::neighbours::Neighbours;
 use crate::daemon::server::Server;
 use crate::daemon::signals::Signals;
 use crate::daemon::terminal::{self, TerminalLogger};
-use crate::daemon::uncovered::Uncovered;
 use crate::daemon::warning_count::WarningCount;
 use crate::daemon::white_list;
 use crate::firewall::expiry::{Chore, SharedFirewall};
