@@ -2,6 +2,7 @@
 //! certificates.  Each test runs the real script with the real `openssl`, in a
 //! fresh folder of its own.
 
+mod clients;
 mod options;
 mod refusal;
 

@@ -22,6 +22,7 @@ fn bad_input_makes_no_file_and_no_folder() {
             "address" => vec![vec![text.as_str()], vec!["1.1.1.1", text]],
             "name" => vec![vec!["--dns", text]],
             "days" => vec![vec!["--days", text, "1.1.1.1"]],
+            "client" => vec![vec!["client", text], vec!["revoke", text]],
             "line" => vec![text.split(' ').collect()],
             _ => panic!("{at}: {kind}"),
         };
@@ -133,7 +134,7 @@ const MOMENTS: [(&str, bool); 5] = [
 ];
 
 /// An `openssl` that writes half a file at the given moment, then does `then`.
-fn broken_openssl(moment: &str, then: &str) -> String {
+pub(super) fn broken_openssl(moment: &str, then: &str) -> String {
     let pattern = moment.replace(' ', "\\ ");
     let real = which("openssl");
     format!(
