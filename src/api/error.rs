@@ -35,6 +35,9 @@ pub(super) enum ApiError {
     /// The client, or its rights, were changed after the request came.
     #[error("the rights of {} have changed while the request came: send it again", .0.escape_debug())]
     RightsChanged(String),
+    /// The certificate of the client has ended since its handshake.
+    #[error("your certificate has expired: expected one that is still good")]
+    CertificateEnded,
     /// A host that is not a loopback name, on the local listener.
     #[error(
         "the local server is not \"{}\": expected the host localhost, 127.0.0.1 or [::1]",
@@ -93,7 +96,7 @@ impl ApiError {
     /// The status code (RFC 9110, 15).
     pub(super) fn status(&self) -> u16 {
         match self {
-            ApiError::NotLoggedIn | ApiError::WrongCredentials => 401,
+            ApiError::NotLoggedIn | ApiError::WrongCredentials | ApiError::CertificateEnded => 401,
             ApiError::Certificate(_) | ApiError::From(..) | ApiError::Right(_) => 403,
             ApiError::Misdirected(_) => 421,
             ApiError::WhiteListChanged
@@ -133,7 +136,7 @@ impl ApiError {
 
     fn header(&self) -> Option<(&'static str, String)> {
         match self {
-            ApiError::NotLoggedIn | ApiError::WrongCredentials => {
+            ApiError::NotLoggedIn | ApiError::WrongCredentials | ApiError::CertificateEnded => {
                 Some(("WWW-Authenticate", "Basic realm=\"rfw\", charset=\"UTF-8\"".to_owned()))
             }
             ApiError::Url(UrlError::Method { allow } | UrlError::NonRestful { allow }) => {

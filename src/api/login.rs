@@ -6,6 +6,7 @@ use crate::config::clients::{Client, Clients};
 use crate::http::message::Request;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use std::sync::Arc;
+use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 /// What a client logs in with.
@@ -26,6 +27,7 @@ pub(super) fn client(
     peer: &Peer,
     request: &Request,
     listed: bool,
+    now: SystemTime,
 ) -> Result<Arc<Client>, ApiError> {
     if !peer.authentication {
         return Ok(Arc::clone(clients.local()));
@@ -40,7 +42,11 @@ pub(super) fn client(
             Some(client.ok_or(ApiError::WrongCredentials)?)
         }
     };
-    let by_certificate = peer.names.as_ref().map(|names| clients.by_names(names)).transpose()?;
+    let certificate = peer.certificate.as_ref();
+    if certificate.is_some_and(|certificate| certificate.has_ended(now)) {
+        return Err(ApiError::CertificateEnded);
+    }
+    let by_certificate = certificate.map(|certificate| clients.by_names(&certificate.names)).transpose()?;
     let client = match (by_certificate, by_password) {
         (Some(named), Some(client)) if named != client => return Err(ApiError::WrongCredentials),
         (Some(client), _) | (None, Some(client)) => client,

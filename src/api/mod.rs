@@ -27,6 +27,7 @@ use crate::firewall::expiry::SharedFirewall;
 use crate::http::answer::Answer;
 use crate::http::body::Body;
 use crate::http::message::{HttpError, Request};
+use crate::http::tls::PeerCertificate;
 use crate::kernel::guard::Port;
 use crate::log_limit::LogLimit;
 use crate::rule::network::Network;
@@ -85,8 +86,8 @@ pub(crate) struct Peer {
     pub authentication: bool,
     /// Whether the listener is the local one, which accepts only host names of this host.
     pub local: bool,
-    /// The names in its certificate, if it has shown one.
-    pub names: Option<Rc<Vec<String>>>,
+    /// The certificate that it has shown.
+    pub certificate: Option<Rc<PeerCertificate>>,
 }
 
 impl Service {
@@ -186,6 +187,7 @@ impl Service {
                 peer,
                 request,
                 self.whitelist.contains(peer.address),
+                SystemTime::now(),
             ) {
                 Ok(client) => return Ok(client),
                 Err(error) => (error, &mut self.strangers),

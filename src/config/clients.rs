@@ -94,6 +94,11 @@ impl Client {
         Client { name, secret, from: From::Listed, rights: Rights::all(), line: None }
     }
 
+    /// Whether a certificate can have its name.
+    pub(crate) fn name_fits_certificates(&self) -> bool {
+        is_name(&self.name)
+    }
+
     /// Whether it may come from an address; `listed` tells whether that is in the white list.
     pub(crate) fn may_come_from(&self, address: IpAddr, listed: bool) -> bool {
         match &self.from {

@@ -5,8 +5,11 @@
 //! ConfigParser, so that a file of the original rfw is valid. This module does no I/O: it does not
 //! open the files that options name.
 
+mod client_auth;
 pub(crate) mod effective;
 pub(super) mod syntax;
+
+pub(crate) use self::client_auth::ClientAuth;
 
 use crate::config::clients::{Client, Clients, ClientsError, Login, Secret};
 use crate::config::file::syntax::{Entry, Sections};
@@ -22,11 +25,14 @@ const FLAGS: [&str; 4] = ["outward.server", "local.server", "local.server.authen
 /// Options that take a value, or are on without one.
 const SWITCHES: [&str; 1] = ["ipset"];
 /// Options with a value.
-const VALUES: [&str; 21] = [
+const VALUES: [&str; 24] = [
     "outward.server.port",
     "outward.server.ip",
     "outward.server.certfile",
     "outward.server.keyfile",
+    client_auth::CERT,
+    client_auth::CA,
+    client_auth::CRL,
     "local.server.port",
     "connections.max",
     "connections.max.source",
@@ -101,6 +107,8 @@ pub(crate) struct Outward {
     pub certfile: Setting<PathBuf>,
     /// The private key, in PEM (RFC 7468).
     pub keyfile: Setting<PathBuf>,
+    /// Whether clients show certificates.
+    pub client_auth: ClientAuth,
 }
 
 /// The HTTP server on 127.0.0.1.
@@ -152,6 +160,7 @@ fn check(file: &Path, sections: &Sections) -> Located<Config> {
         address: SocketAddr::new(options.ip()?, options.port("outward.server.port", 7393)?),
         certfile: options.path("outward.server.certfile", "/etc/rfw/ssl/server.crt")?,
         keyfile: options.path("outward.server.keyfile", "/etc/rfw/ssl/server.key")?,
+        client_auth: options.client_auth()?,
     };
     let local = Local {
         address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), options.port("local.server.port", 7390)?),
@@ -162,8 +171,12 @@ fn check(file: &Path, sections: &Sections) -> Located<Config> {
     let authenticates = outward.is_some() || local.as_ref().is_some_and(|local| local.authentication);
     let needs_credentials = authenticates && (sections.clients.is_empty() || options.has_credentials());
     let admin = if needs_credentials { Some(options.admin()?) } else { None };
-    let login =
-        Login { local: local.as_ref().is_some_and(|local| !local.authentication), ..Login::default() };
+    let client_auth = outward.as_ref().map(|outward| &outward.client_auth);
+    let login = Login {
+        local: local.as_ref().is_some_and(|local| !local.authentication),
+        certificates: client_auth.is_some_and(|auth| *auth != ClientAuth::Off),
+        certificates_required: matches!(client_auth, Some(ClientAuth::On { required: true, .. })),
+    };
     if outward.is_none() && local.is_none() {
         return Err((None, ConfigError::NoServer));
     }
@@ -416,6 +429,8 @@ pub(super) enum ConfigError {
     ClientName(String),
     #[error("client {0}: {1}")]
     Client(String, ClientsError),
+    #[error("{0}: not set: expected the file with the CA, since {1} is not off")]
+    NoAuthority(&'static str, &'static str),
     #[error("neither outward.server nor local.server is on")]
     NoServer,
     #[error("local.server.port: taken by outward.server.port: expected another port")]

@@ -1,39 +1,84 @@
-//! Warns of a certificate that ends soon. It is read once, at start, and clients refuse it from its
+//! Warns of certificates that end soon. They are read at start, and refused from their
 //! end on, so that a server which runs for months has to tell of it in good time, and again.
 
+use crate::http::tls::Identity;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A certificate whose remaining validity is shorter than this causes warnings.
 const ENDS_SOON: Duration = Duration::from_secs(30 * DAY);
+
+/// The same for a list of certificates that are taken back, of which many are made anew each month.
+const LIST_ENDS_SOON: Duration = Duration::from_secs(7 * DAY);
 
 /// Interval of the warnings while the server runs.
 const INTERVAL: Duration = Duration::from_secs(DAY);
 
 const DAY: u64 = 86_400;
 
-/// What there is to warn of at `now`, of a certificate that ends at `ends`.
-pub(super) fn warning(ends: SystemTime, now: SystemTime) -> Option<String> {
-    let Ok(left) = ends.duration_since(now) else {
-        return Some("the certificate has expired: clients will refuse it".to_owned());
-    };
-    match left.as_secs() / DAY {
-        _ if left >= ENDS_SOON => None,
-        0 => Some("the certificate expires within a day".to_owned()),
-        1 => Some("the certificate expires in 1 day".to_owned()),
-        days => Some(format!("the certificate expires in {days} days")),
+/// Something that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Expiry {
+    kind: Kind,
+    ends: SystemTime,
+}
+
+/// What it is that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The certificate of the server.
+    Server,
+    /// The certificate of a CA for those of clients.
+    Authority,
+    /// A list of clients' certificates that are taken back.
+    Revocation,
+}
+
+impl Expiry {
+    /// All that ends of an identity.
+    pub(super) fn of(identity: &Identity) -> Vec<Expiry> {
+        let ends = [
+            (Kind::Server, Some(identity.ends)),
+            (Kind::Authority, identity.authorities_end()),
+            (Kind::Revocation, identity.revoked_until()),
+        ];
+        ends.into_iter().filter_map(|(kind, ends)| Some(Expiry { kind, ends: ends? })).collect()
+    }
+
+    /// What there is to warn of at `now`.
+    pub(super) fn warning(&self, now: SystemTime) -> Option<String> {
+        let (what, soon, then) = match self.kind {
+            Kind::Server => ("the certificate", ENDS_SOON, "clients will refuse it"),
+            Kind::Authority => {
+                ("a CA of outward.server.clientca", ENDS_SOON, "what it has signed for clients is refused")
+            }
+            Kind::Revocation => (
+                "a list of outward.server.clientcrl",
+                LIST_ENDS_SOON,
+                "every certificate that its CA has signed for clients is refused",
+            ),
+        };
+        let Ok(left) = self.ends.duration_since(now) else {
+            return Some(format!("{what} has expired: {then}"));
+        };
+        match left.as_secs() / DAY {
+            _ if left >= soon => None,
+            0 => Some(format!("{what} expires within a day")),
+            1 => Some(format!("{what} expires in 1 day")),
+            days => Some(format!("{what} expires in {days} days")),
+        }
     }
 }
 
-/// The end of the certificate that the server uses, and when to look at it again.
+/// What of the server ends, and when to look at it again.
 pub(super) struct CertificateWatch {
-    ends: SystemTime,
+    expiries: Vec<Expiry>,
     next: Instant,
 }
 
 impl CertificateWatch {
-    /// A watch over a certificate that ends at `ends`; the first look is due at `start`.
-    pub(super) fn new(ends: SystemTime, start: Instant) -> CertificateWatch {
-        CertificateWatch { ends, next: start }
+    /// A watch over what ends; the first look is due at `start`.
+    pub(super) fn new(expiries: Vec<Expiry>, start: Instant) -> CertificateWatch {
+        CertificateWatch { expiries, next: start }
     }
 
     /// When the next look is due.
@@ -43,12 +88,12 @@ impl CertificateWatch {
 
     /// Looks, if that is due at `now`, which is `date` on the calendar. The interval is that of the
     /// monotonic clock: a date that is set neither repeats nor delays a warning.
-    pub(super) fn look(&mut self, now: Instant, date: SystemTime) -> Option<String> {
+    pub(super) fn look(&mut self, now: Instant, date: SystemTime) -> Vec<String> {
         if now < self.next {
-            return None;
+            return Vec::new();
         }
         self.next = now + INTERVAL;
-        warning(self.ends, date)
+        self.expiries.iter().filter_map(|expiry| expiry.warning(date)).collect()
     }
 }
 
@@ -57,6 +102,14 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn warning(ends: SystemTime, now: SystemTime) -> Option<String> {
+        Expiry { kind: Kind::Server, ends }.warning(now)
+    }
+
+    fn watch(ends: SystemTime, start: Instant) -> CertificateWatch {
+        CertificateWatch::new(vec![Expiry { kind: Kind::Server, ends }], start)
+    }
 
     #[test]
     fn the_warning_tells_the_days_that_are_left() {
@@ -80,9 +133,9 @@ mod tests {
     #[test]
     fn a_server_that_runs_warns_once_a_day_and_after_the_end_too() {
         let (start, date) = (Instant::now(), SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * DAY));
-        let mut watch = CertificateWatch::new(date + HOUR * (34 * 24 + 12), start);
+        let mut watch = watch(date + HOUR * (34 * 24 + 12), start);
         let hours = (0..40 * 24).map(|hour| HOUR * hour);
-        let looks = hours.map(|passed| (passed, watch.look(start + passed, date + passed)));
+        let looks = hours.map(|passed| (passed, watch.look(start + passed, date + passed).pop()));
         let warned: Vec<(u64, String)> =
             looks.filter_map(|(passed, text)| Some((passed.as_secs() / DAY, text?))).collect();
         assert_eq!(warned.iter().map(|(day, _)| *day).collect::<Vec<_>>(), (5..40).collect::<Vec<_>>());
@@ -95,10 +148,31 @@ mod tests {
     #[test]
     fn the_next_look_is_a_day_after_the_last() {
         let start = Instant::now();
-        let mut watch = CertificateWatch::new(SystemTime::UNIX_EPOCH, start);
+        let mut watch = watch(SystemTime::UNIX_EPOCH, start);
         assert_eq!(watch.next(), start);
-        assert!(watch.look(start, SystemTime::now()).is_some());
+        assert_eq!(watch.look(start, SystemTime::now()).len(), 1);
         assert_eq!(watch.next(), start + INTERVAL);
-        assert_eq!(watch.look(start + INTERVAL - HOUR, SystemTime::now()), None);
+        assert_eq!(watch.look(start + INTERVAL - HOUR, SystemTime::now()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_clients_certificates_need_is_warned_of_by_its_option() {
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * DAY);
+        let golden = [
+            (Kind::Authority, 30 * 24, None),
+            (Kind::Authority, 30 * 24 - 1, Some("a CA of outward.server.clientca expires in 29 days")),
+            (Kind::Revocation, 7 * 24, None),
+            (Kind::Revocation, 7 * 24 - 1, Some("a list of outward.server.clientcrl expires in 6 days")),
+        ];
+        for (kind, hours, expected) in golden {
+            let expiry = Expiry { kind, ends: end };
+            assert_eq!(
+                expiry.warning(end - HOUR * hours).as_deref(),
+                expected,
+                "{kind:?} {hours} hours before"
+            );
+            let ended = expiry.warning(end + HOUR).unwrap();
+            assert!(ended.contains("has expired") && ended.ends_with("is refused"), "{ended}");
+        }
     }
 }

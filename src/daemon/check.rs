@@ -4,10 +4,11 @@
 use crate::config::cli::Arguments;
 use crate::config::file::{Config, Outward, effective};
 use crate::daemon;
+use crate::daemon::bridged;
+use crate::daemon::certificate::Expiry;
 use crate::daemon::startup::{self, Checked, Failure};
 use crate::daemon::uncovered::Uncovered;
 use crate::daemon::warning_count::WarningCount;
-use crate::daemon::{bridged, certificate};
 use crate::firewall::counted;
 use crate::http::tls::Identity;
 use crate::rule::lease::Moment;
@@ -87,9 +88,8 @@ fn white_list(config: &Config, whitelist: &WhiteList) -> String {
 /// Certificate and key of the HTTPS server; warns of an end that is near.
 fn certificate_of(outward: Option<&Outward>, identity: Option<&Identity>, now: SystemTime) -> Vec<String> {
     let (Some(outward), Some(identity)) = (outward, identity) else { return Vec::new() };
-    if let Some(warning) = certificate::warning(identity.ends, now) {
-        log::warn!("{warning}");
-    }
+    let warnings = Expiry::of(identity).into_iter().filter_map(|expiry| expiry.warning(now));
+    warnings.for_each(|warning| log::warn!("{warning}"));
     let names = match identity.names.is_empty() {
         true => "without a name in subjectAltName".to_owned(),
         false => identity.names.join(" "),

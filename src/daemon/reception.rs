@@ -5,8 +5,12 @@ use crate::http::answer::Answer;
 use crate::http::body::Body;
 use crate::http::handler::Handler;
 use crate::http::message::{HttpError, Request};
+use crate::http::tls::Identity;
 use crate::log_limit::LogLimit;
-use std::time::Instant;
+use rustls::pki_types::CertificateDer;
+use std::io;
+use std::rc::Rc;
+use std::time::{Instant, SystemTime};
 
 /// The limits of log lines that strangers cause, one for each cause.
 #[derive(Default)]
@@ -29,12 +33,26 @@ pub(super) struct Reception<'a> {
     pub service: &'a mut Service,
     /// The limits of log lines.
     pub lines: &'a mut Lines,
+    /// What the HTTPS server asks of clients.
+    pub identity: Option<&'a Identity>,
     /// The client.
     pub peer: Peer,
 }
 
 impl Handler for Reception<'_> {
     type Pending = Pending;
+
+    fn secured(&mut self, chain: Option<&[CertificateDer<'static>]>) -> io::Result<()> {
+        let Some(identity) = self.identity else { return Ok(()) };
+        let certificate = identity.admit(chain, SystemTime::now()).map_err(io::Error::other)?;
+        self.peer.certificate = certificate.map(Rc::new);
+        if let Some(certificate) = &self.peer.certificate {
+            let names = certificate.names.join(", ");
+            let names = if names.is_empty() { "nobody that could be named" } else { &names };
+            log::debug!("{}: certificate of {names}", self.peer.address);
+        }
+        Ok(())
+    }
 
     fn begin(&mut self, request: Request, body: &Body) -> Result<Pending, Answer> {
         self.service.begin(&self.peer, request, body)

@@ -8,7 +8,7 @@
 
 use crate::api::{Outcome, Peer, Service};
 use crate::config::file::Config;
-use crate::daemon::certificate::CertificateWatch;
+use crate::daemon::certificate::{CertificateWatch, Expiry};
 use crate::daemon::crowd::{Client, Crowd, Room};
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Listener, ServerError};
@@ -19,6 +19,7 @@ use crate::daemon::uncovered::Uncovered;
 use crate::daemon::white_list;
 use crate::http::connection::Connection;
 use crate::http::conversation::Event;
+use crate::http::tls::Identity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -59,6 +60,8 @@ pub(super) struct Server {
     instance: Instance,
     service: Service,
     crowd: Crowd,
+    /// What the HTTPS server shows clients and asks of them.
+    identity: Option<Identity>,
     certificate: Option<CertificateWatch>,
     uncovered: Uncovered,
     lines: Lines,
@@ -95,6 +98,7 @@ impl Server {
             instance,
             service,
             crowd,
+            identity: None,
             certificate: None,
             uncovered: Uncovered::default(),
             lines: Lines::default(),
@@ -111,10 +115,12 @@ impl Server {
         self.listeners.push(listener);
     }
 
-    /// Warns now, and then once a day, where the certificate ends soon or has ended.
-    pub(super) fn watch_certificate(&mut self, ends: SystemTime) {
+    /// Has clients asked for what an identity says. Warns now, and then once a day, where a certificate of it
+    /// ends soon or has ended.
+    pub(super) fn identify(&mut self, identity: Identity) {
         let now = Instant::now();
-        self.certificate = Some(CertificateWatch::new(ends, now));
+        self.certificate = Some(CertificateWatch::new(Expiry::of(&identity), now));
+        self.identity = Some(identity);
         self.look_at_certificate(now);
     }
 
@@ -125,9 +131,8 @@ impl Server {
 
     fn look_at_certificate(&mut self, now: Instant) {
         let watch = self.certificate.as_mut();
-        if let Some(warning) = watch.and_then(|watch| watch.look(now, SystemTime::now())) {
-            log::warn!("{warning}");
-        }
+        let warnings = watch.map(|watch| watch.look(now, SystemTime::now())).unwrap_or_default();
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
     }
 
     /// Serves until SIGTERM or SIGINT.
@@ -240,7 +245,7 @@ impl Server {
                 match listener.accept() {
                     Ok((socket, address)) => {
                         let address = address.ip().to_canonical();
-                        let peer = Peer { address, authentication, local: tls.is_none(), names: None };
+                        let peer = Peer { address, authentication, local: tls.is_none(), certificate: None };
                         if self.makes_room(&peer, now) {
                             let connection = Connection::new(socket, tls.as_ref(), now);
                             if let Ok(connection) = connection {
@@ -406,9 +411,12 @@ impl Server {
         work: impl FnOnce(&mut Client, &mut Reception<'_>) -> T,
     ) -> Option<T> {
         let client = self.crowd.clients.get_mut(index)?;
-        let peer = client.peer.clone();
-        let (service, lines) = (&mut self.service, &mut self.lines);
-        Some(work(client, &mut Reception { service, lines, peer }))
+        let (service, lines, identity) = (&mut self.service, &mut self.lines, self.identity.as_ref());
+        let mut reception = Reception { service, lines, identity, peer: client.peer.clone() };
+        let done = work(client, &mut reception);
+        // The end of a handshake has shown its certificate.
+        client.peer = reception.peer;
+        Some(done)
     }
 
     /// Reloads the white list, and looks again at what other programs make of rfw; if the list is refused

@@ -4,7 +4,7 @@
 
 use crate::api::Service;
 use crate::config::cli::Arguments;
-use crate::config::file::{Config, LocatedError, Outward, Setting};
+use crate::config::file::{ClientAuth, Config, LocatedError, Outward, Setting};
 use crate::config::trusted_file::{self, FileError};
 use crate::daemon::clients;
 use crate::daemon::ephemeral::warn_if_ephemeral;
@@ -23,7 +23,7 @@ use crate::firewall::state::Restored;
 use crate::firewall::state::writer::StateWriter;
 use crate::firewall::table::Table;
 use crate::firewall::{Firewall, FirewallError, Settings, counted};
-use crate::http::tls::{Identity, TlsError};
+use crate::http::tls::{ClientFiles, ClientFilesError, Identity, TlsError};
 use crate::kernel::program::ProgramError;
 use crate::rule::SetUse;
 use crate::rule::layout::InputTable;
@@ -137,8 +137,9 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let mut server = Server::new(service, signals, instance);
     server.warn_of_uncovered();
     if let (Some(bound), Some(identity)) = (outward, identity) {
-        server.watch_certificate(identity.ends);
-        server.open(Listener::open(bound, Some(identity.tls), true)?);
+        let tls = Arc::clone(&identity.tls);
+        server.identify(identity);
+        server.open(Listener::open(bound, Some(tls), true)?);
     }
     if let Some(bound) = local {
         server.open(Listener::open(bound, None, local_authentication)?);
@@ -217,21 +218,53 @@ fn load_config(file: &Path) -> Result<Config, LocatedError> {
     Config::parse(file, &text)
 }
 
-/// Loads the certificate chain and the private key; `config` is the file that names them.
+/// Loads the certificate chain, the private key, and what certificates of clients are verified with;
+/// `config` is the file that names them.
 fn load_identity(config: &Path, outward: &Outward) -> Result<Identity, LocatedError> {
-    let Outward { certfile, keyfile, .. } = outward;
+    let identity = read_identity(config, outward)?;
+    log::debug!("the certificate is for {}", identity.names.join(", "));
+    Ok(identity)
+}
+
+fn read_identity(config: &Path, outward: &Outward) -> Result<Identity, LocatedError> {
+    let Outward { certfile, keyfile, client_auth, .. } = outward;
     let error = |setting: &Setting<PathBuf>, why: &dyn fmt::Display| {
         setting.error(config, format!("{}: {why}", setting.value.display()))
     };
-    let certificates = trusted_file::read_trusted(&certfile.value).map_err(|why| error(certfile, &why))?;
+    let read = |setting: &Setting<PathBuf>| {
+        trusted_file::read_trusted(&setting.value).map_err(|why| error(setting, &why))
+    };
+    let certificates = read(certfile)?;
     let key = trusted_file::read_secret(&keyfile.value).map_err(|why| error(keyfile, &why))?;
-    Identity::parse(&certificates, &key).map_err(|why| match why {
-        TlsError::Certificate(why) => error(certfile, &why),
-        TlsError::Key(why) => error(keyfile, &why),
-        TlsError::Mismatch => {
+    let ClientAuth::On { required, ca, crl } = client_auth else {
+        return Identity::parse(&certificates, &key, None).map_err(|why| tls_error(outward, why, error));
+    };
+    let (authorities, revoked) = (read(ca)?, crl.as_ref().map(read).transpose()?);
+    let files = ClientFiles { required: *required, authorities: &authorities, revoked: revoked.as_deref() };
+    Identity::parse(&certificates, &key, Some(&files)).map_err(|why| tls_error(outward, why, error))
+}
+
+/// An error of TLS as one of the option whose file it is about.
+fn tls_error(
+    outward: &Outward,
+    why: TlsError,
+    error: impl Fn(&Setting<PathBuf>, &dyn fmt::Display) -> LocatedError,
+) -> LocatedError {
+    let Outward { certfile, keyfile, client_auth, .. } = outward;
+    match (why, client_auth) {
+        (TlsError::Certificate(why), _) => error(certfile, &why),
+        (TlsError::Key(why), _) => error(keyfile, &why),
+        (TlsError::Mismatch, _) => {
             error(keyfile, &format_args!("does not fit the certificate {}", certfile.value.display()))
         }
-    })
+        (TlsError::Clients(ClientFilesError::Authorities(why)), ClientAuth::On { ca, .. }) => error(ca, &why),
+        (TlsError::Clients(ClientFilesError::Revoked(why)), ClientAuth::On { crl: Some(crl), .. }) => {
+            error(crl, &why)
+        }
+        (TlsError::Clients(ClientFilesError::Authorities(why) | ClientFilesError::Revoked(why)), _) => {
+            error(certfile, &why)
+        }
+    }
 }
 
 /// Resolves the programs and checks that they read the kernel's tables. IPv6 and sets are

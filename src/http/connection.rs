@@ -106,6 +106,7 @@ impl<P> Connection<P> {
         let ended = self.transport.receive(&mut plain)?;
         self.active = now;
         if self.conversation.is_handshaking() && !self.transport.is_handshaking() {
+            handler.secured(self.transport.client_chain())?;
             self.conversation.step(Event::Secured, now, handler);
         }
         if !plain.is_empty() {

@@ -3,11 +3,20 @@
 use crate::http::answer::Answer;
 use crate::http::body::Body;
 use crate::http::message::{HttpError, Request};
+use rustls::pki_types::CertificateDer;
+use std::io;
 
 /// Who reads the requests: the API, or a test.
 pub(crate) trait Handler {
     /// A request whose head is accepted.
     type Pending;
+
+    /// Hears that the TLS handshake is complete, with the certificate that the client has shown and those
+    /// between it and the CA; `None` if it has shown none.
+    ///
+    /// # Errors
+    /// The client is refused.
+    fn secured(&mut self, chain: Option<&[CertificateDer<'static>]>) -> io::Result<()>;
 
     /// Decides on a request from its head, before any of its body is read.
     ///

@@ -3,7 +3,6 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod buffer;
-mod certificate;
 pub(crate) mod connection;
 pub(crate) mod conversation;
 pub(crate) mod handler;

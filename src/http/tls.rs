@@ -1,22 +1,34 @@
 //! TLS configuration of the HTTPS server: certificate chain, private key, protocol
-//! versions and ALPN.
+//! versions and ALPN, and which certificates of clients it believes.
 
-use crate::http::certificate;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+mod certificate;
+mod clients;
+
+pub(crate) use self::certificate::PeerCertificate;
+pub(crate) use self::clients::{ClientFiles, ClientFilesError, reason};
+
+use self::clients::ClientVerifier;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{Error, ServerConfig};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-/// The server's certificate chain and private key, checked to match.
+/// The server's certificate chain and private key, checked to match, and what it asks of clients. Its
+/// sessions can be resumed with it alone: they are kept in memory (256 of them), by its rustls
+/// configuration, which makes no tickets that could be read with a key.
 pub(crate) struct Identity {
-    /// The rustls configuration: TLS 1.2 and 1.3, no client authentication.
+    /// The rustls configuration: TLS 1.2 and 1.3.
     pub tls: Arc<ServerConfig>,
     /// The earliest expiry (`notAfter`) of the chain.
     pub ends: SystemTime,
-    /// The addresses and DNS names that the certificate is for, without characters of control.
+    /// The addresses and DNS names of the certificate.
     pub names: Vec<String>,
+    /// How certificates of clients are verified, if they are asked for.
+    clients: Option<Arc<ClientVerifier>>,
 }
 
 /// Why a certificate chain and private key are rejected, with the reason as text.
@@ -28,35 +40,102 @@ pub(crate) enum TlsError {
     Key(String),
     /// The private key does not match the public key of the certificate.
     Mismatch,
+    /// The files for certificates of clients can't be used.
+    Clients(ClientFilesError),
 }
 
 impl Identity {
     /// Reads a certificate chain and its private key (PKCS#8, SEC1 or PKCS#1), both in
-    /// PEM (RFC 7468).
+    /// PEM (RFC 7468), and the files for certificates of clients, if they are asked for.
     ///
     /// # Errors
     /// The text is not PEM, a certificate is not X.509, or the key does not match.
-    pub(crate) fn parse(certificates: &str, key: &str) -> Result<Identity, TlsError> {
+    pub(crate) fn parse(
+        certificates: &str,
+        key: &str,
+        clients: Option<&ClientFiles<'_>>,
+    ) -> Result<Identity, TlsError> {
         let certificate_error = |why: &str| TlsError::Certificate(why.to_owned());
         let chain =
             parse_chain(certificates).ok_or_else(|| certificate_error("expected certificates in PEM"))?;
-        let ends = earliest_end(&chain).ok_or_else(|| certificate_error("expected certificates of X.509"))?;
-        let names = chain.first().map(certificate::names).unwrap_or_default();
+        let parsed: Result<Vec<Certificate>, _> =
+            chain.iter().map(|der| Certificate::from_der(der)).collect();
+        let parsed = parsed.map_err(|_| certificate_error("expected certificates of X.509"))?;
         let key = parse_key(key)
             .ok_or_else(|| TlsError::Key("expected one private key in PEM, not encrypted".to_owned()))?;
-        Ok(Identity { tls: Arc::new(server_config(chain, key)?), ends, names })
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients = clients.map(|files| ClientVerifier::parse(files, &provider).map(Arc::new));
+        let clients = clients.transpose().map_err(TlsError::Clients)?;
+        let verifier = clients.clone().map(|verifier| verifier as Arc<dyn ClientCertVerifier>);
+        let verifier = verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth);
+        Ok(Identity {
+            ends: parsed.iter().map(certificate::end).min().unwrap_or(UNIX_EPOCH),
+            names: parsed.first().map(certificate::server_names).unwrap_or_default(),
+            tls: Arc::new(server_config(provider, verifier, chain, key)?),
+            clients,
+        })
+    }
+
+    /// When the first CA for certificates of clients ends; what it has signed is refused then.
+    pub(crate) fn authorities_end(&self) -> Option<SystemTime> {
+        self.clients.as_ref()?.authorities_end()
+    }
+
+    /// When the first list of certificates that are taken back ends; all of its CA are refused then.
+    pub(crate) fn revoked_until(&self) -> Option<SystemTime> {
+        self.clients.as_ref()?.revoked_until()
+    }
+
+    /// The certificate of a client whose handshake is complete, from the chain of the session. It is
+    /// verified again: a session that is resumed has the chain of the first, which may have ended since
+    /// then, and the configuration may have been replaced while the handshake was made.
+    ///
+    /// # Errors
+    /// Why the client is refused.
+    pub(crate) fn admit(
+        &self,
+        chain: Option<&[CertificateDer<'static>]>,
+        now: SystemTime,
+    ) -> Result<Option<PeerCertificate>, String> {
+        let certificate = chain.map(PeerCertificate::read).transpose().map_err(|error| error.to_string())?;
+        self.still_accepts(certificate.as_ref(), now)?;
+        Ok(certificate)
+    }
+
+    /// Whether a client that has shown that certificate, or none, would be admitted now: for connections
+    /// that were made before the files, or the time, have changed.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub(crate) fn still_accepts(
+        &self,
+        certificate: Option<&PeerCertificate>,
+        now: SystemTime,
+    ) -> Result<(), String> {
+        match (&self.clients, certificate) {
+            (None, None) => Ok(()),
+            (Some(clients), None) if !clients.is_required() => Ok(()),
+            (Some(_), None) => Err(reason(&Error::NoCertificatesPresented)),
+            (None, Some(_)) => Err("certificates of clients are not asked for any more".to_owned()),
+            (Some(clients), Some(certificate)) => {
+                let now = now.duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?;
+                let verified = clients.verify(certificate.chain(), UnixTime::since_unix_epoch(now));
+                verified.map_err(|error| reason(&error))
+            }
+        }
     }
 }
 
 fn server_config(
+    provider: Arc<rustls::crypto::CryptoProvider>,
+    verifier: Arc<dyn ClientCertVerifier>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| TlsError::Key(error.to_string()))?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
         .map_err(|error| match error {
             Error::InconsistentKeys(_) => TlsError::Mismatch,
@@ -78,12 +157,5 @@ fn parse_key(text: &str) -> Option<PrivateKeyDer<'static>> {
     rustls_pemfile::private_key(&mut text.as_bytes()).ok().flatten()
 }
 
-/// The earliest `notAfter` (RFC 5280, 4.1.2.5) of a chain.
-fn earliest_end(chain: &[CertificateDer<'_>]) -> Option<SystemTime> {
-    let ends = chain.iter().map(|der| {
-        let certificate = Certificate::from_der(der).ok()?;
-        let end = certificate.tbs_certificate.validity.not_after.to_unix_duration();
-        UNIX_EPOCH.checked_add(end)
-    });
-    ends.collect::<Option<Vec<SystemTime>>>()?.into_iter().min()
-}
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 //! bounded: nothing is read beyond what is taken out at once, and nothing more is encrypted
 //! before what was is sent.
 
+use crate::http::tls::reason;
+use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection};
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -40,6 +42,12 @@ impl Transport {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
+    /// The certificate that the client has shown, and those between it and the CA. A session that is resumed
+    /// has those of the first.
+    pub(super) fn client_chain(&self) -> Option<&[CertificateDer<'static>]> {
+        self.tls.as_ref()?.peer_certificates()
+    }
+
     /// Whether bytes of TLS wait to be sent.
     pub(super) fn wants_write(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
@@ -66,7 +74,7 @@ impl Transport {
             let state = tls.process_new_packets().map_err(|error| {
                 // The alert that says why; whether it arrives does not matter.
                 let _ = tls.write_tls(&mut self.socket);
-                io::Error::new(ErrorKind::InvalidData, error)
+                io::Error::new(ErrorKind::InvalidData, reason(&error))
             })?;
             take_plaintext(tls, plain)?;
             if state.peer_has_closed() {

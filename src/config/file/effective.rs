@@ -1,7 +1,8 @@
 //! A configuration as a file `rfw.conf` that says the same, with each option that is in force and no
 //! secret: where a password belongs stands none, so that rfw refuses the file until one is put in.
 
-use super::{Config, Local, Outward};
+use super::client_auth::{CA, CERT, CRL};
+use super::{ClientAuth, Config, Local, Outward};
 use crate::config::clients::{Client, From};
 use crate::rule::SetUse;
 use crate::rule::layout::InputTable;
@@ -59,6 +60,18 @@ impl Lines {
         self.value("outward.server.ip", &outward.address.ip().to_string());
         self.path("outward.server.certfile", &outward.certfile.value);
         self.path("outward.server.keyfile", &outward.keyfile.value);
+        self.client_auth(&outward.client_auth);
+    }
+
+    fn client_auth(&mut self, client_auth: &ClientAuth) {
+        match client_auth {
+            ClientAuth::Off => self.value(CERT, "off"),
+            ClientAuth::On { required, ca, crl } => {
+                self.value(CERT, if *required { "required" } else { "optional" });
+                self.path(CA, &ca.value);
+                crl.iter().for_each(|crl| self.path(CRL, &crl.value));
+            }
+        }
     }
 
     fn local(&mut self, local: Option<&Local>) {

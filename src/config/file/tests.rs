@@ -19,6 +19,7 @@ fn options_have_the_defaults_of_the_original() {
     assert_eq!(outward.address, "0.0.0.0:7393".parse().unwrap());
     assert_eq!(outward.certfile.value, Path::new("/etc/rfw/ssl/server.crt"));
     assert_eq!(outward.keyfile.value, Path::new("/etc/rfw/ssl/server.key"));
+    assert_eq!(outward.client_auth, ClientAuth::Off);
     assert_eq!(config.local, None);
     assert!(!config.non_restful);
     assert_eq!(config.default_expire.seconds(), 86_400);
@@ -72,6 +73,24 @@ fn ip6tables_is_the_companion_of_iptables() {
     for (line, expected) in golden {
         assert_eq!(parse(&format!("{BASE}{line}")).unwrap().ip6tables.value, Path::new(expected), "{line}");
     }
+}
+
+#[test]
+fn clients_are_asked_for_certificates_where_it_is_said() {
+    let client_auth = |text: &str| parse(&format!("{BASE}{text}\n")).unwrap().outward.unwrap().client_auth;
+    let files = "outward.server.clientca = /ca.crt\noutward.server.clientcrl = /ca.crl";
+    assert_eq!(client_auth(files), ClientAuth::Off);
+    assert_eq!(client_auth(&format!("outward.server.clientcert = off\n{files}")), ClientAuth::Off);
+    let setting = |option, line, path: &str| Setting { option, line: Some(line), value: PathBuf::from(path) };
+    for (word, is_required) in [("optional", false), ("required", true)] {
+        let text = format!("outward.server.clientcert = {word}\n{files}");
+        let ca = setting("outward.server.clientca", 6, "/ca.crt");
+        let crl = Some(setting("outward.server.clientcrl", 7, "/ca.crl"));
+        assert_eq!(client_auth(&text), ClientAuth::On { required: is_required, ca, crl });
+    }
+    let text = "outward.server.clientca = ca.crt\noutward.server.clientcert: required";
+    let ca = setting("outward.server.clientca", 5, "ca.crt");
+    assert_eq!(client_auth(text), ClientAuth::On { required: true, ca, crl: None });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::report::{Row, table};
 use crate::config::clients::{Client, From};
-use crate::config::file::Config;
+use crate::config::file::{ClientAuth, Config};
 use crate::daemon::clients::{all, is_without_login};
 use crate::rule::network::Network;
 use crate::rule::rights::Grant;
@@ -48,7 +48,13 @@ fn row(client: &Client, config: &Config) -> Row {
 /// How a client gets in, each way a line.
 fn logins(client: &Client, config: &Config) -> Vec<&'static str> {
     let is_local = is_without_login(config) && ptr::eq(client, ptr::from_ref(&**config.clients.local()));
-    let ways = [("password", client.secret.is_some()), (LOCAL_SERVER, is_local)];
+    let auth = config.outward.as_ref().map(|outward| &outward.client_auth);
+    let by_certificate = auth.is_some_and(|auth| *auth != ClientAuth::Off);
+    let ways = [
+        ("password", client.secret.is_some()),
+        ("certificate", by_certificate && client.name_fits_certificates()),
+        (LOCAL_SERVER, is_local),
+    ];
     ways.into_iter().filter(|(_, is_open)| *is_open).map(|(way, _)| way).collect()
 }
 

@@ -18,6 +18,10 @@ fn text(status: u16, text: &str) -> Answer {
 impl Handler for Toy {
     type Pending = String;
 
+    fn secured(&mut self, _: Option<&[rustls::pki_types::CertificateDer<'static>]>) -> io::Result<()> {
+        Ok(())
+    }
+
     fn begin(&mut self, request: Request, _body: &Body) -> Result<String, Answer> {
         match request.target.as_str() {
             "/refused" => Err(text(401, "refused")),

@@ -44,6 +44,10 @@ fn text(status: u16, text: String) -> Answer {
 impl Handler for Toy {
     type Pending = (String, usize);
 
+    fn secured(&mut self, _: Option<&[rustls::pki_types::CertificateDer<'static>]>) -> io::Result<()> {
+        Ok(())
+    }
+
     fn begin(&mut self, request: Request, body: &Body) -> Result<(String, usize), Answer> {
         self.unused = 0;
         assert_eq!(self.failures, 0, "no request after one that can't be read");

@@ -1,5 +1,5 @@
 use crate::config::clients::{Client, From, is_name};
-use crate::config::file::{Config, LocatedError, effective};
+use crate::config::file::{ClientAuth, Config, LocatedError, effective};
 use crate::rule::SetUse;
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::{WhiteList, WhiteListError};
@@ -62,6 +62,12 @@ fn print(config: &Config) -> String {
         lines.push(format!("outward.server.port={}", outward.address.port()));
         lines.push(format!("outward.server.certfile={}", outward.certfile.value.display()));
         lines.push(format!("outward.server.keyfile={}", outward.keyfile.value.display()));
+        if let ClientAuth::On { required, ca, crl } = &outward.client_auth {
+            let mode = if *required { "required" } else { "optional" };
+            lines.push(format!("outward.server.clientcert={mode}"));
+            lines.push(format!("outward.server.clientca={}", ca.value.display()));
+            lines.extend(crl.iter().map(|crl| format!("outward.server.clientcrl={}", crl.value.display())));
+        }
     }
     if let Some(local) = &config.local {
         lines.push(format!("local.server\nlocal.server.port={}", local.address.port()));

@@ -5,6 +5,7 @@
 //! what was read is printed, where rfw prints it, so that it is read as itself.
 
 mod body;
+mod certificate;
 mod conversation;
 mod files;
 mod head;
@@ -24,7 +25,7 @@ pub(crate) use input::Input;
 type Property = fn(&[u8]);
 
 /// All properties, by the names of their fuzz targets.
-pub(crate) const ALL: [(&str, Property); 12] = [
+pub(crate) const ALL: [(&str, Property); 13] = [
     ("head", head::holds),
     ("body", body::holds),
     ("conversation", conversation::holds),
@@ -37,4 +38,5 @@ pub(crate) const ALL: [(&str, Property); 12] = [
     ("sets", crate::kernel::ipset::properties::holds),
     ("label", label::holds),
     ("state", state::holds),
+    ("certificate", certificate::holds),
 ];

@@ -1,0 +1,42 @@
+//! The options for certificates of clients (mutual TLS).
+
+use super::{ConfigError, Located, Options, Setting};
+use std::path::PathBuf;
+
+pub(super) const CERT: &str = "outward.server.clientcert";
+pub(super) const CA: &str = "outward.server.clientca";
+pub(super) const CRL: &str = "outward.server.clientcrl";
+
+/// Whether clients of the HTTPS server show certificates, and how these are verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ClientAuth {
+    /// None is asked for; CA and lists, if they are set, are not read.
+    Off,
+    /// A client is asked for one.
+    On {
+        /// Whether a client without one is refused.
+        required: bool,
+        /// The certificates of the CAs, in PEM (RFC 7468).
+        ca: Setting<PathBuf>,
+        /// Their lists of certificates that are taken back, in PEM (RFC 7468).
+        crl: Option<Setting<PathBuf>>,
+    },
+}
+
+impl Options<'_> {
+    /// The options `outward.server.clientcert`, `clientca` and `clientcrl`.
+    pub(super) fn client_auth(&self) -> Located<ClientAuth> {
+        let mode = self.parse(CERT, None, |text| match text {
+            "off" => Ok(None),
+            "optional" => Ok(Some(false)),
+            "required" => Ok(Some(true)),
+            _ => Err(ConfigError::Value(CERT, text.to_owned(), "off, optional or required")),
+        })?;
+        let given = |name| self.flag(name).then(|| self.path(name, "")).transpose();
+        match (mode.value, given(CA)?, given(CRL)?) {
+            (None, _, _) => Ok(ClientAuth::Off),
+            (Some(_), None, _) => Err((mode.line, ConfigError::NoAuthority(CA, CERT))),
+            (Some(required), Some(ca), crl) => Ok(ClientAuth::On { required, ca, crl }),
+        }
+    }
+}
