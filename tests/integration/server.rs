@@ -3,6 +3,7 @@
 //! The kernel matters little here, so most tests use one variant of iptables.
 
 mod access;
+mod client_certificates;
 mod connections;
 mod crowd;
 mod http;
