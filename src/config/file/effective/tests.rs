@@ -3,8 +3,9 @@
 use super::super::{FLAGS, SWITCHES, VALUES};
 use super::*;
 
-const FULL: &str = "[config]\noutward.server\noutward.server.ip = ::\noutward.server.certfile =;odd\nlocal.server\n\
-    local.server.authentication\nauth.username = me\nauth.password = secret one\nnon.restful\ndefault.expire = 7d\n\
+const FULL: &str = "[config]\noutward.server\noutward.server.ip = ::\noutward.server.certfile =;odd\n\
+    outward.server.clientcert = optional\noutward.server.clientca = /etc/rfw/ssl/ca.crt\n\
+    outward.server.clientcrl = /etc/rfw/ssl/ca.crl\nlocal.server\nlocal.server.authentication\nauth.username = me\nauth.password = secret one\nnon.restful\ndefault.expire = 7d\n\
     ipset = auto\ninput.table = raw\nforward.chain = DOCKER-USER\nstay.first = off\nstate.file =\n\
     iptables.path = /usr/sbin/iptables-legacy\n[client honeypot]\npassword = secret two\n\
     from = 33.33.33.33 198.51.100.4-198.51.100.6\nallow = drop,reject input any\nallow = * output eth0,ppp\n\
@@ -19,6 +20,9 @@ outward.server.port = 7393
 outward.server.ip = ::
 outward.server.certfile =;odd
 outward.server.keyfile = /etc/rfw/ssl/server.key
+outward.server.clientcert = optional
+outward.server.clientca = /etc/rfw/ssl/ca.crt
+outward.server.clientcrl = /etc/rfw/ssl/ca.crl
 local.server
 local.server.port = 7390
 local.server.authentication
@@ -84,7 +88,7 @@ fn a_file_without_its_secrets_is_refused() {
     let error = parse(PRINTED).unwrap_err();
     assert_eq!(error, "rfw.conf:3: auth.password: not set: expected a value, since clients have to log in");
     let error = parse(&PRINTED.replacen(NOT_SHOWN, "x", 1)).unwrap_err();
-    assert_eq!(error, "rfw.conf:29: client honeypot: password: has no value");
+    assert_eq!(error, "rfw.conf:32: client honeypot: password: has no value");
 }
 
 #[test]
