@@ -95,7 +95,7 @@ bench-peers: bench-deps	## measure rfw beside nft, firewalld and fail2ban, where
 
 # A script is known by its first line, whatever its name is.
 .PHONY: lint
-lint: lint-deps	## check format, Rust, documentation and shell scripts
+lint: lint-deps	## check format, Rust, documentation, crates and shell scripts
 	@cargo fmt --version >/dev/null 2>&1 || {
 		echo 'cargo fmt is missing: rustup component add rustfmt' >&2
 		exit 1
@@ -109,6 +109,7 @@ lint: lint-deps	## check format, Rust, documentation and shell scripts
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --document-private-items
+	etc/crates.sh check
 	find . \( -path ./.git -o -path ./target -o -path ./vendor \) -prune -o -type f -exec awk \
 		'FNR == 1 { if (/^#!.*[\/ ](ba|da)?sh( |$$)/) printf "%s%c", FILENAME, 0; nextfile }' {} + |
 		xargs -0 shellcheck

@@ -2,8 +2,9 @@
 # usage: make dist
 #
 # Makes rfw-VERSION.tar.gz, which builds without a network, and from it
-# rfw-VERSION-linux-MACHINE.tar.gz with a program that needs no library.  The same
-# tree and tools give the same bytes, wherever and whenever this runs.
+# rfw-VERSION-linux-MACHINE.tar.gz with a program that needs no library.  Both list in
+# crates.txt what rfw is built of.  The same tree and tools give the same bytes, wherever
+# and whenever this runs.
 set -eu
 umask 022
 export LC_ALL=C
@@ -31,8 +32,8 @@ list_files() {
     if [ -e .git ]; then
         git ls-files -z --cached --others --exclude-standard
     else
-        find . \( -path ./target -o -path ./vendor -o -path ./.cargo \) -prune -o \
-            -type f -print0
+        find . \( -path ./target -o -path ./vendor -o -path ./.cargo -o -path ./crates.txt \) \
+            -prune -o -type f -print0
     fi
 }
 
@@ -93,6 +94,8 @@ replace-with = "vendored"
 [source.vendored]
 directory = "vendor"
 END
+"$work/$source/etc/crates.sh" list >"$work/crates.txt"
+mv "$work/crates.txt" "$work/$source/"
 pack "$source"
 
 # ---- the program, from nothing but that tarball ----
@@ -138,8 +141,8 @@ sed -n 's/^\([^ ]*\) v\([^ ]*\): .*/\1-\2/p' "$licences/README" | while read -r 
 done
 find "$licences" -type d -empty | grep . >&2 && fail 'no licence in these'
 
-cp -R Makefile LICENSE README.md etc "$work/$binary/"
-rm "$work/$binary/etc/dist.sh"
+cp -R Makefile LICENSE README.md crates.txt etc "$work/$binary/"
+rm "$work/$binary/etc/dist.sh" "$work/$binary/etc/crates.sh"
 pack "$binary"
 
 cd "$out"

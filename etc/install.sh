@@ -84,6 +84,8 @@ fill() {
 install_documents() {
     folder 755 "$docdir"
     put 644 LICENSE "$docdir/LICENSE"
+    # What rfw is built of: an archive has it.
+    [ ! -e crates.txt ] || put 644 crates.txt "$docdir/crates.txt"
     for page in README.md etc/doc/*.md; do
         copy=$work/${page##*/}
         sed -e 's|](etc/doc/|](|g' -e 's|](\.\./\.\./README\.md|](README.md|g' \
@@ -190,7 +192,7 @@ uninstall_rfw() {
     for file in "$sbindir/rfw" "$mandir/man8/rfw.8" "$mandir/man5/rfw.conf.5" \
         "$mandir/man1/rfwgen.1" "$unitdir/rfw.service" "$unitdir/rfw-restore.service" \
         "$share_dir/fail2ban/action.d/rfw.conf" \
-        "$docdir/LICENSE" "$docdir/README.md" \
+        "$docdir/LICENSE" "$docdir/README.md" "$docdir/crates.txt" \
         "$examples/rfw.conf" "$examples/white.list" "$examples/logrotate" \
         "$conf_dir/deploy/rfwgen" "$conf_dir/deploy/README.md" \
         "$conf_dir/rfw.conf.new" "$conf_dir/white.list.new" "$logrotate" "$new_logrotate"; do

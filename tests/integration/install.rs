@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const TREE: &str = env!("CARGO_MANIFEST_DIR");
+pub const TREE: &str = env!("CARGO_MANIFEST_DIR");
 const RFW: &str = env!("CARGO_BIN_EXE_rfw");
 
 /// The files of it that uninstalling leaves.
@@ -18,10 +18,10 @@ const LEFT: [&str; 2] = ["etc/rfw/rfw.conf", "etc/rfw/white.list"];
 const EXPOSURE: f64 = 2.5;
 
 /// A folder that goes with the test, unless the test fails.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
+    pub fn new() -> Folder {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::SeqCst);
         let name = format!("install-{}-{count}", std::process::id());
@@ -31,16 +31,16 @@ impl Folder {
         Folder(dir)
     }
 
-    fn path(&self, name: &str) -> String {
+    pub fn path(&self, name: &str) -> String {
         self.0.join(name).to_str().unwrap().to_owned()
     }
 
-    fn read(&self, name: &str) -> String {
+    pub fn read(&self, name: &str) -> String {
         let path = self.0.join(name);
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    fn write(&self, name: &str, mode: u32, text: &str) {
+    pub fn write(&self, name: &str, mode: u32, text: &str) {
         let path = self.0.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
@@ -63,6 +63,14 @@ impl Drop for Folder {
 /// All that a first installation makes, by mode and place.
 fn installed() -> String {
     cases("installed.txt").into_iter().map(|(_, [line])| line + "\n").collect()
+}
+
+/// The same from an archive, which lists the crates.
+fn installed_with_crates() -> String {
+    let mut lines: Vec<String> = installed().lines().map(|line| line.to_owned() + "\n").collect();
+    lines.push("644 usr/local/share/doc/rfw/crates.txt\n".to_owned());
+    lines.sort_by(|a, b| a[4..].cmp(&b[4..]));
+    lines.concat()
 }
 
 /// Everything below a folder, in the same form.
@@ -88,7 +96,7 @@ fn add_below(root: &Path, folder: &Path, lines: &mut Vec<String>) {
 /// What a command printed, on standard output and on standard error, if it ended well
 /// or not as expected.
 #[track_caller]
-fn run(command: &mut Command, succeeds: bool) -> String {
+pub fn run(command: &mut Command, succeeds: bool) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.success(), succeeds, "{command:?}: {}\n{text}", output.status);
@@ -366,6 +374,10 @@ fn the_tarballs_are_reproducible_build_offline_and_install() {
         run(Command::new("tar").args(["-C", &dir.path(""), "-xf", &archive]), true);
     }
 
+    let crates = run(Command::new(format!("{TREE}/etc/crates.sh")).arg("list"), true);
+    for folder in [&binary, source] {
+        assert_eq!(dir.read(&format!("{folder}/crates.txt")), crates, "{folder}");
+    }
     the_binary_tarball_installs(&dir, &binary);
 
     // A second time, elsewhere, from the tarball, with no crate but those in it.
@@ -386,7 +398,7 @@ fn the_binary_tarball_installs(dir: &Folder, name: &str) {
     let root = Folder(dir.0.join("root"));
     let mut command = make(&dir.path(name), &["install", &format!("DESTDIR={}", root.path(""))]);
     run(command.env("PATH", format!("{}:/usr/bin:/bin", dir.path("fake"))), true);
-    assert_eq!(root.list(), installed());
+    assert_eq!(root.list(), installed_with_crates());
     assert!(!dir.0.join("called").exists(), "make install has built something");
 
     let is_root = run(Command::new("id").arg("-u"), true).trim() == "0";

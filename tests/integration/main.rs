@@ -33,6 +33,7 @@ mod lists;
 mod named_lists;
 mod neighbours;
 mod readings;
+mod release;
 mod repair;
 mod rfwgen;
 mod rules;
