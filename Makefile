@@ -37,13 +37,13 @@ demo-deps += ping:iputils-ping curl:curl openssl:openssl bash:bash awk:mawk
 # The bench, which compares with the bare tools:
 bench-deps = $(demo-deps) ipset:ipset kill:procps taskset:util-linux
 # The tests, on both variants of iptables; they read the man pages, ban with the real
-# fail2ban, check the unit, look at the program that "make dist" makes, and lay programs
-# over a host that come in packages of Debian:
+# fail2ban, check the unit, look at the program that "make dist" makes, sign a release, and
+# lay programs over a host that come in packages of Debian:
 test-deps = $(bench-deps) iptables-nft:iptables iptables-legacy:iptables
 test-deps += timeout:coreutils mkfifo:coreutils prlimit:util-linux script:bsdutils flock:util-linux mandoc:mandoc
 test-deps += nft:nftables perl:perl-base
 test-deps += fail2ban-server:fail2ban systemd-analyze:systemd readelf:binutils
-test-deps += dpkg-deb:dpkg
+test-deps += dpkg-deb:dpkg ssh-keygen:openssh-client setsid:util-linux
 # Checking shell scripts and the unit:
 lint-deps = $(build-deps) awk:mawk shellcheck:shellcheck systemd-analyze:systemd
 
@@ -147,6 +147,17 @@ built:
 .PHONY: dist
 dist: rust	## make the tarballs: sources with all crates, static program
 	@TARGET_DIR='$(TARGET_DIR)' etc/dist.sh
+
+# The key that signs releases; never in this tree.
+RELEASE_KEY = $(HOME)/.config/rfw/release-key
+
+.PHONY: release-key
+release-key:	## make the key that signs releases (RELEASE_KEY), if there is none
+	@RELEASE_KEY='$(RELEASE_KEY)' TARGET_DIR='$(TARGET_DIR)' etc/sign.sh key
+
+.PHONY: sign
+sign:	## sign the tarballs with that key
+	@RELEASE_KEY='$(RELEASE_KEY)' TARGET_DIR='$(TARGET_DIR)' etc/sign.sh sign
 
 # The second time from the tarball of the first, elsewhere and without a network.
 .PHONY: distcheck
@@ -258,4 +269,4 @@ clean: rust	## remove all that was built
 
 .PHONY: help
 help:	## show this list
-	@sed -n 's/^\([a-z]*\):.*	## /\1	/p' Makefile | expand -t 11
+	@sed -n 's/^\([a-z-]*\):.*	## /\1	/p' Makefile | expand -t 13

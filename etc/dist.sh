@@ -142,7 +142,7 @@ done
 find "$licences" -type d -empty | grep . >&2 && fail 'no licence in these'
 
 cp -R Makefile LICENSE README.md crates.txt etc "$work/$binary/"
-rm "$work/$binary/etc/dist.sh" "$work/$binary/etc/crates.sh"
+rm "$work/$binary/etc/dist.sh" "$work/$binary/etc/crates.sh" "$work/$binary/etc/sign.sh"
 pack "$binary"
 
 cd "$out"

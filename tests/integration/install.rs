@@ -22,10 +22,19 @@ pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new() -> Folder {
+        Folder::below(Path::new(env!("CARGO_TARGET_TMPDIR")))
+    }
+
+    /// One that is not in this tree.
+    pub fn elsewhere() -> Folder {
+        Folder::below(&std::env::temp_dir())
+    }
+
+    fn below(folder: &Path) -> Folder {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::SeqCst);
-        let name = format!("install-{}-{count}", std::process::id());
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let name = format!("rfw-install-{}-{count}", std::process::id());
+        let dir = folder.join(name);
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
         Folder(dir)
@@ -104,7 +113,7 @@ pub fn run(command: &mut Command, succeeds: bool) -> String {
 }
 
 /// make in a folder, in an empty environment.
-fn make(folder: &str, arguments: &[&str]) -> Command {
+pub fn make(folder: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("make");
     command.args(["-C", folder, "--no-print-directory"]).args(arguments);
     command.env_clear().env("PATH", "/usr/bin:/bin");

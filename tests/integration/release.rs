@@ -1,7 +1,9 @@
-//! What a release is built of: `etc/crates.sh`, which `make lint` and `make dist` call.
+//! What a release is built of and who has made it: `etc/crates.sh`, which `make lint` and
+//! `make dist` call, `make release-key` and `make sign`.
 
-use crate::install::{Folder, TREE, run};
-use std::fs;
+use crate::install::{Folder, TREE, make, run};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::process::Command;
 
 /// Answers as cargo does: with the crates in `tree`, and of advisories what `audit` says,
@@ -170,4 +172,81 @@ fn the_list_of_crates_has_versions_licences_and_sources_and_nothing_of_tests() {
     assert!(list.lines().is_sorted());
     let has = |name: &str| list.lines().any(|line| line.starts_with(&format!("{name}\t")));
     assert!(has("ring") && has("cc") && !has("rfw") && !has("proptest") && !has("windows-sys"), "{list}");
+}
+
+/// A folder with two archives, and with room for keys.
+fn archives() -> (Folder, [String; 2]) {
+    let dir = Folder::elsewhere();
+    let source = concat!("rfw-", env!("CARGO_PKG_VERSION"), ".tar.gz");
+    let binary = concat!("rfw-", env!("CARGO_PKG_VERSION"), "-linux-x86_64.tar.gz");
+    let names = [source, binary].map(str::to_owned);
+    names.iter().for_each(|name| dir.write(&format!("dist/{name}"), 0o644, &format!("the bytes of {name}")));
+    (dir, names)
+}
+
+/// make with a key, and where it has no terminal that ssh-keygen could ask at.
+fn make_with(dir: &Folder, target: &str, key: &str) -> Command {
+    let [key, folder] = [format!("RELEASE_KEY={key}"), format!("TARGET_DIR={}", dir.path(""))];
+    let inner = make(TREE, &[target, &key, &folder]);
+    let mut command = Command::new("setsid");
+    command.arg("-w").arg(inner.get_program()).args(inner.get_args());
+    command.env_clear().env("PATH", "/usr/bin:/bin");
+    command
+}
+
+/// What the documents say to verify an archive with.
+fn verify(dir: &Folder, name: &str, succeeds: bool) -> String {
+    let script = r#"ssh-keygen -Y verify -f allowed_signers -I rfw -n rfw-release -s "$1.sig" <"$1""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh", name]).current_dir(dir.path("dist"));
+    run(&mut command, succeeds)
+}
+
+#[test]
+fn a_signature_holds_for_the_bytes_and_for_the_key() {
+    let (dir, names) = archives();
+    let [mine, theirs] = ["keys/mine", "keys/theirs"].map(|name| dir.path(name));
+    for key in [&mine, &theirs] {
+        run(&mut make_with(&dir, "release-key", key), true);
+    }
+    let before = dir.read("keys/mine");
+    let said = run(&mut make_with(&dir, "release-key", &mine), true);
+    assert_eq!(said, format!("there is a key already: {mine}\n"));
+    assert_eq!(dir.read("keys/mine"), before);
+
+    run(&mut make_with(&dir, "sign", &mine), true);
+    for name in &names {
+        let said = verify(&dir, name, true);
+        assert!(said.starts_with("Good \"rfw-release\" signature for rfw with ED25519 key "), "{said}");
+    }
+    let file = OpenOptions::new().append(true).open(dir.path(&format!("dist/{}", names[0])));
+    file.unwrap().write_all(b"!").unwrap();
+    verify(&dir, &names[0], false);
+    verify(&dir, &names[1], true);
+
+    // Signed anew it holds; by somebody else it does not, for those who know the first key.
+    run(&mut make_with(&dir, "sign", &mine), true);
+    verify(&dir, &names[0], true);
+    let known = dir.read("dist/allowed_signers");
+    run(&mut make_with(&dir, "sign", &theirs), true);
+    dir.write("dist/allowed_signers", 0o644, &known);
+    names.iter().for_each(|name| drop(verify(&dir, name, false)));
+}
+
+#[test]
+fn no_key_in_the_tree_and_no_signature_without_a_key_or_an_archive() {
+    let (dir, names) = archives();
+    let key = dir.path("key");
+    let inside = format!("{TREE}/release-key");
+    for target in ["release-key", "sign"] {
+        let said = run(&mut make_with(&dir, target, &inside), false);
+        assert!(said.contains(&format!("sign.sh: the key may not be in this tree: {inside}\n")), "{said}");
+    }
+    let said = run(&mut make_with(&dir, "sign", &key), false);
+    assert!(said.contains(&format!("sign.sh: there is no key {key} ")), "{said}");
+
+    run(&mut make_with(&dir, "release-key", &key), true);
+    names.iter().for_each(|name| fs::remove_file(dir.path(&format!("dist/{name}"))).unwrap());
+    let said = run(&mut make_with(&dir, "sign", &key), false);
+    assert!(said.contains("sign.sh: there is nothing to sign: make dist\n"), "{said}");
 }
