@@ -85,19 +85,22 @@ const APT_GET: &str = r#"#!/bin/sh
 [ "$1" = install ] || exit 1
 shift
 for package; do
-    case $package in make | iptables | openssl) ;; *) exit 1 ;; esac
+    case $package in make | iptables | openssl | openssh-client) ;; *) exit 1 ;; esac
 done
 "#;
 
-/// `make dist` gives the archive that was made for the test; a release takes minutes.
+/// `make dist` gives the archive that was made for the test; a release takes minutes. A key is made, and
+/// used, where there is no terminal to ask for its passphrase.
 const MAKE: &str = r#"#!/bin/sh -e
 PATH=${PATH#*:}
-if [ "$1" = dist ]; then
-    mkdir -p target/dist
-    cp "$STAGE"/archive/* target/dist/
-else
-    exec make "$@"
-fi
+folder=$PWD/target
+case $1 in dist | sign | release-key) ;; *) exec make "$@" ;; esac
+for target; do
+    case $target in
+        dist) mkdir -p "$folder/dist" && cp "$STAGE"/archive/* "$folder/dist/" ;;
+        *) setsid -w make --no-print-directory -C "$STAGE/tree" "$target" TARGET_DIR="$folder" ;;
+    esac
+done
 "#;
 
 /// Types the password where curl would ask for it at a terminal, where it shows no meter, and is the
@@ -119,9 +122,13 @@ case " $* " in *' -u me '*) arguments+=(--no-progress-meter) ;; esac
 exec curl "${arguments[@]}"
 "#;
 
-/// Makes in the folder `$1` an archive of the name `$2` with the program `$3`, as `make dist` does.
+/// Makes in the folder `$1` an archive of the name `$2` with the program `$3`, as `make dist` does; and
+/// beside it, in `tree`, what signs it.
 const ARCHIVE: &str = r#"
 set -e
+mkdir -p "$1/../tree/etc"
+cp Makefile Cargo.toml "$1/../tree/"
+cp etc/sign.sh "$1/../tree/etc/"
 mkdir -p "$1/$2"
 cp -R Makefile LICENSE README.md etc "$1/$2/"
 cp "$3" "$1/$2/rfw"
