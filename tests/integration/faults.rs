@@ -297,3 +297,21 @@ fn a_program_that_hangs_is_killed_and_told_and_delays_no_end() {
         });
     });
 }
+
+/// The kernel tells of a change of others, and the sweeper, which looks at the tables then, gets the program
+/// that hangs: it has the firewall until the program is killed.
+#[test]
+fn a_program_of_the_sweeper_that_hangs_is_killed_and_told_and_what_waits_for_it_is_done() {
+    let host = Host::new();
+    let rfw = start(&host, "iptables-nft", "");
+    let mut client = Client { host: &host, talk: None };
+    host.fail_at(Fault::Hangs, 1);
+    host.admin("iptables-nft", "-A INPUT -p udp --dport 54 -j ACCEPT");
+    until(SOON, "it hangs", || host.hanging().is_some());
+    host.heal();
+    assert!(!rfw.log().contains("no answer in"), "{}", rfw.log());
+    assert_eq!(client.send_and_wait(("PUT", ONE, "")).status, 200, "{}", rfw.log());
+    until(SOON, "it is told", || rfw.log().contains("no answer in"));
+    assert!(!host.hanging().is_some_and(runs), "{}", rfw.log());
+    until(SOON, "the next request works", || client.send_and_wait(("DELETE", ONE, "")).status == 200);
+}
