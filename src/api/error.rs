@@ -13,6 +13,7 @@ use crate::rule::whitelist::Listed;
 use serde_json::json;
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Error of a request.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,9 @@ pub(super) enum ApiError {
     /// The certificate of the client has ended since its handshake.
     #[error("your certificate has expired: expected one that is still good")]
     CertificateEnded,
+    /// So many other tries of the address wait already, and when there is room.
+    #[error("wrong passwords before, and {0} tries of this address wait already: try again in {seconds} s", seconds = whole_seconds(*.1))]
+    TooManyTries(u32, Duration),
     /// A host that is not a loopback name, on the local listener.
     #[error(
         "the local server is not \"{}\": expected the host localhost, 127.0.0.1 or [::1]",
@@ -99,6 +103,7 @@ impl ApiError {
             ApiError::NotLoggedIn | ApiError::WrongCredentials | ApiError::CertificateEnded => 401,
             ApiError::Certificate(_) | ApiError::From(..) | ApiError::Right(_) => 403,
             ApiError::Misdirected(_) => 421,
+            ApiError::TooManyTries(..) => 429,
             ApiError::WhiteListChanged
             | ApiError::RightsChanged(_)
             | ApiError::Listings(_)
@@ -142,6 +147,7 @@ impl ApiError {
             ApiError::Url(UrlError::Method { allow } | UrlError::NonRestful { allow }) => {
                 Some(("Allow", (*allow).to_owned()))
             }
+            ApiError::TooManyTries(_, time) => Some(("Retry-After", whole_seconds(*time).to_string())),
             _ if self.status() == 503 => Some(("Retry-After", BUSY_TIME.as_secs().to_string())),
             _ => None,
         }
@@ -161,6 +167,11 @@ impl ApiError {
     pub(super) fn answer(&self) -> Answer {
         Answer { header: self.header(), ..failed(self.status(), self) }
     }
+}
+
+/// A time in seconds, rounded up: at least one.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
 /// The answer to a request that can't be read; `None` if the connection is broken.

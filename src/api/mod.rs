@@ -3,6 +3,7 @@
 
 pub(crate) mod address_list;
 mod answers;
+mod attempts;
 mod error;
 mod execute;
 mod help;
@@ -15,6 +16,7 @@ pub(crate) mod url;
 mod url_error;
 
 use crate::api::address_list::{Forbidden, ListError, ListReader};
+use crate::api::attempts::{Attempts, Source, Turn};
 use crate::api::error::ApiError;
 pub(crate) use crate::api::error::unreadable;
 pub(crate) use crate::api::listing::Collecting;
@@ -26,6 +28,7 @@ use crate::firewall::FirewallError;
 use crate::firewall::expiry::SharedFirewall;
 use crate::http::answer::Answer;
 use crate::http::body::Body;
+use crate::http::handler::{Place, Refusal, Slowed};
 use crate::http::message::{HttpError, Request};
 use crate::http::tls::PeerCertificate;
 use crate::kernel::guard::Port;
@@ -48,6 +51,7 @@ pub(crate) struct Service {
     slots: Slots,
     strangers: LogLimit,
     misdirected: LogLimit,
+    attempts: Attempts,
 }
 
 /// What comes of a request that has been executed.
@@ -107,6 +111,7 @@ impl Service {
             slots: Slots::default(),
             strangers: LogLimit::default(),
             misdirected: LogLimit::default(),
+            attempts: Attempts::default(),
         };
         service.apply_whitelist(&service.whitelist)?;
         Ok(service)
@@ -158,17 +163,26 @@ impl Service {
     }
 
     /// Decides on a request from its head: whether the client may ask, what for, and whether a
-    /// body may come.
+    /// body may come. One that waits for its turn comes again with its place in the line.
     ///
     /// # Errors
-    /// The answer of a request that is refused, which is logged.
-    pub(crate) fn begin(&mut self, peer: &Peer, request: Request, body: &Body) -> Result<Pending, Answer> {
-        let client = self.admit(peer, &request)?;
+    /// The answer of a request that is refused, which is logged, or that it has to wait.
+    pub(crate) fn begin(
+        &mut self,
+        peer: &Peer,
+        request: Request,
+        body: &Body,
+        place: Option<Place>,
+        now: Instant,
+    ) -> Result<Pending, Refusal> {
+        self.check_host(peer, &request, now)?;
+        let request = self.in_turn(peer, request, place, now)?;
+        let client = self.admit(peer, &request, now)?;
         let who = format!("{} {}", peer.address, client.name.escape_debug());
         let command = self.command(&client, &request, body);
         let Request { method, target, is_form, .. } = request;
         let origin = Origin { who, client, method, target };
-        let command = command.map_err(|error| origin.refuse(&error))?;
+        let command = command.map_err(|error| Refusal::Answer(origin.refuse(&error)))?;
         let mut list = match &command {
             Command::InsertAll { body, .. } => Some(ListReader::new(body.reasons, body.replace)),
             command => command.has_body().then(ListReader::default),
@@ -177,24 +191,60 @@ impl Service {
         Ok(Pending { origin, command, list, whitelist: Rc::clone(&self.whitelist) })
     }
 
+    /// Refuses what is not meant for the local server.
+    fn check_host(&mut self, peer: &Peer, request: &Request, now: Instant) -> Result<(), Answer> {
+        match request.host.as_ref().filter(|host| peer.local && !login::is_local(host)) {
+            None => Ok(()),
+            Some(host) => {
+                let error = ApiError::Misdirected(host.clone());
+                Err(refuse_stranger(&mut self.misdirected, peer, &error, now))
+            }
+        }
+    }
+
+    /// Gives a request back whose turn it is: one with credentials, from an address that has sent many
+    /// wrong passwords in a row, has to wait.
+    fn in_turn(
+        &mut self,
+        peer: &Peer,
+        request: Request,
+        place: Option<Place>,
+        now: Instant,
+    ) -> Result<Request, Refusal> {
+        if !peer.authentication || request.authorization.is_none() {
+            return Ok(request);
+        }
+        match self.attempts.turn(Source::of(peer), place, now) {
+            Turn::Now => Ok(request),
+            Turn::Later { until, place } => Err(Refusal::Slowed(Box::new(Slowed { request, place, until }))),
+            Turn::Full { waiting, until } => {
+                let error = ApiError::TooManyTries(waiting, until.saturating_duration_since(now));
+                Err(refuse_stranger(&mut self.strangers, peer, &error, now).into())
+            }
+        }
+    }
+
     /// The client, or the answer to one who may not ask; lines about these are few.
-    fn admit(&mut self, peer: &Peer, request: &Request) -> Result<Arc<Client>, Answer> {
-        let misdirected = request.host.as_ref().filter(|host| peer.local && !login::is_local(host));
-        let (error, lines) = match misdirected {
-            Some(host) => (ApiError::Misdirected(host.clone()), &mut self.misdirected),
-            None => match login::client(
-                &self.config.clients,
-                peer,
-                request,
-                self.whitelist.contains(peer.address),
-                SystemTime::now(),
-            ) {
-                Ok(client) => return Ok(client),
-                Err(error) => (error, &mut self.strangers),
-            },
-        };
-        lines.log(Instant::now(), log::Level::Warn, format_args!("{}: {error}", peer.address));
-        Err(error.answer())
+    fn admit(&mut self, peer: &Peer, request: &Request, now: Instant) -> Result<Arc<Client>, Answer> {
+        let listed = self.whitelist.contains(peer.address);
+        match login::client(&self.config.clients, peer, request, listed, SystemTime::now()) {
+            Ok(client) => {
+                if request.authorization.is_some() {
+                    self.attempts.right(Source::of(peer));
+                }
+                Ok(client)
+            }
+            Err(error) => {
+                let answer = refuse_stranger(&mut self.strangers, peer, &error, now);
+                if matches!(error, ApiError::WrongCredentials)
+                    && let Some(row) = self.attempts.wrong(Source::of(peer), now)
+                {
+                    let address = peer.address;
+                    log::warn!("{address}: {row} wrong passwords in a row, each further try waits a second");
+                }
+                Err(answer)
+            }
+        }
     }
 
     /// The command of a request that may have this body.
@@ -282,6 +332,12 @@ impl Pending {
     pub(crate) fn end_of_service(&self) -> Answer {
         self.origin.refuse(&ApiError::Ending)
     }
+}
+
+/// Gives the answer to a client who may not ask, and has the log tell of it now and then.
+fn refuse_stranger(lines: &mut LogLimit, peer: &Peer, error: &ApiError, now: Instant) -> Answer {
+    lines.log(now, log::Level::Warn, format_args!("{}: {error}", peer.address));
+    error.answer()
 }
 
 /// Why an address of a list does not go in.

@@ -3,7 +3,7 @@
 use crate::api::{self, Peer, Pending, Service};
 use crate::http::answer::Answer;
 use crate::http::body::Body;
-use crate::http::handler::Handler;
+use crate::http::handler::{Handler, Place, Refusal};
 use crate::http::message::{HttpError, Request};
 use crate::http::tls::Identity;
 use crate::log_limit::LogLimit;
@@ -54,8 +54,14 @@ impl Handler for Reception<'_> {
         Ok(())
     }
 
-    fn begin(&mut self, request: Request, body: &Body) -> Result<Pending, Answer> {
-        self.service.begin(&self.peer, request, body)
+    fn begin(
+        &mut self,
+        request: Request,
+        body: &Body,
+        place: Option<Place>,
+        now: Instant,
+    ) -> Result<Pending, Refusal> {
+        self.service.begin(&self.peer, request, body, place, now)
     }
 
     fn take(&mut self, pending: &mut Pending, bytes: &[u8]) -> Result<(), Answer> {

@@ -341,12 +341,13 @@ impl Server {
     }
 
     fn drive(&mut self, index: usize, flags: PollFlags, now: Instant) {
+        let gone = flags.contains(PollFlags::RDHUP);
         let broken = flags.intersects(PollFlags::HUP | PollFlags::ERR);
         self.with(index, |client, reception| {
             let state = client.connection.state();
             if state.is_waiting() {
                 // It is executed in a moment.
-            } else if broken && client.connection.interest().is_empty() {
+            } else if gone && state.is_slowed() || broken && client.connection.interest().is_empty() {
                 client.connection.cut(now, reception);
                 client.collecting = None;
             } else {

@@ -55,9 +55,11 @@ impl<P> Connection<P> {
     }
 
     /// What to poll for. While something waits to be sent nothing is read, so that a client
-    /// who takes nothing has nothing kept for him.
+    /// who takes nothing has nothing kept for him. That one has gone who waits for the decision on his
+    /// request shows at once ([`PollFlags::RDHUP`]).
     pub(crate) fn interest(&self) -> PollFlags {
-        if !self.conversation.output().is_empty() || self.transport.wants_write() {
+        let gone = if self.conversation.is_slowed() { PollFlags::RDHUP } else { PollFlags::empty() };
+        gone | if !self.conversation.output().is_empty() || self.transport.wants_write() {
             PollFlags::OUT
         } else if self.conversation.wants_input() {
             PollFlags::IN

@@ -11,7 +11,7 @@ mod end;
 use crate::http::answer::{Answer, Delivery, Parts};
 use crate::http::body::Body;
 use crate::http::buffer::Buffer;
-use crate::http::handler::Handler;
+use crate::http::handler::{Handler, Place, Refusal, Slowed};
 use crate::http::message::{HttpError, Request, parse_head};
 use std::io;
 use std::mem;
@@ -70,6 +70,8 @@ enum State<P> {
     Handshake,
     /// Waits for the rest of a request head; before the first request also for its beginning.
     Head,
+    /// Has the head of a request that is decided on at the deadline.
+    Slowed(Box<Slowed>),
     /// Takes the body of a request.
     Body { pending: P, body: Body, delivery: Delivery, expects_continue: bool },
     /// Has a whole request that waits for its turn.
@@ -130,7 +132,8 @@ impl<P> Conversation<P> {
         let reads = match self.state {
             State::Handshake | State::Head | State::Body { .. } | State::Idle => self.output.is_empty(),
             State::Linger(_) => true,
-            State::Waiting { .. }
+            State::Slowed(_)
+            | State::Waiting { .. }
             | State::Working(_)
             | State::Answer { .. }
             | State::Closing { .. }
@@ -164,6 +167,11 @@ impl<P> Conversation<P> {
     /// Whether TLS is being set up.
     pub(crate) fn is_handshaking(&self) -> bool {
         matches!(self.state, State::Handshake)
+    }
+
+    /// Whether a request waits for the decision on it. A client who ends meanwhile is gone.
+    pub(crate) fn is_slowed(&self) -> bool {
+        matches!(self.state, State::Slowed(_))
     }
 
     /// Whether a body is being taken.
@@ -241,10 +249,12 @@ impl<P> Conversation<P> {
         self.held = held.then_some(now);
     }
 
-    /// Moves the deadline, since it is rfw that took so long.
+    /// Moves the deadline, since it is rfw that took so long; not that of a client who waits for it.
     pub(crate) fn postpone(&mut self, time: Duration) {
-        self.deadline += time;
-        self.whole += time;
+        if !self.is_slowed() {
+            self.deadline += time;
+            self.whole += time;
+        }
     }
 
     /// Moves on by one event.
@@ -316,7 +326,7 @@ impl<P> Conversation<P> {
             State::Head => self.read_head(now, handler),
             State::Body { .. } => self.read_body(now, handler),
             State::Answer { .. } if self.output.is_empty() => self.go_on_answering(now),
-            State::Linger(_) if self.ended => {
+            State::Slowed(_) | State::Linger(_) if self.ended => {
                 self.state = State::Closed;
                 true
             }
@@ -328,7 +338,7 @@ impl<P> Conversation<P> {
         match parse_head(self.input.bytes()) {
             Ok(Some((request, length))) => {
                 self.input.consume_secret(length);
-                self.begin(request, now, handler);
+                self.begin(request, None, now, handler);
             }
             Ok(None) if !self.ended => return false,
             Ok(None) if self.input.is_empty() => self.close(now),
@@ -341,16 +351,26 @@ impl<P> Conversation<P> {
         true
     }
 
-    fn begin(&mut self, request: Request, now: Instant, handler: &mut impl Handler<Pending = P>) {
+    fn begin(
+        &mut self,
+        request: Request,
+        place: Option<Place>,
+        now: Instant,
+        handler: &mut impl Handler<Pending = P>,
+    ) {
         let (body, delivery) = (Body::new(request.body), Delivery::to(&request));
         let expects_continue = request.expects_continue;
-        match handler.begin(request, &body) {
+        match handler.begin(request, &body, place, now) {
             Ok(pending) => {
                 self.whole = now + WHOLE_TIME;
                 self.deadline = now + STEP_TIME;
                 self.state = State::Body { pending, body, delivery, expects_continue };
             }
-            Err(answer) => self.respond(answer, delivery, !body.is_ended(), now),
+            Err(Refusal::Answer(answer)) => self.respond(answer, delivery, !body.is_ended(), now),
+            Err(Refusal::Slowed(slowed)) => {
+                self.deadline = slowed.until;
+                self.state = State::Slowed(slowed);
+            }
         }
     }
 

@@ -8,6 +8,7 @@ mod connections;
 mod crowd;
 mod http;
 mod log;
+mod throttle;
 mod tls;
 
 use crate::host::{Host, Reply, Rfw, Talk};

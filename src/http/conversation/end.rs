@@ -3,7 +3,7 @@
 
 use super::{CLOSE_TIME, Conversation, LINGER, State};
 use crate::http::answer::Delivery;
-use crate::http::handler::Handler;
+use crate::http::handler::{Handler, Slowed};
 use crate::http::message::HttpError;
 use std::io;
 use std::mem;
@@ -16,6 +16,10 @@ impl<P> Conversation<P> {
             State::Head => {
                 let answer = handler.fail(None, &HttpError::Slow);
                 self.refuse(answer, Delivery::last(), now);
+            }
+            State::Slowed(slowed) => {
+                let Slowed { request, place, .. } = *slowed;
+                self.begin(request, Some(place), now, handler);
             }
             State::Body { pending, delivery, .. } => {
                 let answer = handler.fail(Some(&pending), &HttpError::Slow);
@@ -35,7 +39,7 @@ impl<P> Conversation<P> {
         self.stopping = true;
         match &mut self.state {
             State::Answer { delivery, .. } => *delivery = delivery.closing(),
-            State::Handshake | State::Head | State::Body { .. } | State::Idle => {
+            State::Handshake | State::Head | State::Slowed(_) | State::Body { .. } | State::Idle => {
                 self.state = State::Closing { linger: false };
                 self.deadline = now + CLOSE_TIME;
             }

@@ -5,10 +5,11 @@ use crate::http::answer::Content;
 use proptest::prelude::*;
 
 /// Takes every path but `/refused`, and bodies without an `x`; a request is its target and
-/// its body.
+/// its body. `/slow` waits for a second.
 #[derive(Default)]
 struct Toy {
     failures: Vec<String>,
+    line: Place,
 }
 
 fn text(status: u16, text: &str) -> Answer {
@@ -22,9 +23,19 @@ impl Handler for Toy {
         Ok(())
     }
 
-    fn begin(&mut self, request: Request, _body: &Body) -> Result<String, Answer> {
+    fn begin(
+        &mut self,
+        request: Request,
+        _body: &Body,
+        place: Option<Place>,
+        now: Instant,
+    ) -> Result<String, Refusal> {
         match request.target.as_str() {
-            "/refused" => Err(text(401, "refused")),
+            "/refused" => Err(text(401, "refused").into()),
+            "/slow" if place.is_none() => {
+                let (place, until) = (self.line.clone(), now + Duration::from_secs(1));
+                Err(Refusal::Slowed(Box::new(Slowed { request, place, until })))
+            }
             target => Ok(target.to_owned()),
         }
     }
@@ -268,6 +279,72 @@ fn a_request_waits_for_its_turn_without_a_deadline_and_unread_input() {
     assert_eq!(talk.answers(), ["200 one", "200 </a>"]);
 }
 
+/// Whether so many requests have a place in the line.
+#[track_caller]
+fn assert_waiting(talk: &Talk, count: usize) {
+    let slowed = talk.conversation.is_slowed();
+    assert_eq!((slowed, std::rc::Rc::strong_count(&talk.toy.line)), (count > 0, count + 1));
+}
+
+#[test]
+fn a_request_that_is_slowed_reads_nothing_and_is_decided_on_at_its_time() {
+    let slow = put("Expect: 100-continue\r\nContent-Length: 3", "").replace("/b", "/slow");
+    let mut talk = Talk::new();
+    talk.say(slow.as_bytes(), 7);
+    assert_waiting(&talk, 1);
+    assert!(!talk.conversation.wants_input() && !talk.conversation.is_waiting() && talk.sent.is_empty());
+    talk.wait(0.9);
+    assert_waiting(&talk, 1);
+    // What rfw works meanwhile does not make it wait longer.
+    talk.conversation.postpone(Duration::from_secs(100));
+    talk.wait(0.1);
+    assert_waiting(&talk, 0);
+    assert_eq!(talk.sent, "HTTP/1.1 100 Continue\r\n\r\n");
+    // The time of its body begins now.
+    talk.wait(4.9);
+    talk.say(b"12", 1);
+    talk.wait(4.9);
+    talk.say(b"3", 1);
+    assert_eq!(talk.answers(), ["100 ", "200 </slow123>"]);
+    assert!(talk.toy.failures.is_empty());
+}
+
+#[test]
+fn what_comes_behind_a_request_that_is_slowed_comes_after_it() {
+    let bytes = GET.replace("/a", "/slow") + GET;
+    let mut talk = Talk::new();
+    talk.say(bytes.as_bytes(), 1000);
+    assert_waiting(&talk, 1);
+    talk.wait(1.0);
+    talk.work();
+    assert_eq!(talk.answers(), ["200 </slow>", "200 </a>"]);
+    // Told too early, it asks, and goes on waiting as it is told to.
+    let mut talk = Talk::new();
+    talk.say(bytes.as_bytes(), 1000);
+    talk.step(Event::Received(b"more"));
+    assert_waiting(&talk, 1);
+}
+
+#[test]
+fn a_client_that_is_slowed_frees_its_place_when_it_goes_and_at_the_end() {
+    let slow = GET.replace("/a", "/slow");
+    let ends: [fn() -> Event<'static>; 3] =
+        [|| Event::End, || Event::Broken(io::ErrorKind::ConnectionReset.into()), || Event::Close];
+    for (number, end) in ends.into_iter().enumerate() {
+        let mut talk = Talk::new();
+        talk.say(slow.as_bytes(), 1000);
+        assert_waiting(&talk, 1);
+        talk.step(end());
+        assert_waiting(&talk, 0);
+        let is_over = if number == 2 {
+            talk.conversation.is_closing().is_some()
+        } else {
+            talk.conversation.is_closed()
+        };
+        assert!(is_over && talk.sent.is_empty() && talk.toy.failures.is_empty(), "{number}");
+    }
+}
+
 #[test]
 fn a_long_answer_is_made_as_it_is_taken_and_given_up_when_it_is_not() {
     let made = std::rc::Rc::new(std::cell::Cell::new(0));
@@ -366,6 +443,7 @@ fn events() -> impl Strategy<Value = Vec<(u8, Vec<u8>)>> {
     let bytes = prop_oneof![
         any::<Vec<u8>>(),
         Just(GET.as_bytes().to_vec()),
+        Just(GET.replace("/a", "/slow").into_bytes()),
         Just(put("Content-Length: 3", "12").into_bytes()),
         Just(put("Transfer-Encoding: chunked", "2\r\n12\r\n").into_bytes()),
         Just(b"0\r\n\r\n".to_vec()),

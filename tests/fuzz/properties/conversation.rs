@@ -2,7 +2,7 @@ use super::input::{Input, pieces};
 use crate::http::answer::{Answer, Content};
 use crate::http::body::Body;
 use crate::http::conversation::{Conversation, Event};
-use crate::http::handler::Handler;
+use crate::http::handler::{Handler, Place, Refusal, Slowed};
 use crate::http::message::{HEAD_MAX, HttpError, Request};
 use std::io;
 use std::time::{Duration, Instant};
@@ -28,8 +28,8 @@ pub(super) fn holds(data: &[u8]) {
     }
 }
 
-/// Refuses some requests by their targets, from the head or once whole; a request is its method and
-/// target, and the length of its body.
+/// Refuses some requests by their targets, from the head or once whole, and has some wait for a second; a
+/// request is its method and target, and the length of its body.
 #[derive(Default)]
 struct Toy {
     /// Bytes that have come and of which nothing was made.
@@ -48,14 +48,24 @@ impl Handler for Toy {
         Ok(())
     }
 
-    fn begin(&mut self, request: Request, body: &Body) -> Result<(String, usize), Answer> {
+    fn begin(
+        &mut self,
+        request: Request,
+        body: &Body,
+        place: Option<Place>,
+        now: Instant,
+    ) -> Result<(String, usize), Refusal> {
         self.unused = 0;
         assert_eq!(self.failures, 0, "no request after one that can't be read");
         if let Err(error) = body.check_length() {
-            return Err(text(error.status().unwrap_or(0), "too long".to_owned()));
+            return Err(text(error.status().unwrap_or(0), "too long".to_owned()).into());
         }
         match request.target.as_bytes().last() {
-            Some(b'x') => Err(text(401, "refused".to_owned())),
+            Some(b'x') => Err(text(401, "refused".to_owned()).into()),
+            Some(b'z') if place.is_none() => {
+                let (place, until) = (Place::default(), now + Duration::from_secs(1));
+                Err(Refusal::Slowed(Box::new(Slowed { request, place, until })))
+            }
             _ => Ok((format!("{} {}", request.method, request.target), 0)),
         }
     }
@@ -130,8 +140,14 @@ impl Talk {
         }
     }
 
-    /// Answers the request that waits; some answers come in parts.
+    /// Answers the request that waits, or lets the time of one pass that is slowed; some answers come in
+    /// parts.
     fn work(&mut self) -> bool {
+        if let Some(deadline) = self.conversation.deadline().filter(|_| self.conversation.is_slowed()) {
+            self.now = self.now.max(deadline);
+            self.step(Event::Late);
+            return true;
+        }
         let Some((target, length)) = self.conversation.take_request() else { return false };
         let told = format!("<{target} {length}>");
         let body = match target.as_bytes().last() {
