@@ -19,7 +19,7 @@ use std::time::SystemTime;
 
 impl Service {
     /// Puts one address in.
-    pub(super) fn insert(&self, origin: &Origin, rule: &Rule, put: Put) -> Result<Answer, ApiError> {
+    pub(super) fn insert(&mut self, origin: &Origin, rule: &Rule, put: Put) -> Result<Answer, ApiError> {
         if let Some((listed, side)) = self.whitelist.conflict(rule) {
             return Err(ApiError::white_listed(*side, listed));
         }
@@ -38,11 +38,19 @@ impl Service {
         })?;
         let (who, outcome) = (&origin.who, inserted.outcome.name());
         log::info!("{who}: {outcome}{}: {rule}, {lease}{because}", Within(list));
+        if inserted.outcome != Outcome::Unchanged {
+            self.note_change(origin, format!("1 {outcome}{}", Within(list)));
+        }
         Ok(answers::inserted(&inserted, rule, lease, note))
     }
 
     /// Takes one address out.
-    pub(super) fn delete(&self, origin: &Origin, rule: &Rule, list: ListName) -> Result<Answer, ApiError> {
+    pub(super) fn delete(
+        &mut self,
+        origin: &Origin,
+        rule: &Rule,
+        list: ListName,
+    ) -> Result<Answer, ApiError> {
         let deleted = self.shared.change(|firewall| {
             let now = SystemTime::now();
             let mut deleted = firewall.delete(rule, list, now)?;
@@ -53,12 +61,17 @@ impl Service {
             Ok(deleted)
         })?;
         log::info!("{}: {}{}: {rule}", origin.who, deleted.outcome.name(), Within(list));
+        self.note_deletion(
+            origin,
+            usize::from(deleted.outcome == Outcome::Deleted),
+            &Within(list).to_string(),
+        );
         Ok(answers::deleted(&deleted, rule))
     }
 
     /// Puts the addresses of a body in.
     pub(super) fn insert_all(
-        &self,
+        &mut self,
         origin: &Origin,
         scope: &Scope,
         put: Put,
@@ -86,19 +99,19 @@ impl Service {
         })?;
         let ListResult { present, absent, removed } = count;
         let removed = Some(removed).filter(|_| body.replace);
-        log::info!(
-            "{}: list: {absent} inserted, {present} refreshed, {}{} skipped{}: {scope}, {lease}{because}",
-            origin.who,
-            removed.map(|removed| format!("{removed} removed, ")).unwrap_or_default(),
-            given.skipped_total,
-            Within(put.list)
+        let put_in = format!(
+            "{absent} inserted, {present} refreshed{}",
+            removed.map(|removed| format!(", {removed} removed")).unwrap_or_default()
         );
+        let (who, skipped, within) = (&origin.who, given.skipped_total, Within(put.list));
+        log::info!("{who}: list: {put_in}, {skipped} skipped{within}: {scope}, {lease}{because}");
+        self.note_change(origin, format!("{put_in}{within}"));
         Ok(answers::all_inserted(&given, count, removed, lease, note))
     }
 
     /// Takes the addresses of a body out.
     pub(super) fn delete_all(
-        &self,
+        &mut self,
         origin: &Origin,
         scope: &Scope,
         list: ListName,
@@ -119,12 +132,13 @@ impl Service {
             given.skipped_total,
             Within(list)
         );
+        self.note_deletion(origin, present, &Within(list).to_string());
         Ok(answers::all_deleted(given, count))
     }
 
     /// Takes out all that lists hold, in one scope or in every.
     pub(super) fn delete_lists(
-        &self,
+        &mut self,
         origin: &Origin,
         lists: WhichLists,
         scope: Option<&Scope>,
@@ -141,13 +155,15 @@ impl Service {
             Ok(count)
         })?;
         let place = scope.map(|scope| format!(": {scope}")).unwrap_or_default();
-        log::info!("{}: {count} deleted, all{}{place}", origin.who, answers::within_lists(lists));
+        let within = answers::within_lists(lists);
+        log::info!("{}: {count} deleted, all{within}{place}", origin.who);
+        self.note_deletion(origin, count, &within);
         Ok(answers::lists_deleted(count))
     }
 
     /// Takes exactly this address or network out, in every scope.
     pub(super) fn delete_address(
-        &self,
+        &mut self,
         origin: &Origin,
         address: &Network,
         lists: WhichLists,
@@ -165,7 +181,9 @@ impl Service {
             Ok(deleted)
         })?;
         let (who, count) = (&origin.who, deleted.len());
-        log::info!("{who}: {count} deleted, all of {address}{}", answers::within_lists(lists));
+        let within = answers::within_lists(lists);
+        log::info!("{who}: {count} deleted, all of {address}{within}");
+        self.note_deletion(origin, count, &within);
         Ok(answers::address_deleted(&deleted))
     }
 

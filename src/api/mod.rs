@@ -12,6 +12,7 @@ mod login;
 mod parameters;
 mod permit;
 mod rows;
+mod status;
 pub(crate) mod url;
 mod url_error;
 
@@ -21,6 +22,7 @@ use crate::api::error::ApiError;
 pub(crate) use crate::api::error::unreadable;
 pub(crate) use crate::api::listing::Collecting;
 use crate::api::listing::Slots;
+use crate::api::status::Changes;
 use crate::api::url::Command;
 use crate::config::clients::Client;
 use crate::config::file::Config;
@@ -52,6 +54,9 @@ pub(crate) struct Service {
     strangers: LogLimit,
     misdirected: LogLimit,
     attempts: Attempts,
+    changes: Changes,
+    /// Whether the log has told that the background thread hangs.
+    is_stalled: bool,
 }
 
 /// What comes of a request that has been executed.
@@ -112,6 +117,8 @@ impl Service {
             strangers: LogLimit::default(),
             misdirected: LogLimit::default(),
             attempts: Attempts::default(),
+            changes: Changes::default(),
+            is_stalled: false,
         };
         service.apply_whitelist(&service.whitelist)?;
         Ok(service)

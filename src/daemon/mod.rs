@@ -10,6 +10,7 @@ mod instance;
 mod listener;
 mod log_file;
 mod neighbours;
+mod notify;
 mod reception;
 mod server;
 mod signals;

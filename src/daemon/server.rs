@@ -13,6 +13,7 @@ use crate::daemon::crowd::{Client, Crowd, Room};
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Listener, ServerError};
 use crate::daemon::neighbours::Neighbours;
+use crate::daemon::notify::Notifier;
 use crate::daemon::reception::{Lines, Reception};
 use crate::daemon::signals::{Signal, Signals};
 use crate::daemon::uncovered::Uncovered;
@@ -58,6 +59,7 @@ pub(super) struct Server {
     listeners: Vec<Listener>,
     signals: Signals,
     instance: Instance,
+    notifier: Notifier,
     service: Service,
     crowd: Crowd,
     /// What the HTTPS server shows clients and asks of them.
@@ -85,7 +87,7 @@ struct Ready {
 
 impl Server {
     /// A server without listeners.
-    pub(super) fn new(service: Service, signals: Signals, instance: Instance) -> Server {
+    pub(super) fn new(service: Service, signals: Signals, instance: Instance, notifier: Notifier) -> Server {
         let config = service.config();
         let most = most_connections(config);
         if most < wide(config.connections_max) {
@@ -96,6 +98,7 @@ impl Server {
             listeners: Vec::new(),
             signals,
             instance,
+            notifier,
             service,
             crowd,
             identity: None,
@@ -140,9 +143,11 @@ impl Server {
     /// # Errors
     /// poll(2), or accept(2) for a reason that does not pass.
     pub(super) fn run(&mut self) -> Result<(), ServerError> {
+        self.notifier.ready(Instant::now());
         loop {
             let ready = self.wait()?;
             let now = Instant::now();
+            self.notifier.turn(now);
             self.heed_signals(ready.signals, now);
             self.converse(&ready.clients, now);
             self.execute(now);
@@ -150,6 +155,7 @@ impl Server {
             self.expire(now);
             self.crowd.bury();
             self.look_at_certificate(now);
+            self.tell_status();
             self.accept(&ready.listeners)?;
             if self.end_at.is_some_and(|end| self.crowd.clients.is_empty() || Instant::now() >= end) {
                 return Ok(());
@@ -196,7 +202,8 @@ impl Server {
         }
         let deadlines = self.crowd.clients.iter().filter_map(|client| client.connection.state().deadline());
         let certificate = self.certificate.as_ref().map(CertificateWatch::next);
-        let others = [self.full_until, self.reload_at, self.end_at, certificate];
+        let notice = self.notifier.next(self.service.changes());
+        let others = [self.full_until, self.reload_at, self.end_at, certificate, notice];
         deadlines.chain(others.into_iter().flatten()).min()
     }
 
@@ -218,6 +225,7 @@ impl Server {
         if self.end_at.is_some() {
             return;
         }
+        self.notifier.stopping(now);
         self.end_at = Some(now + END_TIME);
         self.reload_at = None;
         self.listeners.clear();
@@ -420,9 +428,18 @@ impl Server {
         Some(done)
     }
 
+    /// Tells the service manager what rfw holds, where that may have changed.
+    fn tell_status(&mut self) {
+        let (changes, now) = (self.service.changes(), Instant::now());
+        if self.notifier.wants_status(changes, now) {
+            self.notifier.status(self.service.status(SystemTime::now()), changes, now);
+        }
+    }
+
     /// Reloads the white list, and looks again at what other programs make of rfw; if the list is refused
     /// the old one stays in force.
     fn reload(&mut self) {
+        self.notifier.reloading(Instant::now());
         let loaded = white_list::load(self.service.config());
         match loaded.map_err(|error| error.to_string()).and_then(|list| {
             let count = list.to_string();
@@ -435,6 +452,7 @@ impl Server {
         Neighbours::new(self.service.config()).warn(|chain| self.service.has_chain(chain));
         self.warn_of_uncovered();
         self.turn_out();
+        self.notifier.ready(Instant::now());
     }
 
     /// Closes the connections of those who are not in the white list any more.

@@ -12,6 +12,7 @@ use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener, ServerError};
 use crate::daemon::log_file::LogFile;
 use crate::daemon::neighbours::Neighbours;
+use crate::daemon::notify::{Manager, Notifier};
 use crate::daemon::server::Server;
 use crate::daemon::signals::Signals;
 use crate::daemon::terminal::{self, TerminalLogger};
@@ -31,16 +32,16 @@ use crate::rule::network::Family;
 use crate::rule::whitelist::WhiteList;
 use crate::stop_signal::StopSignal;
 use simplelog::{CombinedLogger, LevelFilter, SharedLogger, WriteLogger};
-use std::env;
 use std::fmt;
 use std::io::{self, Write};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Time that a service manager is asked for before each step of the start that runs programs: to look at
+/// the tables, to put back or to move what is there, to put the white list into force.
+const STEP_TIME: Duration = Duration::from_secs(180);
 
 /// Writes a text to standard output, behind what was logged there.
 ///
@@ -115,6 +116,8 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<(), Failure> {
 
 fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let signals = Signals::catch().map_err(Failure::Io)?;
+    let mut notifier = Notifier::open(&Manager::of_environment(), Instant::now());
+    notifier.extend(STEP_TIME, Instant::now());
     let checked = Checked::load(&arguments.config, signals.stop_signal())?;
     let instance = claim("stop it first")?;
     checked.warn_of_clients();
@@ -124,6 +127,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let local = config.local.as_ref().map(|local| Bound::new(local.address)).transpose()?;
     let local_authentication = config.local.as_ref().is_some_and(|local| local.authentication);
     let shared = SharedFirewall::new(firewall).map_err(Failure::Io)?;
+    notifier.extend(STEP_TIME, Instant::now());
     shared.with(|firewall| {
         let now = SystemTime::now();
         firewall.open_state(now);
@@ -131,10 +135,11 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
         firewall.adopt_state(restored, now);
         Ok::<(), FirewallError>(())
     })?;
+    notifier.extend(STEP_TIME, Instant::now());
     let service = Service::new(config, shared.clone(), whitelist)?;
     let state = StateWriter::new(&shared).map(Arc::new);
     shared.start_sweeper(state.clone().map(|state| state as Arc<dyn Chore>)).map_err(Failure::Io)?;
-    let mut server = Server::new(service, signals, instance);
+    let mut server = Server::new(service, signals, instance, notifier);
     server.warn_of_uncovered();
     if let (Some(bound), Some(identity)) = (outward, identity) {
         let tls = Arc::clone(&identity.tls);
@@ -145,7 +150,6 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
         server.open(Listener::open(bound, None, local_authentication)?);
     }
     log::info!("rfw {} is ready", env!("CARGO_PKG_VERSION"));
-    notify_systemd();
     let result = server.run();
     state.iter().for_each(|state| state.finish());
     // Held to the end: no transaction is under way, and none begins, when the process exits.
@@ -156,19 +160,6 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
 /// Acquires the single-instance lock; `advice` completes the message if it is held.
 fn claim(advice: &'static str) -> Result<Instance, Failure> {
     Instance::claim().map_err(Failure::Io)?.ok_or(Failure::Running(advice))
-}
-
-/// Sends `READY=1` to the service manager if `NOTIFY_SOCKET` is set (sd_notify(3)).
-fn notify_systemd() {
-    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return };
-    let address = match path.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name),
-        None => SocketAddr::from_pathname(&path),
-    };
-    let sent = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address));
-    if let Err(error) = sent {
-        log::warn!("the service manager can't be told that rfw is ready: {error}");
-    }
 }
 
 /// All that a start depends on, read and validated.

@@ -24,7 +24,7 @@ use rustix::time::{timerfd_create, timerfd_settime};
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -54,7 +54,13 @@ pub(crate) struct SharedFirewall {
     timer: OwnedFd,
     /// Whether a client waits for the mutex.
     client_waits: AtomicBool,
+    /// Since when the sweeper has been at one thing; `None` while it sleeps.
+    at_work: Mutex<Option<Instant>>,
 }
+
+/// Time after which a sweeper that is at one thing counts as hanging: a stalled disk, if not a defect. It is
+/// told, and no reason to end rfw: the disk would be as stalled after that.
+const STALLED_TIME: Duration = Duration::from_secs(300);
 
 /// Time from a failure of the sweeper to its next attempt.
 const RETRY: Duration = Duration::from_secs(5);
@@ -95,6 +101,7 @@ impl SharedFirewall {
             notifications,
             timer,
             client_waits: AtomicBool::new(false),
+            at_work: Mutex::default(),
         }))
     }
 
@@ -107,6 +114,27 @@ impl SharedFirewall {
         self.look_soon_after(&firewall);
         self.arm(firewall.next_due(SystemTime::now()));
         result
+    }
+
+    /// Runs `work` if nobody has the mutex.
+    pub(crate) fn glance<T>(&self, work: impl FnOnce(&Firewall) -> T) -> Option<T> {
+        match self.firewall.try_lock() {
+            Ok(firewall) => Some(work(&firewall)),
+            Err(TryLockError::Poisoned(error)) => Some(work(&error.into_inner())),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// For how long the sweeper has been at one thing, if that is longer than anything takes.
+    pub(crate) fn sweeper_stalled(&self) -> Option<Duration> {
+        let since = *self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| since.elapsed()).filter(|time| *time >= STALLED_TIME)
+    }
+
+    /// Takes down that the sweeper begins with another thing, or goes to sleep.
+    fn note_work(&self, at_work: bool) {
+        let since = at_work.then(Instant::now);
+        *self.at_work.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// Has a look made at once, or as soon as a repair may be made, where others have flushed something.
@@ -184,8 +212,12 @@ impl SharedFirewall {
                 let now = shared.read_clock(&mut clock, &mut failures);
                 shared.sweep_all(now, &mut failures);
                 shared.fill_mirrors(now, &mut failures);
+                shared.note_work(true);
                 chore.iter().for_each(|chore| chore.step());
-                shared.sleep(chore.as_ref().and_then(|chore| chore.next()));
+                let limit = chore.as_ref().and_then(|chore| chore.next());
+                shared.note_work(false);
+                shared.sleep(limit);
+                shared.note_work(true);
                 let now = shared.read_clock(&mut clock, &mut failures);
                 shared.look(now, &mut failures);
             }
@@ -278,6 +310,7 @@ impl SharedFirewall {
     fn sweep_all(&self, now: SystemTime, failures: &mut LogLimit) {
         let (mut batch, mut largest, mut skipped) = (1024, BATCH.1, 0);
         loop {
+            self.note_work(true);
             let mut firewall = self.lock();
             let start = Instant::now();
             match firewall.sweep(now, skipped, batch) {
@@ -349,6 +382,7 @@ impl SharedFirewall {
         while self.client_waits.load(Ordering::SeqCst) {
             thread::sleep(Duration::from_millis(1));
         }
+        self.note_work(true);
     }
 
     /// Sets the timer to the next expiry or the next look at the tables, whichever is

@@ -27,6 +27,7 @@ mod set_repair;
 pub(crate) mod sets;
 pub(crate) mod state;
 pub(crate) mod table;
+pub(crate) mod tally;
 pub(crate) mod verbs;
 
 use crate::firewall::family_list::FamilyList;

@@ -294,6 +294,12 @@ impl Sets {
         mirror.is_some_and(|mirror| mirror.end(&element(rule), now).is_some())
     }
 
+    /// How many entries of a set are known to be there, and whether others may have changed that.
+    pub(crate) fn alive_in(&self, set: &SetKey, now: SystemTime) -> (usize, bool) {
+        let count = self.mirrors.known(set).map_or(0, |mirror| mirror.alive(now));
+        (count, self.mirrors.whole(set).is_some())
+    }
+
     /// Destroys the set of a list that is empty, unless it is being listed, a rule refers to it, or
     /// others have emptied it and what it held is to come back.
     ///
