@@ -47,7 +47,7 @@ impl fmt::Display for Changes {
 impl Service {
     /// Takes down what a client has changed.
     pub(super) fn note_change(&mut self, origin: &Origin, what: String) {
-        self.changes.note(SystemTime::now(), &origin.user, what);
+        self.changes.note(SystemTime::now(), &origin.client.name, what);
     }
 
     /// Takes down that a client has deleted so many, if any; `within` says of which lists.

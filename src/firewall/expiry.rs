@@ -8,6 +8,7 @@
 
 use crate::firewall::clock::{Clock, Reading};
 use crate::firewall::looks::Looks;
+use crate::firewall::pulse::Pulse;
 use crate::firewall::{Firewall, FirewallError};
 use crate::kernel::cpu_time;
 use crate::kernel::notifications::Notifications;
@@ -54,13 +55,9 @@ pub(crate) struct SharedFirewall {
     timer: OwnedFd,
     /// Whether a client waits for the mutex.
     client_waits: AtomicBool,
-    /// Since when the sweeper has been at one thing; `None` while it sleeps.
-    at_work: Mutex<Option<Instant>>,
+    /// Whether the sweeper goes on.
+    pulse: Mutex<Pulse>,
 }
-
-/// Time after which a sweeper that is at one thing counts as hanging: a stalled disk, if not a defect. It is
-/// told, and no reason to end rfw: the disk would be as stalled after that.
-const STALLED_TIME: Duration = Duration::from_secs(300);
 
 /// Time from a failure of the sweeper to its next attempt.
 const RETRY: Duration = Duration::from_secs(5);
@@ -101,7 +98,7 @@ impl SharedFirewall {
             notifications,
             timer,
             client_waits: AtomicBool::new(false),
-            at_work: Mutex::default(),
+            pulse: Mutex::default(),
         }))
     }
 
@@ -127,14 +124,7 @@ impl SharedFirewall {
 
     /// For how long the sweeper has been at one thing, if that is longer than anything takes.
     pub(crate) fn sweeper_stalled(&self) -> Option<Duration> {
-        let since = *self.at_work.lock().unwrap_or_else(PoisonError::into_inner);
-        since.map(|since| since.elapsed()).filter(|time| *time >= STALLED_TIME)
-    }
-
-    /// Takes down that the sweeper begins with another thing, or goes to sleep.
-    fn note_work(&self, at_work: bool) {
-        let since = at_work.then(Instant::now);
-        *self.at_work.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        self.pulse().stalled(Instant::now())
     }
 
     /// Has a look made at once, or as soon as a repair may be made, where others have flushed something.
@@ -212,17 +202,21 @@ impl SharedFirewall {
                 let now = shared.read_clock(&mut clock, &mut failures);
                 shared.sweep_all(now, &mut failures);
                 shared.fill_mirrors(now, &mut failures);
-                shared.note_work(true);
+                shared.pulse().works(Instant::now());
                 chore.iter().for_each(|chore| chore.step());
                 let limit = chore.as_ref().and_then(|chore| chore.next());
-                shared.note_work(false);
+                shared.pulse().sleeps();
                 shared.sleep(limit);
-                shared.note_work(true);
+                shared.pulse().works(Instant::now());
                 let now = shared.read_clock(&mut clock, &mut failures);
                 shared.look(now, &mut failures);
             }
         })?;
         Ok(())
+    }
+
+    fn pulse(&self) -> MutexGuard<'_, Pulse> {
+        self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn looks(&self) -> MutexGuard<'_, Looks> {
@@ -310,7 +304,7 @@ impl SharedFirewall {
     fn sweep_all(&self, now: SystemTime, failures: &mut LogLimit) {
         let (mut batch, mut largest, mut skipped) = (1024, BATCH.1, 0);
         loop {
-            self.note_work(true);
+            self.pulse().works(Instant::now());
             let mut firewall = self.lock();
             let start = Instant::now();
             match firewall.sweep(now, skipped, batch) {
@@ -382,7 +376,7 @@ impl SharedFirewall {
         while self.client_waits.load(Ordering::SeqCst) {
             thread::sleep(Duration::from_millis(1));
         }
-        self.note_work(true);
+        self.pulse().works(Instant::now());
     }
 
     /// Sets the timer to the next expiry or the next look at the tables, whichever is

@@ -19,6 +19,7 @@ mod lists;
 mod looks;
 mod memory;
 mod migrate;
+mod pulse;
 mod quota;
 mod repair;
 mod rule_cache;

@@ -4,6 +4,7 @@
 mod check;
 mod command_line;
 mod machine;
+mod notify;
 mod refusal;
 mod signals;
 mod warnings;

@@ -20,7 +20,7 @@ impl Host {
             self.dir.display()
         );
         self.write("rfw.conf", 0o600, &conf);
-        Rfw { host: self, child: None }
+        Rfw { host: self, child: None, environment: Vec::new() }
     }
 }
 
@@ -28,6 +28,7 @@ impl Host {
 pub struct Rfw<'a> {
     pub host: &'a Host,
     child: Option<Child>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Rfw<'_> {
@@ -44,6 +45,12 @@ impl Rfw<'_> {
         let conf = fs::read_to_string(self.host.dir.join("rfw.conf")).unwrap();
         assert!(conf.contains(from), "{from:?} is not in {conf}");
         self.host.write("rfw.conf", 0o600, &conf.replace(from, to));
+        self
+    }
+
+    /// Starts it with a variable in its environment.
+    pub fn environment(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
         self
     }
 
@@ -89,6 +96,7 @@ impl Rfw<'_> {
             .command(env!("CARGO_BIN_EXE_rfw"))
             .args(["-f", "rfw.conf", "--logfile", "rfw.log"])
             .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(fs::File::create(self.host.dir.join("rfw.out")).unwrap())
             .stderr(fs::File::create(self.host.dir.join("rfw.err")).unwrap())
