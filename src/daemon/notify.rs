@@ -2,7 +2,8 @@
 //! is ready, reloads or ends; that its loop goes round; and in one line what it holds.
 //!
 //! Each message is a datagram that is sent without waiting. Where there is no room for one, which says what
-//! state rfw is in, it is sent later. The socket is opened at the start, before rfw gives up its rights.
+//! state rfw is in, it is sent later. The socket is opened and connected at the start, before rfw gives up its
+//! rights: to send needs none then.
 
 use crate::log_limit::LogLimit;
 use rustix::time::{ClockId, clock_gettime};
@@ -59,7 +60,7 @@ impl Manager {
 
 /// What tells the service manager; without one it does nothing.
 pub(super) struct Notifier {
-    channel: Option<(UnixDatagram, SocketAddr)>,
+    channel: Option<UnixDatagram>,
     /// The last message about the state of rfw, until it is sent.
     unsent: Option<String>,
     /// Until when there is no room for messages.
@@ -217,9 +218,9 @@ impl Notifier {
 
     /// Sends a message; `false` if it is to be sent again, since there was no room.
     fn send(&mut self, message: &str, now: Instant) -> bool {
-        let Some((socket, address)) = &self.channel else { return true };
+        let Some(socket) = &self.channel else { return true };
         self.full_until = None;
-        match socket.send_to_addr(message.as_bytes(), address) {
+        match socket.send(message.as_bytes()) {
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.full_until = Some(now + RETRY);
@@ -234,15 +235,16 @@ impl Notifier {
     }
 }
 
-/// A socket, and the one that the service manager listens on.
-fn channel(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
+/// A socket that is connected to the one that the service manager listens on.
+fn channel(name: &OsStr) -> io::Result<UnixDatagram> {
     let address = match name.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(name)?,
     };
     let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
     socket.set_nonblocking(true)?;
-    Ok((socket, address))
+    Ok(socket)
 }
 
 #[cfg(test)]

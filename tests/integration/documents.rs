@@ -5,7 +5,7 @@ mod configuration;
 mod walk;
 
 use crate::host;
-use crate::host::{Host, Reply, SOON, until};
+use crate::host::{Host, Reply, SOON, Talk, until};
 use serde_json::{Deserializer, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -180,8 +180,13 @@ fn the_manual_tells_every_exit_status() {
 #[test]
 fn the_manual_tells_every_http_status() {
     let statuses: BTreeSet<u16> = thread::scope(|scope| {
-        let hosts: [fn() -> Vec<u16>; 4] =
-            [statuses_at_once, status_of_the_slow, status_of_the_locked, status_of_the_broken];
+        let hosts: [fn() -> Vec<u16>; 5] = [
+            statuses_at_once,
+            status_of_the_slow,
+            status_of_the_locked,
+            status_of_the_broken,
+            status_of_those_who_guess,
+        ];
         let threads = hosts.map(|host| scope.spawn(host));
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
@@ -207,6 +212,22 @@ fn statuses_at_once() -> Vec<u16> {
         raw("GET / HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n"),
         rfw.send("PUT", "/drop/input/any", "1.2.3.4\n1.2.3.5\n").status,
     ]
+}
+
+fn status_of_those_who_guess() -> Vec<u16> {
+    let host = Host::new();
+    let _rfw = host.rfw("iptables-legacy").configure("local.server.authentication").start();
+    let wrong = b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic bWU6d3Jvbmc=\r\n\r\n";
+    let mut talks: Vec<Talk> = (0..12).map(|_| host.connect(7390)).collect();
+    let mut first = host.connect(7390);
+    for _ in 0..10 {
+        first.say(wrong);
+        assert_eq!(first.reply().status, 401);
+    }
+    talks.iter_mut().for_each(|talk| talk.say(wrong));
+    until(SOON, "one has an answer", || talks.iter().any(|talk| talk.heard().contains("429")));
+    let mut refused = talks.into_iter().filter(|talk| talk.heard().contains("HTTP/1.1 429"));
+    vec![refused.next().unwrap().reply().status]
 }
 
 fn status_of_the_slow() -> Vec<u16> {
