@@ -6,6 +6,7 @@ use crate::config::file::{Config, Outward, effective};
 use crate::daemon;
 use crate::daemon::bridged;
 use crate::daemon::certificate::Expiry;
+use crate::daemon::confinement;
 use crate::daemon::startup::{self, Checked, Failure};
 use crate::daemon::uncovered::Uncovered;
 use crate::daemon::warning_count::WarningCount;
@@ -36,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut checked = Checked::load(&arguments.config, &StopSignal::default())?;
     checked.firewall.open_state(now);
     // What is looked at for the report may be warned of.
-    let report = report(&checked, now);
+    let report = report(&checked, now)?;
     let first = first_line(&arguments.config, &checked, warnings.get());
     let options = match arguments.verbose {
         true => format!("\n{}", effective::text(&checked.config)),
@@ -54,7 +55,7 @@ fn first_line(file: &Path, checked: &Checked, warnings: usize) -> String {
 }
 
 /// All parts of the report, in their order.
-fn report(checked: &Checked, now: SystemTime) -> Report {
+fn report(checked: &Checked, now: SystemTime) -> Result<Report, Failure> {
     let Checked { config, whitelist, identity, firewall } = checked;
     checked.warn_of_clients();
     Uncovered::default().tell(whitelist);
@@ -68,7 +69,8 @@ fn report(checked: &Checked, now: SystemTime) -> Report {
     report.add("sets", vec![firewall.set_use().to_owned()]);
     report.add("state", vec![firewall.check_state()]);
     report.add("neighbours", vec![neighbours(checked)]);
-    report
+    report.add("confinement", vec![confinement()?]);
+    Ok(report)
 }
 
 /// The servers.
@@ -123,6 +125,13 @@ fn neighbours(checked: &Checked) -> String {
         true => "nothing is left uncovered".to_owned(),
         false => format!("{}: see the warnings", found.join(", ")),
     }
+}
+
+/// What this kernel grants of the rights that a server gives up.
+fn confinement() -> Result<String, Failure> {
+    let grant = confinement::available()?;
+    grant.warn();
+    Ok(grant.to_string())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod bridged;
 mod certificate;
 pub(crate) mod check;
 mod clients;
+mod confinement;
 mod crowd;
 mod ephemeral;
 mod instance;

@@ -47,6 +47,11 @@ const FIREWALLD_TABLE: &str = "firewalld";
 /// Where firewalld reads files from: the first that has one counts.
 const FIREWALLD: [&str; 2] = ["/etc/firewalld", "/usr/lib/firewalld"];
 
+/// The files that warnings come from, with others that lie beside them.
+pub(super) fn files() -> impl Iterator<Item = &'static str> {
+    SAVED_RULES.into_iter().chain(SAVED_SETS).chain(SAVED_FOR_NFT).chain(["/etc/firewalld/firewalld.conf"])
+}
+
 /// What of the configuration the warnings depend on.
 #[derive(Debug, Clone)]
 pub(super) struct Neighbours {

@@ -9,6 +9,7 @@
 use crate::api::{Outcome, Peer, Service};
 use crate::config::file::Config;
 use crate::daemon::certificate::{CertificateWatch, Expiry};
+use crate::daemon::confinement::Confinement;
 use crate::daemon::crowd::{Client, Crowd, Room};
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Listener, ServerError};
@@ -60,6 +61,7 @@ pub(super) struct Server {
     signals: Signals,
     instance: Instance,
     notifier: Notifier,
+    confinement: Confinement,
     service: Service,
     crowd: Crowd,
     /// What the HTTPS server shows clients and asks of them.
@@ -87,7 +89,13 @@ struct Ready {
 
 impl Server {
     /// A server without listeners.
-    pub(super) fn new(service: Service, signals: Signals, instance: Instance, notifier: Notifier) -> Server {
+    pub(super) fn new(
+        service: Service,
+        signals: Signals,
+        instance: Instance,
+        notifier: Notifier,
+        confinement: Confinement,
+    ) -> Server {
         let config = service.config();
         let most = most_connections(config);
         if most < wide(config.connections_max) {
@@ -99,6 +107,7 @@ impl Server {
             signals,
             instance,
             notifier,
+            confinement,
             service,
             crowd,
             identity: None,
@@ -440,12 +449,7 @@ impl Server {
     /// the old one stays in force.
     fn reload(&mut self) {
         self.notifier.reloading(Instant::now());
-        let loaded = white_list::load(self.service.config());
-        match loaded.map_err(|error| error.to_string()).and_then(|list| {
-            let count = list.to_string();
-            self.service.replace_whitelist(list).map_err(|error| error.to_string())?;
-            Ok(count)
-        }) {
+        match self.read_white_list() {
             Ok(count) => log::info!("the white list has been read again: {count}"),
             Err(error) => log::error!("the old white list stays, since the new one is refused: {error}"),
         }
@@ -453,6 +457,22 @@ impl Server {
         self.warn_of_uncovered();
         self.turn_out();
         self.notifier.ready(Instant::now());
+    }
+
+    /// Puts the white list in force as its file has it, and tells how many networks it has.
+    fn read_white_list(&mut self) -> Result<String, String> {
+        let config = self.service.config();
+        let file = &config.whitelist_file.value;
+        if !self.confinement.covers(file) {
+            let file = file.display();
+            return Err(format!(
+                "{file}: is in none of the folders that rfw can read since its start: restart it"
+            ));
+        }
+        let list = white_list::load(config).map_err(|error| error.to_string())?;
+        let count = list.to_string();
+        self.service.replace_whitelist(list).map_err(|error| error.to_string())?;
+        Ok(count)
     }
 
     /// Closes the connections of those who are not in the white list any more.

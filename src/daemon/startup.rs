@@ -7,6 +7,7 @@ use crate::config::cli::Arguments;
 use crate::config::file::{ClientAuth, Config, LocatedError, Outward, Setting};
 use crate::config::trusted_file::{self, FileError};
 use crate::daemon::clients;
+use crate::daemon::confinement::{self, Confinement, ConfinementError};
 use crate::daemon::ephemeral::warn_if_ephemeral;
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener, ServerError};
@@ -70,6 +71,7 @@ pub(crate) fn restore(arguments: &Arguments) -> Result<(), Failure> {
     }
     let mut firewall = open_firewall(&arguments.config, &config, &StopSignal::default())?;
     let now = SystemTime::now();
+    confine(&config)?;
     firewall.open_state(now);
     // The file stays that of another boot: others may replace the tables until the server starts, which
     // puts all back once more.
@@ -91,6 +93,7 @@ pub(crate) fn flush(arguments: &Arguments) -> Result<(), Failure> {
     config.layout.input = InputTable::Filter;
     let _instance = claim("stop it first (systemctl stop rfw), then call rfw --flush again")?;
     let mut firewall = open_firewall(&arguments.config, &config, &StopSignal::default())?;
+    confine(&config)?;
     let (rules, addresses) = firewall.flush()?;
     firewall.remove_state().map_err(Failure::State)?;
     let rules = counted(rules, "rule", "rules");
@@ -125,6 +128,9 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let Checked { config, whitelist, identity, firewall } = checked;
     let outward = config.outward.as_ref().map(|outward| Bound::new(outward.address)).transpose()?;
     let local = config.local.as_ref().map(|local| Bound::new(local.address)).transpose()?;
+    // No program that stays is running yet, and no other thread.
+    confinement::needed::make_state_folder(&config);
+    let confinement = confine(&config)?;
     let local_authentication = config.local.as_ref().is_some_and(|local| local.authentication);
     let shared = SharedFirewall::new(firewall).map_err(Failure::Io)?;
     notifier.extend(STEP_TIME, Instant::now());
@@ -139,7 +145,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let service = Service::new(config, shared.clone(), whitelist)?;
     let state = StateWriter::new(&shared).map(Arc::new);
     shared.start_sweeper(state.clone().map(|state| state as Arc<dyn Chore>)).map_err(Failure::Io)?;
-    let mut server = Server::new(service, signals, instance, notifier);
+    let mut server = Server::new(service, signals, instance, notifier, confinement);
     server.warn_of_uncovered();
     if let (Some(bound), Some(identity)) = (outward, identity) {
         let tls = Arc::clone(&identity.tls);
@@ -155,6 +161,13 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     // Held to the end: no transaction is under way, and none begins, when the process exits.
     let _closed = shared.close();
     Ok(result?)
+}
+
+/// Gives up every right that is not needed with that configuration; what is open stays open.
+fn confine(config: &Config) -> Result<Confinement, ConfinementError> {
+    let confinement = Confinement::enter(confinement::needed::by(config))?;
+    confinement.grant().log();
+    Ok(confinement)
 }
 
 /// Acquires the single-instance lock; `advice` completes the message if it is held.
@@ -408,6 +421,9 @@ pub(crate) enum Failure {
     /// The server can't listen or accept.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// The process can't be confined.
+    #[error("rfw does not run with rights that it can't give up: {0}")]
+    Confinement(#[from] ConfinementError),
     /// A system call fails.
     #[error(transparent)]
     Io(io::Error),
@@ -428,6 +444,7 @@ impl Failure {
             | Failure::State(_)
             | Failure::Firewall(_)
             | Failure::Server(_)
+            | Failure::Confinement(_)
             | Failure::Io(_) => 1,
         })
     }

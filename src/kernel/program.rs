@@ -84,6 +84,11 @@ impl Program {
         program.ok_or_else(|| ProgramError::Missing(name.to_owned()))
     }
 
+    /// Its absolute path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The signal that ends waiting when rfw stops.
     pub(crate) fn stop(&self) -> &StopSignal {
         &self.stop

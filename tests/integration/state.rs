@@ -35,6 +35,10 @@ fn file(host: &Host) -> PathBuf {
     host.dir.join("lib/state")
 }
 
+fn folder(host: &Host) -> String {
+    host.dir.join("lib").display().to_string()
+}
+
 fn text(host: &Host) -> String {
     fs::read_to_string(file(host)).unwrap_or_default()
 }
@@ -335,7 +339,7 @@ fn what_others_change_in_a_set_is_written_down_and_that_they_have_emptied_it_is_
 #[test]
 fn what_was_done_of_a_change_that_fails_is_written_down() {
     let host = Host::new();
-    let (path, lines) = host.fake_programs("iptables-legacy");
+    let (path, lines) = host.fake_programs_beside("iptables-legacy", &folder(&host));
     let mut rfw = rfw(&host, &path, &lines).start();
     rfw.ok("PUT", "/drop/input/any/1.2.3.4?expire=0");
     until(SOON, "it is written", || text(&host).contains("1.2.3.4"));
@@ -390,7 +394,7 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
 #[test]
 fn what_a_wrong_clock_has_ended_is_back_once_it_is_set_right() {
     let host = Host::booted(BOOTS[0]);
-    let (path, lines) = host.fake_programs("iptables-nft");
+    let (path, lines) = host.fake_programs_beside("iptables-nft", &folder(&host));
     let rfw = rfw(&host, &path, &lines);
     let end = host.run("date", &["-u", "-d", "+1 hour", "+%Y-%m-%dT%H:%M:%SZ"]).ok();
     let line = format!("drop input any 1.2.3.4 until {}\n", end.trim_end());

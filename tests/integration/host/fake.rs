@@ -3,9 +3,9 @@
 //!
 //! A call is a run of a program, or for one that stays, a transaction. The calls of
 //! all programs are counted together, in the file `calls`; the file `fault` has what
-//! goes wrong and at which call.
+//! goes wrong and at which call. They can write where rfw can: below the folder of the state file.
 
-use super::{Host, of_ipv6};
+use super::{Host, STATE_FOLDER, of_ipv6};
 use std::fs;
 
 /// What goes wrong.
@@ -102,42 +102,49 @@ impl Host {
     /// use them: the path of iptables, and lines.
     #[track_caller]
     pub fn fake_programs(&self, iptables: &str) -> (String, String) {
+        self.fake_programs_beside(iptables, STATE_FOLDER)
+    }
+
+    /// The same where the state file is in that folder.
+    #[track_caller]
+    pub fn fake_programs_beside(&self, iptables: &str, state_folder: &str) -> (String, String) {
+        let written = self.left_to_programs(state_folder);
         let dir = self.dir.display();
         let folder = self.dir.join("programs");
         fs::create_dir_all(&folder).unwrap();
         for family in [iptables.to_owned(), of_ipv6(iptables)] {
             for suffix in ["", "-save", "-restore"] {
-                self.fake_program(&format!("{family}{suffix}"));
+                self.fake_program(&format!("{family}{suffix}"), &written);
             }
         }
-        self.fake_program("ipset");
+        self.fake_program("ipset", &written);
         self.heal();
         (format!("{dir}/programs/{iptables}"), format!("ipset.path = {dir}/programs/ipset"))
     }
 
-    fn fake_program(&self, name: &str) {
+    fn fake_program(&self, name: &str, written: &str) {
         let real = self.run("sh", &["-c", &format!("PATH=$PATH:/usr/sbin:/sbin; command -v {name}")]).ok();
-        let text = PROGRAM.replace("@real@", real.trim()).replace("@dir@", &self.dir.display().to_string());
+        let text = PROGRAM.replace("@real@", real.trim()).replace("@dir@", written);
         self.write(&format!("programs/{name}"), 0o755, &text);
     }
 
     /// Has the `number`th call from now on go wrong.
     pub fn fail_at(&self, fault: Fault, number: usize) {
-        let _ = fs::remove_file(self.dir.join("hanging"));
-        self.write("calls", 0o644, "");
-        self.write("fault", 0o644, &format!("{fault:?} {number}\n"));
+        let _ = fs::remove_file(self.dir.join("written/hanging"));
+        self.write("written/calls", 0o644, "");
+        self.write("written/fault", 0o644, &format!("{fault:?} {number}\n"));
     }
 
     /// The process that hangs, if one does.
     pub fn hanging(&self) -> Option<u32> {
-        fs::read_to_string(self.dir.join("hanging")).ok()?.trim().parse().ok()
+        fs::read_to_string(self.dir.join("written/hanging")).ok()?.trim().parse().ok()
     }
 
     /// Has nothing go wrong, and gives the number of calls since [`Host::fail_at`].
     pub fn heal(&self) -> usize {
-        let calls = fs::read_to_string(self.dir.join("calls")).unwrap_or_default().len();
-        self.write("calls", 0o644, "");
-        self.write("fault", 0o644, "none 0\n");
+        let calls = fs::read_to_string(self.dir.join("written/calls")).unwrap_or_default().len();
+        self.write("written/calls", 0o644, "");
+        self.write("written/fault", 0o644, "none 0\n");
         calls
     }
 }

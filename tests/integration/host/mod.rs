@@ -25,6 +25,9 @@ use std::{fs, thread};
 /// The two implementations of iptables, as `iptables.path` names them.
 pub const VARIANTS: [&str; 2] = ["iptables-nft", "iptables-legacy"];
 
+/// The folder of the state file, where rfw.conf does not say otherwise.
+pub const STATE_FOLDER: &str = "/var/lib/rfw";
+
 /// What sed(1) takes the lines of rfw out of saved rules with, as README, manual and documents say.
 pub const WITHOUT_RFW: &str = r#"/--comment ("rfw |rfw -j RFW$)/d"#;
 
@@ -205,6 +208,17 @@ impl Host {
         }
         ip("link set wire0 up");
         ip(&format!("-n {name} link set eth0 up"));
+    }
+
+    /// Makes a folder in which programs that rfw runs may write, since it is below the folder of the
+    /// state file; gives its path on this host. From outside it is `written` in the host's folder.
+    #[track_caller]
+    pub fn left_to_programs(&self, state_folder: &str) -> String {
+        let (outside, inside) = (self.dir.join("written"), format!("{state_folder}/written"));
+        fs::create_dir_all(&outside).unwrap();
+        self.run("mkdir", &["-p", "-m", "700", &inside]).ok();
+        self.run("mount", &["--bind", &outside.display().to_string(), &inside]).ok();
+        inside
     }
 
     /// Writes a file below the host's folder.

@@ -2,7 +2,7 @@
 
 use super::{IPTABLES, kernel, wrap_tools};
 use crate::host;
-use crate::host::{Host, Rfw, SOON, VARIANTS, until};
+use crate::host::{Host, Rfw, SOON, STATE_FOLDER, VARIANTS, until};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,17 +53,17 @@ fn a_list_at_hand_is_finished_when_ctrl_c_signals_the_whole_group() {
 #[track_caller]
 fn finish_list(signal: &str, group: bool) {
     let host = Host::new();
-    let dir = host.dir.display();
+    let dir = host.left_to_programs(STATE_FOLDER);
     wrap_tools(
         &host,
         &format!("case $0 in *-save) [ -e {dir}/slow ] && touch {dir}/busy && sleep 0.4;; esac"),
     );
     let mut rfw = host.rfw("tools/iptables").start();
     rfw.ok("PUT", "/drop/input/any/1.2.3.4");
-    host.write("slow", 0o644, "");
+    host.write("written/slow", 0o644, "");
     let mut client = host.connect(7390);
     client.say(b"GET /list HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    until(SOON, "rfw is working", || host.dir.join("busy").exists());
+    until(SOON, "rfw is working", || host.dir.join("written/busy").exists());
     send(&rfw, signal, group);
     let reply = client.reply();
     let log = rfw.log();

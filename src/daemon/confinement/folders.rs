@@ -1,0 +1,169 @@
+//! The files that rfw and its programs need once it serves, by their folders: a file that is renewed is
+//! most often another one of the same name.
+//!
+//! Folders directly below `/`, such as /etc, hold too much: of these a file is granted alone, as it is at
+//! the start, and one that takes its place is out of reach.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Programs and their libraries, where distributions have them.
+const PROGRAMS: [&str; 9] =
+    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
+
+/// What libraries and the programs of iptables read, beside the kernel's own files, and the lock of
+/// iptables-legacy, which is locked as it is read.
+const READ: [&str; 12] = [
+    "/etc/ethertypes",
+    "/etc/iproute2",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.preload",
+    "/etc/nsswitch.conf",
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/xtables",
+    "/dev/random",
+    "/dev/urandom",
+    "/proc",
+    XTABLES_LOCK,
+];
+
+/// What is written to: nothing that stays.
+const DEVICES: [&str; 3] = ["/dev/null", "/dev/ptmx", "/dev/pts"];
+
+/// The lock of iptables-legacy.
+pub(super) const XTABLES_LOCK: &str = "/run/xtables.lock";
+
+/// What may be done with a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Right {
+    /// Read.
+    Read,
+    /// Read and execute.
+    Execute,
+    /// Read, write, make and remove files.
+    Write,
+    /// Read, write and ioctl(2).
+    Device,
+}
+
+/// A folder with all that is below it, or a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Its path, without symbolic links.
+    pub path: PathBuf,
+    /// What may be done with it.
+    pub right: Right,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+    /// Device and inode: a file is known by these alone.
+    id: (u64, u64),
+}
+
+/// Places, each with what may be done there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Folders(Vec<Place>);
+
+impl Folders {
+    /// What the programs need on any host.
+    pub(crate) fn of_system() -> Folders {
+        let mut folders = Folders::default();
+        for (paths, right) in
+            [(&PROGRAMS[..], Right::Execute), (&READ[..], Right::Read), (&DEVICES[..], Right::Device)]
+        {
+            paths.iter().for_each(|path| folders.grant(Path::new(path), right));
+        }
+        folders
+    }
+
+    /// Adds a file that is read, or will be.
+    pub(crate) fn add_file(&mut self, path: &Path) {
+        self.grant_folders_of(path, Right::Read);
+    }
+
+    /// Adds a program, with what lies beside it.
+    pub(crate) fn add_program(&mut self, path: &Path) {
+        self.grant_folders_of(path, Right::Execute);
+    }
+
+    /// Adds the folder of a file that is written anew beside itself; a folder below `/` too, of which the
+    /// log warns.
+    pub(crate) fn add_written(&mut self, path: &Path) {
+        for folder in folders_of(path) {
+            if !is_own(&folder) {
+                log::warn!(
+                    "{}: rfw may write to all of {}: give it a folder of its own",
+                    path.display(),
+                    folder.display()
+                );
+            }
+            self.grant(&folder, Right::Write);
+        }
+    }
+
+    /// Whether a file is in one of the places, as far as it is to be read: links are followed.
+    pub(crate) fn covers(&self, path: &Path) -> bool {
+        let Some(path) = resolved(path) else { return false };
+        let id = fs::metadata(&path).ok().map(|meta| id(&meta));
+        self.0.iter().any(|place| match place.is_folder {
+            true => path.starts_with(&place.path),
+            false => id == Some(place.id),
+        })
+    }
+
+    /// All of them.
+    pub(super) fn places(&self) -> &[Place] {
+        &self.0
+    }
+
+    fn grant_folders_of(&mut self, path: &Path, right: Right) {
+        for folder in folders_of(path) {
+            match is_own(&folder) {
+                true => self.grant(&folder, right),
+                false => self.grant(path, right),
+            }
+        }
+    }
+
+    /// Grants what is there.
+    fn grant(&mut self, path: &Path, right: Right) {
+        let Ok(path) = fs::canonicalize(path) else { return };
+        let Ok(meta) = fs::metadata(&path) else { return };
+        let place = Place { path, right, is_folder: meta.is_dir(), id: id(&meta) };
+        if !self.0.contains(&place) {
+            self.0.push(place);
+        }
+    }
+}
+
+/// The folder of a path and, where it is a link, that of the file: either may be what is replaced.
+fn folders_of(path: &Path) -> Vec<PathBuf> {
+    let named = std::path::absolute(path).ok();
+    let file = fs::canonicalize(path).ok();
+    let mut folders: Vec<PathBuf> = [named, file]
+        .iter()
+        .flatten()
+        .filter_map(|path| path.parent())
+        .filter_map(|folder| fs::canonicalize(folder).ok())
+        .collect();
+    folders.dedup();
+    folders
+}
+
+/// A path without links; its file need not be there.
+fn resolved(path: &Path) -> Option<PathBuf> {
+    fs::canonicalize(path).ok().or_else(|| {
+        let path = std::path::absolute(path).ok()?;
+        Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?))
+    })
+}
+
+/// Whether a folder is not directly below `/`, nor that itself.
+fn is_own(folder: &Path) -> bool {
+    folder.components().count() > 2
+}
+
+fn id(meta: &fs::Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
+}
