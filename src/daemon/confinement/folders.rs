@@ -167,3 +167,77 @@ fn is_own(folder: &Path) -> bool {
 fn id(meta: &fs::Metadata) -> (u64, u64) {
     (meta.dev(), meta.ino())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A new folder.
+    fn folder(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("rfw-folders-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        for folder in ["live", "archive", "elsewhere"] {
+            fs::create_dir_all(dir.join(folder)).unwrap();
+        }
+        fs::canonicalize(dir).unwrap()
+    }
+
+    #[test]
+    fn a_folder_directly_below_the_root_holds_more_than_what_is_asked_for() {
+        let golden =
+            [("/", false), ("/etc", false), ("/root", false), ("/etc/rfw", true), ("/var/lib/rfw", true)];
+        for (path, own) in golden {
+            assert_eq!(is_own(Path::new(path)), own, "{path}");
+        }
+        let mut folders = Folders::default();
+        folders.add_file(Path::new("/etc/passwd"));
+        assert!(folders.covers(Path::new("/etc/passwd")));
+        assert!(!folders.covers(Path::new("/etc/shadow")) && !folders.covers(Path::new("/etc")));
+    }
+
+    #[test]
+    fn a_file_is_covered_by_its_folder_and_by_that_which_a_link_leads_to() {
+        let dir = folder("links");
+        let at = |name: &str| dir.join(name);
+        for file in ["archive/key1", "archive/key2", "elsewhere/key"] {
+            fs::write(at(file), "").unwrap();
+        }
+        symlink("../archive/key1", at("live/key")).unwrap();
+        let mut folders = Folders::default();
+        folders.add_file(&at("live/key"));
+        let covers = |name: &str| folders.covers(&at(name));
+        assert!(covers("live/key") && covers("archive/key1"));
+        // Renewed: another file, or a link to another.
+        assert!(covers("archive/key2") && covers("live/new") && covers("archive/new"));
+        assert!(!covers("elsewhere/key") && !covers("elsewhere") && !covers("live/../elsewhere/key"));
+        assert!(!covers("missing/key"));
+        fs::remove_file(at("live/key")).unwrap();
+        symlink("../elsewhere/key", at("live/key")).unwrap();
+        assert!(!covers("live/key"));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_granted_alone_is_not_covered_once_it_is_another() {
+        let dir = folder("alone");
+        let (file, new) = (dir.join("live/file"), dir.join("live/new"));
+        fs::write(&file, "").unwrap();
+        let mut folders = Folders::default();
+        folders.grant(&file, Right::Read);
+        assert!(folders.covers(&file) && !folders.covers(&new));
+        fs::write(&new, "").unwrap();
+        fs::rename(&new, &file).unwrap();
+        assert!(!folders.covers(&file));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_granted() {
+        let mut folders = Folders::default();
+        folders.add_file(Path::new("/no-such-folder/file"));
+        folders.add_program(Path::new("/no-such-folder/program"));
+        folders.add_written(Path::new("/no-such-folder/state"));
+        assert_eq!(folders, Folders::default());
+    }
+}
