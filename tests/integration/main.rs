@@ -18,6 +18,7 @@ mod crowd;
 mod golden;
 mod host;
 
+mod confinement;
 mod deletions;
 mod demo;
 mod documents;

@@ -77,7 +77,7 @@ impl Rfw<'_> {
     /// process group, as a shell's job does.
     #[track_caller]
     pub fn spawn_with(&mut self, arguments: &[&str]) {
-        if let Err(status) = self.launch(arguments) {
+        if let Err(status) = self.launch(&[], arguments) {
             panic!("rfw has ended, {status}\n{}", self.log());
         }
     }
@@ -85,15 +85,23 @@ impl Rfw<'_> {
     /// Starts it again, or gives the exit status with which it has refused to.
     #[track_caller]
     pub fn try_spawn(&mut self) -> Result<(), ExitStatus> {
-        self.launch(&["--loglevel", "DEBUG"])
+        self.launch(&[], &["--loglevel", "DEBUG"])
+    }
+
+    /// The same through a program that becomes rfw, which is given behind these words.
+    #[track_caller]
+    pub fn try_spawn_through(&mut self, through: &[&str]) -> Result<(), ExitStatus> {
+        self.launch(through, &["--loglevel", "DEBUG"])
     }
 
     #[track_caller]
-    fn launch(&mut self, arguments: &[&str]) -> Result<(), ExitStatus> {
+    fn launch(&mut self, through: &[&str], arguments: &[&str]) -> Result<(), ExitStatus> {
         let _ = fs::remove_file(self.host.dir.join("rfw.log"));
+        let words = [through, &[env!("CARGO_BIN_EXE_rfw")]].concat();
         let mut child = self
             .host
-            .command(env!("CARGO_BIN_EXE_rfw"))
+            .command(words[0])
+            .args(&words[1..])
             .args(["-f", "rfw.conf", "--logfile", "rfw.log"])
             .args(arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))

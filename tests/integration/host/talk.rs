@@ -62,6 +62,11 @@ impl Talk {
         String::from_utf8_lossy(&self.heard.lock().unwrap().0).into_owned()
     }
 
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether the other side has closed.
     pub fn is_over(&self) -> bool {
         self.heard.lock().unwrap().1
