@@ -4,7 +4,7 @@
 use crate::http::answer::Answer;
 use crate::http::conversation::{Conversation, Event};
 use crate::http::handler::Handler;
-use crate::http::transport::Transport;
+use crate::http::transport::{PLAIN_MAX, Transport};
 use rustix::event::PollFlags;
 use rustls::ServerConfig;
 use std::io;
@@ -104,7 +104,8 @@ impl<P> Connection<P> {
             return Ok(());
         }
         let in_head = !self.conversation.is_in_body();
-        let mut plain = Vec::new();
+        // A head is wiped below; if this had to grow, copies of it would stay.
+        let mut plain = Vec::with_capacity(if in_head { PLAIN_MAX } else { 0 });
         let ended = self.transport.receive(&mut plain)?;
         self.active = now;
         if self.conversation.is_handshaking() && !self.transport.is_handshaking() {

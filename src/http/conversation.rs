@@ -281,7 +281,7 @@ impl<P> Conversation<P> {
         if matches!(self.state, State::Closing { .. } | State::Linger(_) | State::Closed) {
             return;
         }
-        self.input.extend(bytes);
+        self.input.extend_secret(bytes);
         if self.is_in_body() {
             self.go_on_until(now);
         }

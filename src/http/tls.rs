@@ -11,11 +11,13 @@ use self::clients::ClientVerifier;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{Error, ServerConfig};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{Error, InconsistentKeys, ServerConfig};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
+use zeroize::Zeroize;
 
 /// The server's certificate chain and private key, checked to match, and what it asks of clients. Its
 /// sessions can be resumed with it alone: they are kept in memory (256 of them), by its rustls
@@ -130,20 +132,26 @@ fn server_config(
     provider: Arc<rustls::crypto::CryptoProvider>,
     verifier: Arc<dyn ClientCertVerifier>,
     chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    mut key: PrivateKeyDer<'static>,
 ) -> Result<ServerConfig, TlsError> {
+    let signing = rustls::crypto::ring::sign::any_supported_type(&key);
+    // What signs has a form of its own of it.
+    key.zeroize();
+    let certified = CertifiedKey::new(chain, signing.map_err(|error| TlsError::Key(error.to_string()))?);
+    match certified.keys_match() {
+        // A kind of key that does not tell its public half.
+        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+        Err(Error::InconsistentKeys(_)) => return Err(TlsError::Mismatch),
+        Err(error @ Error::InvalidCertificate(_)) => {
+            return Err(TlsError::Certificate(format!("{error}: make a new one with rfwgen")));
+        }
+        Err(error) => return Err(TlsError::Key(error.to_string())),
+    }
     let mut tls = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| TlsError::Key(error.to_string()))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|error| match error {
-            Error::InconsistentKeys(_) => TlsError::Mismatch,
-            Error::InvalidCertificate(_) => {
-                TlsError::Certificate(format!("{error}: make a new one with rfwgen"))
-            }
-            _ => TlsError::Key(error.to_string()),
-        })?;
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     tls.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     Ok(tls)
 }

@@ -13,6 +13,10 @@ use std::sync::Arc;
 /// Bytes read at a time.
 const READ: usize = 16 << 10;
 
+/// Bytes of plain text that one reading makes at most: what it has read, and what was there of a record
+/// whose end comes with it.
+pub(super) const PLAIN_MAX: usize = READ + RECORD;
+
 /// Bytes encrypted at a time: one record of TLS (RFC 8446, 5.1).
 const RECORD: usize = 16 << 10;
 
