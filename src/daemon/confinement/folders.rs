@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 const PROGRAMS: [&str; 9] =
     ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
 
+/// Where a program has its libraries and modules if it is in a folder `bin` or `sbin`: beside that.
+const LIBRARIES: [&str; 3] = ["lib", "lib64", "libexec"];
+
 /// What libraries and the programs of iptables read, beside the kernel's own files, and the lock of
 /// iptables-legacy, which is locked as it is read.
 const READ: [&str; 12] = [
@@ -82,9 +85,14 @@ impl Folders {
         self.grant_folders_of(path, Right::Read);
     }
 
-    /// Adds a program, with what lies beside it.
+    /// Adds a program, with what lies beside it, and its libraries.
     pub(crate) fn add_program(&mut self, path: &Path) {
         self.grant_folders_of(path, Right::Execute);
+        let folders = folders_of(path).into_iter();
+        let homes = folders.filter(|folder| folder.ends_with("bin") || folder.ends_with("sbin"));
+        for home in homes.filter_map(|folder| folder.parent().map(Path::to_owned)) {
+            LIBRARIES.iter().for_each(|name| self.grant(&home.join(name), Right::Execute));
+        }
     }
 
     /// Adds the folder of a file that is written anew beside itself; a folder below `/` too, of which the
@@ -229,6 +237,25 @@ mod tests {
         fs::write(&new, "").unwrap();
         fs::rename(&new, &file).unwrap();
         assert!(!folders.covers(&file));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_program_is_granted_with_its_libraries() {
+        let dir = folder("program");
+        for folder in ["sbin", "lib/xtables", "etc"] {
+            fs::create_dir_all(dir.join(folder)).unwrap();
+        }
+        fs::write(dir.join("sbin/iptables"), "").unwrap();
+        let mut folders = Folders::default();
+        folders.add_program(&dir.join("sbin/iptables"));
+        let right = |name: &str| {
+            let place = folders.places().iter().find(|place| place.path == dir.join(name));
+            place.map(|place| place.right)
+        };
+        assert_eq!((right("sbin"), right("lib")), (Some(Right::Execute), Some(Right::Execute)));
+        assert_eq!((right("etc"), right("")), (None, None));
+        assert!(folders.covers(&dir.join("lib/xtables")) && !folders.covers(&dir.join("etc")));
         fs::remove_dir_all(dir).unwrap();
     }
 
