@@ -358,8 +358,9 @@ impl Server {
     }
 
     fn drive(&mut self, index: usize, flags: PollFlags, now: Instant) {
-        let gone = flags.contains(PollFlags::RDHUP);
         let broken = flags.intersects(PollFlags::HUP | PollFlags::ERR);
+        // It is polled for only where that is an end.
+        let gone = broken || flags.contains(PollFlags::RDHUP);
         self.with(index, |client, reception| {
             let state = client.connection.state();
             if state.is_waiting() {
