@@ -39,6 +39,21 @@ pub(super) struct Reception<'a> {
     pub peer: Peer,
 }
 
+impl Reception<'_> {
+    /// Whether the client would be admitted at `now`. While TLS is being set up it has not shown its certificate.
+    pub(super) fn still_admits(&self, is_handshaking: bool, now: SystemTime) -> bool {
+        if self.peer.local {
+            return true;
+        }
+        let identity = self.identity.filter(|_| !is_handshaking);
+        let accepted = identity.map_or(Ok(()), |it| it.still_accepts(self.peer.certificate.as_deref(), now));
+        if let Err(why) = &accepted {
+            log::info!("{}: connection closed: {why}", self.peer.address);
+        }
+        accepted.is_ok() && self.service.admits(self.peer.address)
+    }
+}
+
 impl Handler for Reception<'_> {
     type Pending = Pending;
 

@@ -476,12 +476,13 @@ impl Server {
         Ok(count)
     }
 
-    /// Closes the connections of those who are not in the white list any more.
+    /// Closes the connections of those who would not be admitted any more: by the white list, or with the
+    /// certificate that they have shown.
     fn turn_out(&mut self) {
-        let now = Instant::now();
+        let (now, date) = (Instant::now(), SystemTime::now());
         for index in 0..self.crowd.clients.len() {
             self.with(index, |client, reception| {
-                if !client.peer.local && !reception.service.admits(client.peer.address) {
+                if !reception.still_admits(client.connection.state().is_handshaking(), date) {
                     client.connection.cut(now, reception);
                     client.collecting = None;
                 }

@@ -86,9 +86,9 @@ impl PeerCertificate {
         &self.chain
     }
 
-    /// Whether it has ended at `now`.
+    /// Whether it has ended at `now`; it is good for the second of its end (RFC 5280, 4.1.2.5).
     pub(crate) fn has_ended(&self, now: SystemTime) -> bool {
-        self.ends < now
+        now.duration_since(self.ends).is_ok_and(|passed| passed >= Duration::from_secs(1))
     }
 }
 

@@ -227,6 +227,12 @@ fn a_client_without_a_certificate_is_admitted_where_none_is_required() {
     let certificate = optional.admit(Some(&chain), now).unwrap().unwrap();
     assert_eq!(certificate.names, ["honeypot"]);
     assert!(!certificate.has_ended(now) && certificate.has_ended(now + DAY * 31));
+    let ends = certificate.ends;
+    for (millis, has_ended) in [(0, false), (999, false), (1_000, true)] {
+        let then = ends + Duration::from_millis(millis);
+        assert_eq!(certificate.has_ended(then), has_ended, "{millis}");
+        assert_eq!(optional.still_accepts(Some(&certificate), then).is_err(), has_ended, "{millis}");
+    }
     assert_eq!(required.still_accepts(Some(&certificate), now), Ok(()));
     // What nobody verifies any more is nobody's name.
     assert!(off.still_accepts(Some(&certificate), now).unwrap_err().contains("not asked for"));

@@ -176,9 +176,9 @@ fn what_can_not_be_used_is_refused_at_the_start() {
 fn a_certificate_that_ends_on_an_open_connection_is_refused() {
     let host = Host::new();
     let lines = "outward.server.clientca = {}/ca.crt\noutward.server.clientcert = required";
-    let _rfw = rfw(&host, lines).start();
+    let rfw = rfw(&host, lines).start();
     let script = ": >db && openssl ca -batch -notext -config cnf -keyfile offline/ca.key -cert ca.crt -in csr -out short.crt \
-        -extfile ext -startdate 20200101000000Z -enddate $(date -u -d '+8 seconds' +%Y%m%d%H%M%SZ)";
+        -extfile ext -startdate 20200101000000Z -enddate $(date -u -d '+12 seconds' +%Y%m%d%H%M%SZ)";
     host.run("sh", &["-c", script]).ok();
     let arguments =
         ["s_client", "-quiet", "-CAfile", "ca.crt", "-cert", "short.crt", "-key", HONEYPOT, "-connect"];
@@ -198,6 +198,20 @@ fn a_certificate_that_ends_on_an_open_connection_is_refused() {
     let last = last.unwrap();
     assert_eq!(last.status, 401, "{last:#?}");
     assert!(last.json()["error"].as_str().unwrap().contains("your certificate has expired"), "{last:#?}");
+    // Other connections stay where the white list is read again, this one does not.
+    let arguments =
+        ["s_client", "-quiet", "-CAfile", "ca.crt", "-cert", "client_honeypot/client.crt", "-key", HONEYPOT];
+    let mut other = host.talk("openssl", &[&arguments[..], &["-connect", "127.0.0.1:7393"]].concat());
+    let request = b"GET /list HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic bWU6c2VjcmV0\r\n\r\n";
+    other.say(request);
+    assert_eq!(other.reply().status, 200);
+    let waiting = host.connect(7393);
+    rfw.signal("HUP");
+    until(SOON, "the connection is closed", || talk.is_over());
+    assert!(rfw.log().contains("127.0.0.1: connection closed: "), "{}", rfw.log());
+    other.say(request);
+    assert_eq!(other.reply().status, 200);
+    assert!(!waiting.is_over());
 }
 
 /// A list that has ended lets nobody in, and the log says so.
