@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use x509_cert::Certificate;
 use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode;
+use x509_cert::name::Name;
 
 /// Maximum number of CAs, since the certificate of a client is compared with each.
 const AUTHORITIES_MAX: usize = 8;
@@ -75,10 +76,8 @@ impl ClientVerifier {
         files: &ClientFiles<'_>,
         provider: &Arc<CryptoProvider>,
     ) -> Result<ClientVerifier, ClientFilesError> {
-        let (lists, revoked_until) = match files.revoked {
-            Some(text) => read_lists(text).map_err(ClientFilesError::Revoked)?,
-            None => (Vec::new(), None),
-        };
+        let lists = files.revoked.map(read_lists).transpose().map_err(ClientFilesError::Revoked)?;
+        let lists = lists.unwrap_or_default();
         let ders = super::parse_chain(files.authorities)
             .ok_or_else(|| ClientFilesError::Authorities("expected certificates of CAs in PEM".to_owned()))?;
         if ders.len() > AUTHORITIES_MAX {
@@ -93,7 +92,7 @@ impl ClientVerifier {
             hints: hints.cloned().collect(),
             authorities,
             algorithms: provider.signature_verification_algorithms,
-            revoked_until,
+            revoked_until: lists.iter().map(|list| list.until).min(),
         })
     }
 
@@ -172,7 +171,7 @@ impl Authority {
     /// Makes a CA of its certificate.
     fn new(
         der: CertificateDer<'static>,
-        lists: &[CertificateRevocationListDer<'static>],
+        lists: &[RevocationList],
         provider: &Arc<CryptoProvider>,
     ) -> Result<Authority, ClientFilesError> {
         let unusable = |why: String| ClientFilesError::Authorities(why);
@@ -183,12 +182,19 @@ impl Authority {
             let subject = subject.escape_debug();
             return Err(unusable(format!("\"{subject}\" is no CA: expected CA:TRUE in basicConstraints")));
         }
+        let subject = &certificate.tbs_certificate.subject;
+        if !lists.is_empty() && !lists.iter().any(|list| list.issuer == *subject) {
+            let subject = subject.to_string();
+            let why =
+                format!("no list of \"{}\", which is in outward.server.clientca", subject.escape_debug());
+            return Err(ClientFilesError::Revoked(why));
+        }
         let mut roots = RootCertStore::empty();
         roots.add(der).map_err(|error| unusable(error.to_string()))?;
         // Each certificate below the CA is looked up, one of unknown state or in a list that has ended is
         // refused.
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-            .with_crls(lists.iter().cloned())
+            .with_crls(lists.iter().map(|list| list.der.clone()))
             .enforce_revocation_expiration()
             .build()
             .map_err(|error| ClientFilesError::Revoked(error.to_string()))?;
@@ -201,29 +207,41 @@ impl Authority {
     }
 }
 
-type Lists = (Vec<CertificateRevocationListDer<'static>>, Option<SystemTime>);
+/// A list of certificates that are taken back.
+struct RevocationList {
+    der: CertificateRevocationListDer<'static>,
+    issuer: Name,
+    /// When it ends (`nextUpdate`).
+    until: SystemTime,
+}
 
-/// Reads lists of certificates that are taken back, and when the first of them ends.
-fn read_lists(text: &str) -> Result<Lists, String> {
-    let lists: Result<Vec<_>, _> = rustls_pemfile::crls(&mut text.as_bytes()).collect();
-    let lists = lists.ok().filter(|lists| !lists.is_empty());
-    let lists = lists.ok_or("expected certificate revocation lists in PEM (X509 CRL)")?;
-    let (mut issuers, mut until) = (Vec::new(), None);
-    for list in &lists {
-        let list = CertificateList::from_der(list)
-            .map_err(|error| format!("expected a list of version 2: {error}"))?;
-        let list = list.tbs_cert_list;
-        let name = list.issuer.to_string();
-        if issuers.contains(&list.issuer) {
+/// Reads the lists; that a CA has signed them is verified when it is looked into them.
+fn read_lists(text: &str) -> Result<Vec<RevocationList>, String> {
+    let ders: Result<Vec<_>, _> = rustls_pemfile::crls(&mut text.as_bytes()).collect();
+    let ders = ders.ok().filter(|ders| !ders.is_empty());
+    let ders = ders.ok_or("expected certificate revocation lists in PEM (X509 CRL)")?;
+    let mut lists: Vec<RevocationList> = Vec::new();
+    for der in ders {
+        let list = RevocationList::new(der)?;
+        if lists.iter().any(|known| known.issuer == list.issuer) {
+            let name = list.issuer.to_string();
             return Err(format!("two lists of \"{}\": expected the newest alone", name.escape_debug()));
         }
-        let next = list.next_update.and_then(|next| UNIX_EPOCH.checked_add(next.to_unix_duration()));
-        let next =
-            next.ok_or_else(|| format!("the list of \"{}\" has no nextUpdate", name.escape_debug()))?;
-        until = Some(until.map_or(next, |until: SystemTime| until.min(next)));
-        issuers.push(list.issuer);
+        lists.push(list);
     }
-    Ok((lists, until))
+    Ok(lists)
+}
+
+impl RevocationList {
+    fn new(der: CertificateRevocationListDer<'static>) -> Result<RevocationList, String> {
+        let list = CertificateList::from_der(&der);
+        let list = list.map_err(|error| format!("expected a list of version 2: {error}"))?.tbs_cert_list;
+        let until = list.next_update.and_then(|next| UNIX_EPOCH.checked_add(next.to_unix_duration()));
+        let name = list.issuer.to_string();
+        let until =
+            until.ok_or_else(|| format!("the list of \"{}\" has no nextUpdate", name.escape_debug()))?;
+        Ok(RevocationList { der, issuer: list.issuer, until })
+    }
 }
 
 impl ClientCertVerifier for ClientVerifier {

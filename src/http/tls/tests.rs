@@ -15,7 +15,8 @@ use std::time::Duration;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Beside what rfwgen makes: a certificate that does not say what it is for, one below another CA, lists
-/// of that CA, and of ours that ends in a week, and a certificate of our CA by which it has ended.
+/// of that CA, and of ours that ends in a week, and a certificate of our CA by which it has ended; a CA with
+/// another below it, which signs a client.
 const SCRIPT: &str = r#"set -e
 "$0" 127.0.0.1 --dns fw.example.org ::1
 "$0" client honeypot --days 30
@@ -37,6 +38,24 @@ openssl ca -batch -notext -selfsign -config cnf-2 -keyfile offline/ca.key -in ca
     -startdate 20200101000000Z -enddate 20210101000000Z
 ca="openssl ca -gencrl -config cnf -keyfile offline/ca.key -cert client/ca.crt"
 $ca -crlexts y -crldays 7 -out week.crl
+mkdir deep && printf 'basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign,cRLSign\n' >deep/ca.ext
+echo extendedKeyUsage=clientAuth >deep/client.ext
+for name in root middle client; do
+    openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out deep/$name.key
+    openssl req -new -key deep/$name.key -subj /CN=$name -out deep/$name.csr
+done
+openssl x509 -req -in deep/root.csr -signkey deep/root.key -extfile deep/ca.ext -days 30 -out deep/root.crt
+openssl x509 -req -in deep/middle.csr -CA deep/root.crt -CAkey deep/root.key -set_serial 2 -extfile deep/ca.ext -days 30 -out deep/middle.crt
+openssl x509 -req -in deep/client.csr -CA deep/middle.crt -CAkey deep/middle.key -set_serial 3 -extfile deep/client.ext -days 30 -out deep/leaf.crt
+cat deep/leaf.crt deep/middle.crt >deep/client.crt
+for name in root middle; do
+    openssl ca -gencrl -config cnf -keyfile deep/$name.key -cert deep/$name.crt -crlexts y -crldays 7 -out deep/$name.crl
+done
+cat deep/root.crl deep/middle.crl >deep/both.crl
+printf 'R\t491231235959Z\t260101000000Z\t02\tunknown\t/CN=middle\n' >db
+openssl ca -gencrl -config cnf -keyfile deep/root.key -cert deep/root.crt -crlexts y -crldays 7 -out deep/root-2.crl
+cat deep/root-2.crl deep/middle.crl >deep/revoked.crl
+: >db
 sed 's/^crlnumber.*//' cnf >cnf-1
 openssl ca -gencrl -config cnf-1 -keyfile offline/ca.key -cert client/ca.crt -crldays 7 -out version-1.crl
 "#;
@@ -163,8 +182,6 @@ fn a_certificate_is_verified_again_with_what_is_configured_by_then() {
         ("client_honeypot/client.crt", ca, "offline/ca.crl", 0, "ok"),
         ("client_honeypot/client.crt", ca, "week.crl", 6, "ok"),
         ("client_honeypot/client.crt", ca, "week.crl", 8, "revocation list"),
-        // A list of another CA says nothing.
-        ("client_honeypot/client.crt", ca, "other/offline/ca.crl", 0, "no list in"),
         ("client_monitor/client.crt", ca, "", 0, "ok"),
         ("client_monitor/client.crt", ca, "week.crl", 0, "ok"),
         ("client_monitor/client.crt", ca, "offline/ca.crl", 0, "taken back by"),
@@ -176,6 +193,13 @@ fn a_certificate_is_verified_again_with_what_is_configured_by_then() {
         ("server_127.0.0.1/server.crt", ca, "", 0, "clientAuth"),
         ("any.crt", ca, "", 0, "clientAuth"),
         ("client/ca.crt", ca, "", 0, "clientAuth"),
+        // With an authority in between, which each list is asked about.
+        ("deep/client.crt", "deep/root.crt", "", 0, "ok"),
+        ("deep/leaf.crt", "deep/root.crt", "", 0, "of no CA in"),
+        ("deep/leaf.crt", "deep/middle.crt", "", 0, "ok"),
+        ("deep/client.crt", "deep/root.crt", "deep/both.crl", 0, "ok"),
+        ("deep/client.crt", "deep/root.crt", "deep/root.crl", 0, "no list in"),
+        ("deep/client.crt", "deep/root.crt", "deep/revoked.crl", 0, "taken back by"),
     ];
     let now = SystemTime::now();
     for (name, ca, crl, days, expected) in golden {
@@ -210,7 +234,7 @@ fn a_ca_that_has_ended_admits_nobody() {
     assert!(ended.authorities_end().unwrap() < now);
     assert!(identity.authorities_end().unwrap() > now + DAY * 7_300);
     assert_eq!(identity.revoked_until(), None);
-    let list = keys.identity(true, "both.crt", "week.crl").revoked_until().unwrap();
+    let list = keys.identity(true, "client/ca.crt", "week.crl").revoked_until().unwrap();
     assert!(list > now + DAY * 6 && list < now + DAY * 8);
 }
 
@@ -246,6 +270,9 @@ fn files_that_would_admit_the_wrong_ones_are_refused() {
         ("server_127.0.0.1/server.crt", "", "is no CA"),
         ("client_honeypot/client.key", "", "expected certificates of CAs in PEM"),
         ("client/ca.crt", "client/ca.crt", "expected certificate revocation lists in PEM"),
+        // A list of another CA says nothing.
+        ("client/ca.crt", "other/offline/ca.crl", "no list of \"CN=rfw CA "),
+        ("both.crt", "offline/ca.crl", "no list of \"CN=rfw CA "),
         ("client/ca.crt", "twice.crl", "two lists of \"CN=rfw CA "),
         ("client/ca.crt", "version-1.crl", "expected a list of version 2"),
     ];
