@@ -58,10 +58,11 @@ pub(super) fn lists_deleted(count: usize) -> Answer {
     succeeded(json!({ "deleted": count }))
 }
 
-/// The answer to the DELETE of an address in all scopes, with the first [`ROWS_MAX`].
-pub(super) fn address_deleted(deleted: &[Held]) -> Answer {
-    let rows: Value = deleted.iter().take(ROWS_MAX).map(held).collect();
-    succeeded(json!({ "deleted": deleted.len(), "rows": rows }))
+/// The answer to the DELETE of an address in all scopes: how many rows, and the first [`ROWS_MAX`] of those
+/// that the client may see.
+pub(super) fn address_deleted(count: usize, seen: &[Held]) -> Answer {
+    let rows: Value = seen.iter().take(ROWS_MAX).map(held).collect();
+    succeeded(json!({ "deleted": count, "rows": rows }))
 }
 
 /// The answer to a GET of the lists: an array, one row a line.
@@ -229,8 +230,8 @@ mod tests {
             "{\"absent\":2,\"deleted\":1,\"skipped\":[],\"skipped_total\":0}\n"
         );
         assert_eq!(text(lists_deleted(7)), "{\"deleted\":7}\n");
-        assert_eq!(text(address_deleted(&[one()])), format!("{{\"deleted\":1,\"rows\":[{HELD}]}}\n"));
-        let many: Value = serde_json::from_str(&text(address_deleted(&vec![one(); 101]))).unwrap();
+        assert_eq!(text(address_deleted(1, &[one()])), format!("{{\"deleted\":1,\"rows\":[{HELD}]}}\n"));
+        let many: Value = serde_json::from_str(&text(address_deleted(101, &vec![one(); 101]))).unwrap();
         assert_eq!((&many["deleted"], many["rows"].as_array().unwrap().len()), (&101.into(), 100));
     }
 

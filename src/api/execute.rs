@@ -31,9 +31,8 @@ impl Service {
             let now = SystemTime::now();
             let label = Label { note, ..Label::new(interval.from(now), list) };
             firewall.check_one_more(&origin.client.rights, rule, list, now)?;
-            let mut inserted = firewall.insert(rule, &label, now)?;
+            let inserted = firewall.insert(rule, &label, |list| origin.sees(list), now)?;
             firewall.note_update(list, rule.scope(), origin.user(), now);
-            inserted.overridden_by = inserted.overridden_by.filter(|held| origin.sees(held));
             Ok((inserted, label.lease, firewall.note_of(rule.scope(), rule.networks())))
         })?;
         let (who, outcome) = (&origin.who, inserted.outcome.name());
@@ -53,11 +52,10 @@ impl Service {
     ) -> Result<Answer, ApiError> {
         let deleted = self.shared.change(|firewall| {
             let now = SystemTime::now();
-            let mut deleted = firewall.delete(rule, list, now)?;
+            let deleted = firewall.delete(rule, list, |list| origin.sees(list), now)?;
             if deleted.outcome == Outcome::Deleted {
                 firewall.note_update(list, rule.scope(), origin.user(), now);
             }
-            deleted.still.retain(|held| origin.sees(held));
             Ok(deleted)
         })?;
         log::info!("{}: {}{}: {rule}", origin.who, deleted.outcome.name(), Within(list));
@@ -184,7 +182,8 @@ impl Service {
         let within = answers::within_lists(lists);
         log::info!("{who}: {count} deleted, all of {address}{within}");
         self.note_deletion(origin, count, &within);
-        Ok(answers::address_deleted(&deleted))
+        let seen: Vec<Held> = deleted.into_iter().filter(|held| origin.sees(held.list)).collect();
+        Ok(answers::address_deleted(count, &seen))
     }
 
     /// What a filter finds, which is yet to be read.
@@ -214,9 +213,9 @@ impl Origin {
         &self.client.name
     }
 
-    /// Whether the client may see where an address is held.
-    fn sees(&self, held: &Held) -> bool {
-        self.client.rights.sees(held.list)
+    /// Whether the client may see what is in a list.
+    fn sees(&self, list: ListName) -> bool {
+        self.client.rights.sees(list)
     }
 
     /// A reason in the words of this client.

@@ -158,13 +158,20 @@ impl Firewall {
         Ok(deleted)
     }
 
-    /// What holds the addresses of a rule all the same, and does the same with them or nearly.
-    pub(super) fn still(&mut self, rule: &Rule, now: SystemTime) -> Vec<Held> {
+    /// What holds the addresses of a rule all the same, and does the same with them or nearly: the first
+    /// [`STILL_MAX`] of the lists that are `seen`.
+    pub(super) fn still(
+        &mut self,
+        rule: &Rule,
+        seen: impl Fn(ListName) -> bool,
+        now: SystemTime,
+    ) -> Vec<Held> {
         let mut still = self.rules_around(rule, now);
         let accepts = rule.scope().target() == Target::Accept;
         let alike = |union: &SetKey| (union.scope().target() == Target::Accept) == accepts;
         still
             .extend(self.entries_around(rule, alike, now).into_iter().filter(|held| holds(&held.rule, rule)));
+        still.retain(|held| seen(held.list));
         still.sort_by(|a, b| (a.list, &a.rule).cmp(&(b.list, &b.rule)));
         still.truncate(STILL_MAX);
         still
@@ -211,8 +218,14 @@ impl Firewall {
         tables.flat_map(|table| around(table.cache(), rule, now)).collect()
     }
 
-    /// The accept that comes before a block and holds all of its packets: that with the latest end.
-    pub(super) fn overriding(&mut self, rule: &Rule, now: SystemTime) -> Option<Held> {
+    /// The accept that comes before a block and holds all of its packets: of the lists that are `seen`, that
+    /// with the latest end.
+    pub(super) fn overriding(
+        &mut self,
+        rule: &Rule,
+        seen: impl Fn(ListName) -> bool,
+        now: SystemTime,
+    ) -> Option<Held> {
         if !self.by_precedence() || rule.scope().target() == Target::Accept {
             return None;
         }
@@ -220,7 +233,8 @@ impl Firewall {
             |union: &SetKey| union.scope().target() == Target::Accept && union.scope().takes_in(rule.scope());
         let entries = self.entries_around(rule, before, now).into_iter();
         let entries = entries.filter(|held| takes_in(&held.rule, rule));
-        let accepts = self.accepting_rules(rule, now).into_iter().chain(entries);
+        let accepts =
+            self.accepting_rules(rule, now).into_iter().chain(entries).filter(|held| seen(held.list));
         accepts.max_by(|a, b| (a.lease, a.list, &a.rule).cmp(&(b.lease, b.list, &b.rule)))
     }
 

@@ -121,7 +121,7 @@ impl Firewall {
     }
 
     /// Inserts a rule at the head of its chain, with sets in use after the ACCEPT rules, or
-    /// adds a set entry. If it exists, its lease is replaced.
+    /// adds a set entry. If it exists, its lease is replaced. Of lists that are not `seen` nothing is told.
     ///
     /// # Errors
     /// The rule or entry was not inserted: see [`FirewallError`].
@@ -129,6 +129,7 @@ impl Firewall {
         &mut self,
         rule: &Rule,
         label: &Label,
+        seen: impl Fn(ListName) -> bool,
         now: SystemTime,
     ) -> Result<Inserted, FirewallError> {
         self.check_lists(label.list, now)?;
@@ -137,7 +138,7 @@ impl Firewall {
         let outcome = inserted?;
         self.note(|| Item::Put(rule.clone(), label.clone()));
         self.stay_first_after_change();
-        Ok(Inserted { outcome, overridden_by: self.overriding(rule, now) })
+        Ok(Inserted { outcome, overridden_by: self.overriding(rule, seen, now) })
     }
 
     fn insert_one(&mut self, rule: &Rule, label: &Label, now: SystemTime) -> Result<Outcome, FirewallError> {
@@ -161,7 +162,7 @@ impl Firewall {
         Ok(outcome)
     }
 
-    /// Takes an address out of a list.
+    /// Takes an address out of a list. Of lists that are not `seen` nothing is told.
     ///
     /// # Errors
     /// The rule or entry may still exist: see [`FirewallError`].
@@ -169,13 +170,14 @@ impl Firewall {
         &mut self,
         rule: &Rule,
         list: ListName,
+        seen: impl Fn(ListName) -> bool,
         now: SystemTime,
     ) -> Result<Deleted, FirewallError> {
         let deleted = self.delete_one(rule, list, now);
         self.doubt_state_after(&deleted);
         let outcome = deleted?;
         self.note_gone(rule, list);
-        Ok(Deleted { outcome, still: self.still(rule, now) })
+        Ok(Deleted { outcome, still: self.still(rule, seen, now) })
     }
 
     /// Deletes a rule, and the equivalent set entry.
