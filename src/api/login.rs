@@ -29,9 +29,23 @@ pub(super) fn client(
     listed: bool,
     now: SystemTime,
 ) -> Result<Arc<Client>, ApiError> {
-    if !peer.authentication {
-        return Ok(Arc::clone(clients.local()));
+    let client = match peer.authentication {
+        true => logged_in(clients, peer, request, now)?,
+        false => clients.local(),
+    };
+    match client.may_come_from(peer.address, listed || peer.local) {
+        true => Ok(Arc::clone(client)),
+        false => Err(ApiError::From(client.name.clone(), peer.address)),
     }
+}
+
+/// The client that a certificate names, or name and password.
+fn logged_in<'a>(
+    clients: &'a Clients,
+    peer: &Peer,
+    request: &Request,
+    now: SystemTime,
+) -> Result<&'a Arc<Client>, ApiError> {
     let credentials = request.authorization.as_ref().map(|text| basic_credentials(text));
     // What can't be read is no password.
     let by_password = match credentials {
@@ -47,15 +61,10 @@ pub(super) fn client(
         return Err(ApiError::CertificateEnded);
     }
     let by_certificate = certificate.map(|certificate| clients.by_names(&certificate.names)).transpose()?;
-    let client = match (by_certificate, by_password) {
-        (Some(named), Some(client)) if named != client => return Err(ApiError::WrongCredentials),
-        (Some(client), _) | (None, Some(client)) => client,
-        (None, None) => return Err(ApiError::NotLoggedIn),
-    };
-    if client.may_come_from(peer.address, listed || peer.local) {
-        Ok(Arc::clone(client))
-    } else {
-        Err(ApiError::From(client.name.clone(), peer.address))
+    match (by_certificate, by_password) {
+        (Some(named), Some(client)) if named != client => Err(ApiError::WrongCredentials),
+        (Some(client), _) | (None, Some(client)) => Ok(client),
+        (None, None) => Err(ApiError::NotLoggedIn),
     }
 }
 

@@ -241,6 +241,8 @@ impl Service {
                 }
                 Ok(client)
             }
+            // A client, who is told as one: not at his place.
+            Err(error @ ApiError::From(..)) => Err(refuse_place(peer, request, &error)),
             Err(error) => {
                 let answer = refuse_stranger(&mut self.strangers, peer, &error, now);
                 if matches!(error, ApiError::WrongCredentials)
@@ -344,6 +346,13 @@ impl Pending {
 /// Gives the answer to a client who may not ask, and has the log tell of it now and then.
 fn refuse_stranger(lines: &mut LogLimit, peer: &Peer, error: &ApiError, now: Instant) -> Answer {
     lines.log(now, log::Level::Warn, format_args!("{}: {error}", peer.address));
+    error.answer()
+}
+
+/// Logs that a client asks from where it may not, and gives the answer.
+fn refuse_place(peer: &Peer, request: &Request, error: &ApiError) -> Answer {
+    let Request { method, target, .. } = request;
+    log::log!(error.level(), "{}: {method} {}: {error}", peer.address, target.escape_debug());
     error.answer()
 }
 
