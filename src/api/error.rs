@@ -8,7 +8,7 @@ use crate::firewall::expiry::BUSY_TIME;
 use crate::http::answer::{Answer, Content};
 use crate::http::message::HttpError;
 use crate::rule::network::Network;
-use crate::rule::rights::MissingRight;
+use crate::rule::rights::{MissingRight, Rights};
 use crate::rule::whitelist::Listed;
 use serde_json::json;
 use std::fmt;
@@ -166,6 +166,18 @@ impl ApiError {
     /// The answer to the request.
     pub(super) fn answer(&self) -> Answer {
         Answer { header: self.header(), ..failed(self.status(), self) }
+    }
+
+    /// The answer to a client with these rights. What goes wrong in the kernel is told in words of tools and
+    /// names of sets, which may be those of lists that it does not see.
+    pub(super) fn answer_to(&self, rights: &Rights) -> Answer {
+        match self {
+            ApiError::Firewall(error) if error.may_name_lists() && rights.visible().is_some() => {
+                let why = "the packet filter can't be read or changed now: the log of rfw says why";
+                Answer { header: self.header(), ..failed(self.status(), &why) }
+            }
+            _ => self.answer(),
+        }
     }
 }
 

@@ -403,7 +403,7 @@ impl Origin {
     fn refuse(&self, error: &ApiError) -> Answer {
         let target = self.target.escape_debug();
         log::log!(error.level(), "{}: {} {target}: {error}", self.who, self.method);
-        error.answer()
+        error.answer_to(&self.client.rights)
     }
 }
 

@@ -89,6 +89,18 @@ impl FirewallError {
         matches!(self, FirewallError::Program(ProgramError::Locked(_)))
     }
 
+    /// Whether its words may be about a list that the client has not named.
+    pub(crate) fn may_name_lists(&self) -> bool {
+        matches!(
+            self,
+            FirewallError::Program(_)
+                | FirewallError::Ipset(_)
+                | FirewallError::Set(..)
+                | FirewallError::ForeignSet(_)
+                | FirewallError::Emptied(_)
+        )
+    }
+
     /// Whether the same request may succeed in a moment: another program holds the lock
     /// of the tables, keeps changing them, or hangs.
     pub(crate) fn is_temporary(&self) -> bool {
