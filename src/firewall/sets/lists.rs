@@ -92,6 +92,9 @@ impl Sets {
     /// Takes down that there is a set of a list that is new: it has nothing that the union has not.
     pub(super) fn know_new_list(&mut self, set: &SetKey) {
         if let Some(list) = set.list() {
+            if !self.has_lists(&set.union()) {
+                self.listings.note_split();
+            }
             self.lists.entry(set.union()).or_default().insert(list);
         }
     }

@@ -12,6 +12,7 @@ use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -23,12 +24,16 @@ type OpenDumps = Vec<(SetKey, Weak<OpenDump>)>;
 
 /// The listings of sets that go on. One keeps its set from being swapped and destroyed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Listings(Arc<Mutex<OpenDumps>>);
+pub(super) struct Listings {
+    open: Arc<Mutex<OpenDumps>>,
+    /// How often a union has got lists beside it: who took it for the unnamed list has to begin anew.
+    splits: Arc<AtomicUsize>,
+}
 
 impl Listings {
     fn add(&self, set: SetKey, dump: Dump) -> Arc<OpenDump> {
         let dump = Arc::new(Mutex::new(Some(dump)));
-        let mut all = lock(&self.0);
+        let mut all = lock(&self.open);
         all.retain(|(_, dump)| dump.strong_count() > 0);
         all.push((set, Arc::downgrade(&dump)));
         dump
@@ -36,9 +41,16 @@ impl Listings {
 
     /// Ends the listings of a set: who reads one is told that it was interrupted.
     pub(super) fn close(&self, name: &str) {
-        let all = lock(&self.0);
+        let all = lock(&self.open);
         let listings = all.iter().filter(|(set, _)| set.name() == name);
         listings.filter_map(|(_, dump)| dump.upgrade()).for_each(|dump| *lock(&dump) = None);
+    }
+}
+
+impl Listings {
+    /// Takes down that a union has got lists beside it.
+    pub(super) fn note_split(&self) {
+        self.splits.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -51,6 +63,8 @@ pub(crate) struct SetReader {
     dumper: Dumper,
     listings: Listings,
     lists: BTreeMap<SetKey, BTreeSet<ListName>>,
+    /// [`Listings::splits`] when `lists` was so.
+    splits: usize,
 }
 
 impl SetReader {
@@ -59,7 +73,8 @@ impl SetReader {
         listings: Listings,
         lists: BTreeMap<SetKey, BTreeSet<ListName>>,
     ) -> SetReader {
-        SetReader { dumper, listings, lists }
+        let splits = listings.splits.load(Ordering::Relaxed);
+        SetReader { dumper, listings, lists, splits }
     }
 
     /// Begins to read what the lists of a scope hold, of those sets that are `wanted`.
@@ -78,11 +93,12 @@ impl SetReader {
                 counters: None,
                 sets: alone.into_iter().collect(),
                 open: None,
+                is_alone: true,
             });
         };
         let sets: VecDeque<SetKey> = lists.iter().map(|list| union.with_list(*list)).filter(wanted).collect();
         let counting = if sets.is_empty() { None } else { Some(self.open(union)?) };
-        Ok(ScopeRules { counting, counters: Some(HashMap::new()), sets, open: None })
+        Ok(ScopeRules { counting, counters: Some(HashMap::new()), sets, open: None, is_alone: false })
     }
 
     /// Begins to read one set, that of a list or a union; counters are those of its own entries.
@@ -90,7 +106,13 @@ impl SetReader {
     /// # Errors
     /// The kernel does not take the request.
     pub(crate) fn read_set(&self, set: &SetKey) -> Result<ScopeRules, FirewallError> {
-        Ok(ScopeRules { counting: None, counters: None, sets: VecDeque::new(), open: Some(self.open(set)?) })
+        let open = Some(self.open(set)?);
+        Ok(ScopeRules { counting: None, counters: None, sets: VecDeque::new(), open, is_alone: false })
+    }
+
+    /// Whether a union may have got lists since.
+    fn is_outdated(&self) -> bool {
+        self.listings.splits.load(Ordering::Relaxed) != self.splits
     }
 
     fn open(&self, set: &SetKey) -> Result<SetRules, FirewallError> {
@@ -119,6 +141,8 @@ pub(crate) struct ScopeRules {
     counters: Option<HashMap<Addresses, Counters>>,
     sets: VecDeque<SetKey>,
     open: Option<SetRules>,
+    /// Whether it is a union that was the unnamed list when the listing began.
+    is_alone: bool,
 }
 
 impl ScopeRules {
@@ -156,6 +180,10 @@ impl ScopeRules {
             Step::Next((rule, label, counters)) => {
                 let union = self.counters.as_ref().map(|all| all.get(&addresses(&rule)).copied());
                 Step::Next((rule, label, union.map_or(counters, Option::unwrap_or_default)))
+            }
+            // What came may be of other lists.
+            Step::Piece if self.is_alone && reader.is_outdated() => {
+                return Err(of(&open.set, IpsetError::Interrupted));
             }
             Step::Piece => Step::Piece,
         })
