@@ -2,12 +2,16 @@
 //! not change of what a request would take away. Both are looked at before anything is changed.
 
 use super::family_list::{FamilyList, is_in_scope};
+use super::rule_cache::RuleCache;
+use super::sets::Sets;
+use super::table::Table;
 use super::{Firewall, FirewallError, Held, WhichLists};
 use crate::kernel::set_key::SetKey;
 use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
 use crate::rule::rights::{Lists, Rights};
 use crate::rule::{Rule, Scope};
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 impl Firewall {
@@ -52,7 +56,7 @@ impl Firewall {
             return Ok(());
         }
         let there = match replace {
-            true => self.entries_in(scope, list, now)?,
+            true => self.entries_in(scope, list, now),
             false => self.present(scope, list, networks, now)?,
         };
         Ok(rights.check_entries(held.saturating_sub(there).saturating_add(networks.len()))?)
@@ -71,9 +75,12 @@ impl Firewall {
     ) -> Result<(), FirewallError> {
         self.refresh()?;
         let is_asked = |held: &Held| which.admits(held.list) && rights.sees(held.list);
-        let of_rules = self.held_by_rules().into_iter().filter(is_asked);
+        let of_rules: Vec<Held> = self.held_by_rules().into_iter().chain(self.lost()).collect();
+        let of_rules = of_rules.into_iter().filter(is_asked);
         let of_rules = of_rules.filter(|held| held.rule.networks().any(|network| network == address));
-        of_rules.into_iter().try_for_each(|held| rights.check_rule(&held.rule, held.list))?;
+        for held in of_rules {
+            rights.check_rule(&held.rule, held.list)?;
+        }
         for union in self.unions()?.into_iter().filter(|union| union.family() == address.family()) {
             self.complete(&union, now)?;
             let sets = self.sets()?;
@@ -100,41 +107,94 @@ impl Firewall {
         if rights.are_of_every_scope() {
             return Ok(());
         }
-        let lists = self.lists(now)?.into_iter().filter(|summary| which.admits(summary.list));
-        Ok(lists.into_iter().try_for_each(|summary| rights.check_scope(&summary.scope, summary.list))?)
+        self.refresh()?;
+        let of_rules: Vec<Held> = self.held_by_rules().into_iter().chain(self.lost()).collect();
+        let of_rules = of_rules.into_iter().filter(|held| which.admits(held.list));
+        of_rules.into_iter().try_for_each(|held| rights.check_part(held.rule.scope(), held.list))?;
+        for (union, list) in self.whole_unions(|list| which.admits(list), now)? {
+            if self.sets()?.size(&union, list, now) > 0 {
+                rights.check_part(union.scope(), list)?;
+            }
+        }
+        Ok(())
     }
 
     /// The number of entries of lists. What may have ended counts where that is at most `enough`.
     fn entries_of(&mut self, lists: &Lists, enough: usize, now: SystemTime) -> Result<usize, FirewallError> {
         self.refresh()?;
-        let of_rules = self.held_by_rules().into_iter().filter(|held| lists.admits(held.list)).count();
-        let mut unions = self.unions()?;
-        unions.iter().try_for_each(|union| self.complete(union, now))?;
-        unions.retain(|union| {
-            self.sets.as_ref().is_some_and(|sets| sets.lists_of(union).iter().any(|list| lists.admits(*list)))
-        });
-        let Some(sets) = &self.sets else { return Ok(of_rules) };
-        let at_most = unions.iter().flat_map(|union| sets.sizes_at_most(union));
-        let at_most: usize = at_most.filter(|(list, _)| lists.admits(*list)).map(|(_, size)| size).sum();
-        if of_rules.saturating_add(at_most) <= enough {
-            return Ok(of_rules.saturating_add(at_most));
+        let unions = self.whole_unions(|list| lists.admits(list), now)?;
+        let lost = self.lost().filter(|held| lists.admits(held.list)).count();
+        let of_rules = self.rules_at_most(lists);
+        let at_most = lost.saturating_add(of_rules).saturating_add(self.in_sets(&unions, Sets::size_at_most));
+        if at_most <= enough {
+            return Ok(at_most);
         }
-        let sizes = unions.iter().flat_map(|union| sets.sizes(union, now));
-        let alive: usize = sizes.filter(|(list, ..)| lists.admits(*list)).map(|(_, size, _)| size).sum();
-        Ok(of_rules.saturating_add(alive))
+        let of_rules = of_rules.saturating_sub(self.ended_rules(lists, now));
+        let of_sets = self.in_sets(&unions, |sets, union, list| sets.size(union, list, now));
+        Ok(lost.saturating_add(of_rules).saturating_add(of_sets))
+    }
+
+    /// The sets of lists that are `wanted`: each union with the list, whose mirrors are filled.
+    fn whole_unions(
+        &mut self,
+        wanted: impl Fn(ListName) -> bool,
+        now: SystemTime,
+    ) -> Result<Vec<(SetKey, ListName)>, FirewallError> {
+        let mut found = Vec::new();
+        for union in self.unions()? {
+            let mut lists = self.sets()?.lists_of(&union);
+            lists.retain(|list| wanted(*list));
+            if !lists.is_empty() {
+                self.complete(&union, now)?;
+                found.extend(lists.into_iter().map(|list| (union.clone(), list)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The sum of a number of each list of a scope.
+    fn in_sets(
+        &self,
+        lists: &[(SetKey, ListName)],
+        number: impl Fn(&Sets, &SetKey, ListName) -> usize,
+    ) -> usize {
+        let sets = self.sets.iter();
+        sets.flat_map(|sets| lists.iter().map(|(union, list)| number(sets, union, *list))).sum()
+    }
+
+    /// The number of rules of lists, those included that have ended and are not swept yet.
+    fn rules_at_most(&self, lists: &Lists) -> usize {
+        let sizes = self.tables.iter().flat_map(|table| table.cache().sizes());
+        sizes.filter(|(list, _)| lists.admits(*list)).map(|(_, size)| size).sum()
+    }
+
+    /// The number of rules of lists that have ended and are not swept yet.
+    fn ended_rules(&self, lists: &Lists, now: SystemTime) -> usize {
+        let has_ended = |cache: &RuleCache, rule: &Rule, list| {
+            cache.labels(rule, list).iter().all(|label| label.lease.is_due(now))
+        };
+        let of_table = |table: &Table| {
+            let due = table.cache().labelled().filter(|(_, label)| label.lease.is_due(now));
+            let due: HashSet<(&Rule, ListName)> = due.map(|(rule, label)| (rule, label.list)).collect();
+            let ended = due.into_iter().filter(|(_, list)| lists.admits(*list));
+            ended.filter(|(rule, list)| has_ended(table.cache(), rule, *list)).count()
+        };
+        self.tables.iter().map(of_table).sum()
+    }
+
+    /// The rules that others have flushed and that come back in a moment.
+    fn lost(&self) -> impl Iterator<Item = Held> {
+        let lost = self.tables.iter().flat_map(|table| table.memory().lost());
+        lost.map(|(rule, label)| Held { rule: rule.clone(), lease: label.lease, list: label.list })
     }
 
     /// The number of entries that a list has in a scope, where a body would replace it.
-    fn entries_in(&mut self, scope: &Scope, list: ListName, now: SystemTime) -> Result<usize, FirewallError> {
-        let of_rules = self.held_by_rules().into_iter();
-        let mut count = of_rules.filter(|held| held.list == list && is_in_scope(&held.rule, scope)).count();
-        for family in [Family::V4, Family::V6] {
-            let union = FamilyList::key(scope, family);
-            let sizes = self.sets.as_ref().map(|sets| sets.sizes(&union, now)).unwrap_or_default();
-            let of_list = sizes.into_iter().filter(|(other, ..)| *other == list);
-            count = count.saturating_add(of_list.map(|(_, size, _)| size).sum());
-        }
-        Ok(count)
+    fn entries_in(&mut self, scope: &Scope, list: ListName, now: SystemTime) -> usize {
+        let of_rules =
+            self.held_by_rules().into_iter().filter(|held| !held.lease.is_due(now)).chain(self.lost());
+        let of_rules = of_rules.filter(|held| held.list == list && is_in_scope(&held.rule, scope)).count();
+        let unions = [Family::V4, Family::V6].map(|family| (FamilyList::key(scope, family), list));
+        of_rules.saturating_add(self.in_sets(&unions, |sets, union, list| sets.size(union, list, now)))
     }
 
     /// How many of the networks a list has in a scope.

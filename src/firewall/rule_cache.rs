@@ -405,6 +405,11 @@ impl RuleCache {
         self.lists.keys().copied()
     }
 
+    /// The number of distinct rules of each list.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = (ListName, usize)> {
+        self.lists.iter().map(|(list, size)| (*list, *size))
+    }
+
     /// The rules that `wanted` selects, in the order of the table: iptables searches for a
     /// rule to delete from the head of the chain, so that order keeps many deletions linear.
     pub(crate) fn find(&self, wanted: impl Fn(&Rule, &Label) -> bool) -> Vec<(&Rule, &Label)> {

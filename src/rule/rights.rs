@@ -112,6 +112,18 @@ impl Rights {
         self.check_list(list)
     }
 
+    /// Whether what a list has in a scope may go with the whole list. Who does not see the list is not told
+    /// of the scope.
+    ///
+    /// # Errors
+    /// The right that is missing.
+    pub(crate) fn check_part(&self, scope: &Scope, list: ListName) -> Result<(), MissingRight> {
+        match self.check_scope(scope, list) {
+            Err(MissingRight::Allow(_)) if !self.sees(list) => Err(MissingRight::Whole(list)),
+            checked => checked,
+        }
+    }
+
     /// Whether a list may be changed.
     ///
     /// # Errors
@@ -392,6 +404,9 @@ pub(crate) enum MissingRight {
     /// To change rules of this scope.
     #[error("no right to change {0} (allow)")]
     Allow(Scope),
+    /// To change all that a list has.
+    #[error("no right to change all of the list {word} (allow)", word = .0.word())]
+    Whole(ListName),
     /// To change a list.
     #[error("no right to change the list {word} (lists)", word = .0.word())]
     List(ListName),

@@ -285,10 +285,15 @@ impl Sets {
         sizes
     }
 
-    /// How many entries each list of a scope has, those included that may have ended.
-    pub(crate) fn sizes_at_most(&self, union: &SetKey) -> Vec<(ListName, usize)> {
-        let size = |set: &SetKey| self.mirrors.whole(set).map_or(0, Mirror::len);
-        self.list_sets(union).iter().map(|set| (set.list().unwrap_or_default(), size(set))).collect()
+    /// How many entries a list of a scope has, those included that may have ended; as far as its mirror is
+    /// filled.
+    pub(crate) fn size_at_most(&self, union: &SetKey, list: ListName) -> usize {
+        self.mirrors.whole(&self.set_of(union, list)).map_or(0, Mirror::len)
+    }
+
+    /// How many entries of a list of a scope have not ended; as far as its mirror is filled.
+    pub(crate) fn size(&self, union: &SetKey, list: ListName, now: SystemTime) -> usize {
+        self.mirrors.whole(&self.set_of(union, list)).map_or(0, |mirror| mirror.unended(now))
     }
 
     /// Whether a list has the entry of a rule, as far as the mirrors are filled.

@@ -5,11 +5,15 @@
 //! Pure: a mirror is filled from the pieces of a listing (`IPSET_CMD_LIST`) while changes go on.
 //! What changed meanwhile wins over what the listing says.
 
+mod ended;
+
 use crate::kernel::ipset::Element;
 use crate::kernel::set_key::{SetKey, Side};
 use crate::rule::lease::{Lease, Moment};
 use crate::rule::network::{Family, Network};
+use ended::Ended;
 use foldhash::fast::RandomState;
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -46,6 +50,8 @@ trait Entries {
     #[cfg(test)]
     fn is_complete(&self) -> bool;
     fn len(&self) -> usize;
+    /// The number of entries that have not ended.
+    fn unended(&self, now: SystemTime) -> usize;
     /// The number of entries that must be there, and of those that end about now.
     fn sizes(&self, now: SystemTime) -> (usize, usize);
     fn each(&self, work: &mut dyn FnMut(Element<'static>, End));
@@ -156,6 +162,12 @@ impl Mirror {
     /// The number of entries, at most: some may have ended.
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The number of entries that have not ended. That costs a look at each only where one has ended since
+    /// it was asked last.
+    pub(super) fn unended(&self, now: SystemTime) -> usize {
+        self.0.unended(now)
     }
 
     /// Whether the kernel may have that number of live entries, as far as the mirror knows.
@@ -291,12 +303,19 @@ struct Table<K> {
     changed: Option<HashSet<K, RandomState>>,
     /// The number of entries at which those that have ended are looked for.
     purge_at: usize,
+    /// How many have ended, if they were counted.
+    ended: Cell<Option<Ended>>,
 }
 
 impl<K: Key> Table<K> {
     fn new(is_complete: bool) -> Table<K> {
         let changed = (!is_complete).then(HashSet::default);
-        Table { ends: HashMap::default(), changed, purge_at: PURGE_MIN }
+        Table { ends: HashMap::default(), changed, purge_at: PURGE_MIN, ended: Cell::new(None) }
+    }
+
+    /// Keeps the count of those that have ended, once an entry has got another end, has come or is gone.
+    fn recount(&self, old: Option<End>, new: Option<End>) {
+        self.ended.set(self.ended.get().map(|ended| ended.after(old, new)));
     }
 }
 
@@ -318,6 +337,7 @@ impl<K: Key> Entries for Table<K> {
 
     /// Each entry is looked at as often as the table doubles.
     fn purge(&mut self, now: SystemTime, ended: &mut dyn FnMut(Element<'static>, End)) {
+        self.ended.set(None);
         self.ends.retain(|key, end| {
             let is_over = end.is_over(now, TOLERANCE);
             if is_over && let Some(element) = key.element() {
@@ -337,19 +357,23 @@ impl<K: Key> Entries for Table<K> {
 
     fn put(&mut self, element: &Element<'_>, end: End) {
         let Some(key) = K::of(element) else { return };
-        self.ends.insert(key, end);
+        let old = self.ends.insert(key, end);
+        self.recount(old, Some(end));
         self.changed.iter_mut().for_each(|changed| changed.extend([key]));
     }
 
     fn remove(&mut self, element: &Element<'_>) {
         let Some(key) = K::of(element) else { return };
-        self.ends.remove(&key);
+        let old = self.ends.remove(&key);
+        self.recount(old, None);
         self.changed.iter_mut().for_each(|changed| changed.extend([key]));
     }
 
     fn read(&mut self, element: &Element<'_>, end: End) {
         let key = K::of(element).filter(|key| self.changed.as_ref().is_some_and(|it| !it.contains(key)));
-        self.ends.extend(key.map(|key| (key, end)));
+        let Some(key) = key else { return };
+        let old = self.ends.insert(key, end);
+        self.recount(old, Some(end));
     }
 
     fn complete(&mut self) {
@@ -364,6 +388,18 @@ impl<K: Key> Entries for Table<K> {
 
     fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    fn unended(&self, now: SystemTime) -> usize {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = u32::try_from(now).unwrap_or(u32::MAX);
+        let known = self.ended.get().and_then(|ended| ended.known_at(now));
+        let ended = known.unwrap_or_else(|| {
+            let counted = Ended::count(self.ends.values().copied(), now);
+            self.ended.set(Some(counted));
+            counted.known_at(now).unwrap_or_default()
+        });
+        self.ends.len().saturating_sub(ended)
     }
 
     fn sizes(&self, now: SystemTime) -> (usize, usize) {

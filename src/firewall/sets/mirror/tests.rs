@@ -147,3 +147,26 @@ proptest! {
         prop_assert_eq!(seen, expected.collect());
     }
 }
+
+proptest! {
+    /// The count that is kept is that of a look at each.
+    #[test]
+    fn those_that_have_not_ended_are_counted(
+        steps in proptest::collection::vec((0..4_u8, 0..12_u8, 0..30_u64, 0..5_u64), 1..200)
+    ) {
+        let (mut mirror, mut now) = (Mirror::of_new(&key()), 1_000);
+        for (step, host, left, passed) in steps {
+            let element = net(&format!("1.2.3.{host}"));
+            match step {
+                0 => mirror.remove(&element),
+                // The clock may be set back.
+                1 => now = if passed == 4 { now - 3 } else { now + passed },
+                _ if left == 0 => mirror.put(&element, Lease::Permanent, at(now)),
+                _ => mirror.put(&element, until(now + left - 3), at(now)),
+            }
+            let mut alive = 0;
+            mirror.each_known(|_, lease| alive += usize::from(!lease.is_due(at(now))));
+            prop_assert_eq!(mirror.unended(at(now)), alive);
+        }
+    }
+}
