@@ -216,7 +216,9 @@ impl Firewall {
 
     /// Whether a list has that rule, as last read.
     fn holds(&mut self, rule: &Rule, list: ListName, now: SystemTime) -> Result<bool, FirewallError> {
-        let is_rule = !self.table(rule.family())?.cache().labels(rule, list).is_empty();
+        let table = self.table(rule.family())?;
+        let is_rule = table.cache().labels(rule, list).iter().any(|label| !label.lease.is_due(now))
+            || table.memory().lost().iter().any(|(other, label)| other == rule && label.list == list);
         let sets = self.sets.as_ref();
         Ok(is_rule || sets.is_some_and(|sets| sets.has(&SetKey::of(rule), rule, list, now)))
     }

@@ -37,6 +37,7 @@ mod readings;
 mod release;
 mod repair;
 mod rfwgen;
+mod rights;
 mod rules;
 mod server;
 mod sets;

@@ -1,0 +1,183 @@
+//! What a client may not see is in no answer to it: neither in rows nor in what an answer tells beside, and
+//! not in an error.
+
+use super::{Ask, ask, ask_in_one, ok, refused, section, start};
+use crate::host::{Host, Reply, in_all_ways, in_both_variants};
+use crate::named_lists::kernel::{assert_same, held, kill_and_spawn};
+use serde_json::{Value, json};
+
+/// Checks that an answer says nothing of the hidden lists, which all begin so.
+#[track_caller]
+fn assert_silent(reply: &Reply) {
+    assert!(!format!("{reply:?}").contains("hidden"), "{reply:?}");
+}
+
+/// The lists that rows are of.
+fn lists(rows: &Value) -> Vec<&str> {
+    rows.as_array().unwrap().iter().map(|row| row["list"].as_str().unwrap()).collect()
+}
+
+/// Rights to change the lists that begin with `mine`.
+fn own(read: &str) -> String {
+    format!("allow = * * *\nlists = mine*\nread = {read}")
+}
+
+/// A DELETE tells the first ten that hold the address still: of those that the client may see.
+#[test]
+fn what_else_holds_an_address_is_told_of_visible_lists_alone() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let sections =
+            section("own", &own("own")) + &section("none", &own("none")) + &section("all", &own("all"));
+        let _rfw = start(&host, iptables, option, &sections);
+        for number in 0..11 {
+            ok(&host, "me", &format!("PUT /drop/input/any/1.1.1.1?list=hidden{number}&reason=hidden"), "");
+        }
+        for line in ["mine-z", "mine"] {
+            ok(&host, "me", &format!("PUT /drop/input/any/1.1.1.1?list={line}"), "");
+        }
+        let line = "DELETE /drop/input/any/1.1.1.1?list=mine";
+        let reply = ask(&host, "own", line, "");
+        assert_silent(&reply);
+        assert_eq!(
+            (&reply.json()["result"], lists(&reply.json()["still"])),
+            (&json!("deleted"), vec!["mine-z"])
+        );
+        let reply = ask(&host, "none", line, "");
+        assert_silent(&reply);
+        assert_eq!(reply.json()["still"], json!([]));
+        assert_eq!(ok(&host, "all", line, "")["still"].as_array().unwrap().len(), 10);
+    });
+}
+
+/// A PUT tells of an accept that comes before the block: the latest that the client may see.
+#[test]
+fn an_accept_that_overrides_a_block_is_told_of_visible_lists_alone() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let sections = section("own", &own("own")) + &section("none", &own("none"));
+        let _rfw = start(&host, iptables, "ipset", &sections);
+        ok(&host, "me", "PUT /accept/input/any/1.1.0.0/16?list=hidden&expire=5h", "");
+        let line = "PUT /drop/input/any/1.1.1.1?list=mine";
+        assert_eq!(ok(&host, "own", line, "").get("overridden_by"), None);
+        ok(&host, "me", "PUT /accept/input/any/1.1.1.0/24?list=mine&expire=1h", "");
+        let reply = ask(&host, "own", line, "");
+        assert_silent(&reply);
+        assert_eq!(reply.json()["overridden_by"]["source"], "1.1.1.0/24");
+        assert_eq!(ok(&host, "none", line, "").get("overridden_by"), None);
+        assert_eq!(ok(&host, "me", line, "")["overridden_by"]["list"], "hidden");
+    });
+}
+
+/// Rows of own lists, whatever set they stand in, and HEAD as long as GET.
+#[test]
+fn listings_have_the_rows_of_visible_lists_alone() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let sections = section("own", &own("own")) + &section("all", &format!("{}\nlists = -", "read = all"));
+        let _rfw = start(&host, iptables, option, &sections);
+        for list in ["hidden", "mine", "mine-b", "hidden-2"] {
+            let line = format!("PUT /drop/input/any?list={list}&reason=of%20{list}");
+            ok(&host, "me", &line, "1.1.1.1\n1.1.1.0/24\n2a00::1\n");
+        }
+        ok(&host, "me", "PUT /drop/forward/eth0/1.1.1.1/eth1/1.1.2.1?list=hidden", "");
+        ok(&host, "me", "PUT /drop/input/any/1.1.1.1", "");
+        let lines =
+            ["/list", "/list?address=1.1.1.1", "/list/input/any", "/list/forward", "/list?list=mine-b"];
+        for (line, count) in lines.into_iter().zip([6, 4, 6, 0, 3]) {
+            let [get, head] = ["GET", "HEAD"].map(|method| format!("{method} {line}"));
+            let replies = ask_in_one(&host, &[Ask::new("own", &get, ""), Ask::new("own", &head, "")]);
+            replies.iter().for_each(assert_silent);
+            let rows = replies[0].json();
+            assert_eq!(rows.as_array().unwrap().len(), count, "{line}: {rows}");
+            assert!(lists(&rows).iter().all(|list| list.starts_with("mine")), "{line}: {rows}");
+            for extra in rows.as_array().unwrap().iter().map(|row| row["extra"].as_str().unwrap()) {
+                assert!(extra.starts_with("/* rfw") || !extra.contains('/'), "{extra}");
+            }
+            assert_eq!(replies[0].header("Content-Length"), replies[1].header("Content-Length"), "{line}");
+        }
+        let summaries = ask(&host, "own", "GET /lists", "");
+        assert_silent(&summaries);
+        assert_eq!(lists(&summaries.json()), ["mine", "mine-b"]);
+        assert!(lists(&ok(&host, "all", "GET /lists", "")).contains(&"hidden"));
+    });
+}
+
+/// `DELETE /list?address=`: all that the client sees, or nothing; what it does not see stays.
+#[test]
+fn an_address_in_several_lists_goes_out_of_all_that_a_client_sees_or_of_none() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let narrow = |read: &str| format!("allow = drop input,forward *\nlists = mine*\nread = {read}");
+        let sections = section("own", &narrow("own"))
+            + &section("none", &narrow("none"))
+            + &section("all", &own("all"))
+            + &section("wide", &own("own"));
+        let mut rfw = start(&host, iptables, option, &sections);
+        let put = || {
+            for (address, other) in
+                [("1.1.1.1", "9.9.9.9"), ("2a00:1::/64", "2a00:9::1"), ("1.2.3.0/24", "9.9.9.9")]
+            {
+                for list in ["hidden", "mine", "mine-b"] {
+                    ok(&host, "me", &format!("PUT /drop/input/any/{address}?list={list}&expire=2h"), "");
+                }
+                ok(&host, "me", &format!("PUT /drop/output/any/{address}?list=mine&expire=2h"), "");
+                ok(
+                    &host,
+                    "me",
+                    &format!("PUT /drop/forward/any/{other}/any/{address}?list=mine&expire=2h"),
+                    "",
+                );
+            }
+        };
+        for address in ["1.1.1.1", "2a00:1::/64", "1.2.3.0/24"] {
+            put();
+            let before = held(&host, iptables);
+            let line = format!("DELETE /list?address={address}");
+            // As soon as rfw is up nothing may be read yet: that is not nothing.
+            kill_and_spawn(&mut rfw);
+            let error = refused(&host, "own", &line, "", "allow");
+            assert!(error.contains("OUTPUT") && !error.contains("hidden"), "{error}");
+            refused(&host, "all", &line, "", "lists");
+            let error = refused(&host, "none", "DELETE /list?list=mine", "", "allow");
+            assert_eq!(error, "no right to change all of the list mine (allow)");
+            assert!(refused(&host, "own", "DELETE /list?list=mine", "", "allow").contains("OUTPUT"));
+            assert_same(&held(&host, iptables), &before, address);
+            // Who sees none of them deletes what it may, and is shown nothing.
+            let reply = ask(&host, "none", &line, "");
+            assert_silent(&reply);
+            assert_eq!(reply.json(), json!({ "deleted": 3, "rows": [] }), "{address}");
+            let reply = ask(&host, "wide", &line, "");
+            assert_silent(&reply);
+            assert_eq!((&reply.json()["deleted"], lists(&reply.json()["rows"])), (&json!(1), vec!["mine"]));
+            let left = held(&host, iptables);
+            let left: Vec<&String> = left.keys().filter(|key| key.contains(address)).collect();
+            assert_eq!(left, [&format!("hidden DROP INPUT * * {address} any")]);
+        }
+    });
+}
+
+/// A set that others have put in the place of one that the client does not see.
+#[test]
+fn an_error_names_no_set_of_a_list_that_is_hidden() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let mut rfw = start(&host, iptables, "ipset", &section("own", &own("own")));
+        ok(&host, "me", "PUT /drop/input/any?list=mine", "1.1.1.1\n");
+        ok(&host, "me", "PUT /drop/input/any?list=hidden", "1.1.1.2\n");
+        rfw.stop();
+        host.run("ipset", &["del", "rfw", "rfw4-ids/hidden"]).ok();
+        host.run("ipset", &["destroy", "rfw4-ids/hidden"]).ok();
+        host.run("ipset", &["create", "rfw4-ids/hidden", "hash:net", "family", "inet6"]).ok();
+        rfw.spawn();
+        for line in [
+            "DELETE /list?address=1.1.1.1",
+            "DELETE /list?list=mine",
+            "PUT /drop/input/any/1.1.1.3?list=mine",
+        ] {
+            assert_silent(&ask(&host, "own", line, ""));
+        }
+        let reply = ask(&host, "me", "PUT /drop/input/any/1.1.1.3?list=hidden", "");
+        assert!(reply.status >= 500 && reply.body.contains("rfw4-ids/hidden"), "{reply:?}");
+    });
+}
