@@ -103,7 +103,6 @@ fn what_has_ended_counts_no_more() {
         refused(&host, "five", &next(1), "", "entries.max");
         until(SOON, "there is room", || ask(&host, "five", &next(1), "").status == 200);
         refused(&host, "five", &next(2), "", "entries.max");
-        assert!(held(&host, iptables).keys().all(|key| !key.contains("1.1.1.4")));
     });
 }
 
