@@ -27,11 +27,12 @@ impl Firewall {
         now: SystemTime,
     ) -> Result<(), FirewallError> {
         let Some(most) = rights.entries_max else { return Ok(()) };
-        let held = self.entries_of(&rights.lists, most.saturating_sub(1), now)?;
-        if held < most || self.holds(rule, list, now)? {
+        // With tables as last read, so that it costs no more than the change: what others have taken away
+        // meanwhile still counts.
+        if self.entries_at_most(&rights.lists, now)? < most || self.holds(rule, list, now)? {
             return Ok(());
         }
-        Ok(rights.check_entries(held.saturating_add(1))?)
+        Ok(rights.check_entries(self.entries_now(&rights.lists, now)?.saturating_add(1))?)
     }
 
     /// Refuses a body with which a client would have more entries than it may; where it replaces a list,
@@ -51,10 +52,10 @@ impl Firewall {
         // The body alone may be too much, and needs no look at the kernel then.
         rights.check_entries(networks.len())?;
         let room = most.saturating_sub(networks.len());
-        let held = self.entries_of(&rights.lists, room, now)?;
-        if held <= room {
+        if self.entries_at_most(&rights.lists, now)? <= room {
             return Ok(());
         }
+        let held = self.entries_now(&rights.lists, now)?;
         let there = match replace {
             true => self.entries_in(scope, list, now),
             false => self.present(scope, list, networks, now)?,
@@ -119,19 +120,19 @@ impl Firewall {
         Ok(())
     }
 
-    /// The number of entries of lists. What may have ended counts where that is at most `enough`.
-    fn entries_of(&mut self, lists: &Lists, enough: usize, now: SystemTime) -> Result<usize, FirewallError> {
+    /// The number of entries of lists, as tables were last read; what may have ended counts too.
+    fn entries_at_most(&mut self, lists: &Lists, now: SystemTime) -> Result<usize, FirewallError> {
+        let unions = self.whole_unions(|list| lists.admits(list), now)?;
+        Ok(self.rules_at_most(lists).saturating_add(self.in_sets(&unions, Sets::size_at_most)))
+    }
+
+    /// The number of entries of lists.
+    fn entries_now(&mut self, lists: &Lists, now: SystemTime) -> Result<usize, FirewallError> {
         self.refresh()?;
         let unions = self.whole_unions(|list| lists.admits(list), now)?;
-        let lost = self.lost().filter(|held| lists.admits(held.list)).count();
-        let of_rules = self.rules_at_most(lists);
-        let at_most = lost.saturating_add(of_rules).saturating_add(self.in_sets(&unions, Sets::size_at_most));
-        if at_most <= enough {
-            return Ok(at_most);
-        }
-        let of_rules = of_rules.saturating_sub(self.ended_rules(lists, now));
         let of_sets = self.in_sets(&unions, |sets, union, list| sets.size(union, list, now));
-        Ok(lost.saturating_add(of_rules).saturating_add(of_sets))
+        let of_rules = self.rules_at_most(lists).saturating_sub(self.ended_rules(lists, now));
+        Ok(of_rules.saturating_add(of_sets))
     }
 
     /// The sets of lists that are `wanted`: each union with the list, whose mirrors are filled.
@@ -162,10 +163,12 @@ impl Firewall {
         sets.flat_map(|sets| lists.iter().map(|(union, list)| number(sets, union, *list))).sum()
     }
 
-    /// The number of rules of lists, those included that have ended and are not swept yet.
+    /// The number of rules of lists, those included that have ended and are not swept yet, and those that
+    /// others have flushed and that come back.
     fn rules_at_most(&self, lists: &Lists) -> usize {
+        let lost = self.lost().filter(|held| lists.admits(held.list)).count();
         let sizes = self.tables.iter().flat_map(|table| table.cache().sizes());
-        sizes.filter(|(list, _)| lists.admits(*list)).map(|(_, size)| size).sum()
+        sizes.filter(|(list, _)| lists.admits(*list)).map(|(_, size)| size).fold(lost, usize::saturating_add)
     }
 
     /// The number of rules of lists that have ended and are not swept yet.
