@@ -198,12 +198,14 @@ fn the_manual_tells_every_http_status() {
 
 fn statuses_at_once() -> Vec<u16> {
     let host = Host::new();
-    let rfw = host.rfw("iptables-legacy").configure("ipset\nipset.maxelem = 1").start();
+    let clients = "[client a]\npassword = x";
+    let rfw = host.rfw("iptables-legacy").configure(&format!("ipset\nipset.maxelem = 1\n{clients}")).start();
     let raw = |head: &str| Reply::parse(&rfw.raw(head.as_bytes())).status;
     vec![
         rfw.request("GET", "/").status,
         rfw.request("GET", "/nope").status,
         rfw.curl(&["-u", "me:wrong", "https://127.0.0.1:7393/"]).status,
+        rfw.curl(&["-u", "a:x", "-X", "PUT", "https://127.0.0.1:7393/drop/input/any/1.2.3.4"]).status,
         rfw.request("PATCH", "/").status,
         raw("PUT /drop/input/any HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16777217\r\n\r\n"),
         raw(&format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(9000))),

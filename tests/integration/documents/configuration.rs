@@ -3,7 +3,7 @@
 use super::{RFW, between, default_in, items, read, section};
 use crate::host::{Host, Rfw};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 #[test]
@@ -106,6 +106,52 @@ fn every_option_has_one_default() {
     }
     let needed = ["outward.server.clientca", "outward.server.clientcrl"];
     assert_eq!(without, [&["auth.password", "auth.username"][..], &needed].concat());
+}
+
+/// What a section of the manual or of the shipped file is for a client, and what is wrong with it.
+fn checked(host: &Host, sections: &str) -> Result<String, String> {
+    let said = host.rfw("iptables").configure(sections).call(&["--check"]);
+    if said.status == Some(0) { Ok(said.out) } else { Err(said.err) }
+}
+
+#[test]
+fn the_options_of_clients_in_the_manual_are_those_of_their_sections() {
+    let (host, manual) = (Host::new(), read("etc/man/rfw.conf.5"));
+    let told: BTreeSet<&str> = items(section(&manual, "CLIENTS"), "Ic")
+        .into_iter()
+        .map(|(head, _)| head.split_once(" No = ").expect("a value").0)
+        .collect();
+    for name in &told {
+        let error = checked(&host, &format!("[client a]\n{name}")).unwrap_err();
+        assert!(error.contains(&format!("{name}: has no value")), "{error}");
+    }
+    // The shipped file has an example of each, which lacks nothing but passwords.
+    let shipped = read("etc/rfw.conf");
+    let (_, example) = shipped.split_once("\n# [client ").expect("an example");
+    let example: String =
+        format!("# [client {example}").lines().map(|line| line[1..].trim_start().to_owned() + "\n").collect();
+    let options: BTreeSet<&str> = example.lines().filter_map(|line| Some(line.split_once(" =")?.0)).collect();
+    assert_eq!(options, told);
+    let error = checked(&host, &example).unwrap_err();
+    assert!(error.contains("client honeypot: password: has no value"), "{error}");
+    let filled = example
+        .replace("password =", "password = x")
+        .replace(".sha256 =", &format!(".sha256 = {}", "0".repeat(64)));
+    checked(&host, &filled).unwrap();
+}
+
+#[test]
+fn every_example_of_clients_is_one() {
+    let host = Host::new();
+    let manual = read("etc/man/rfw.conf.5");
+    let (_, rest) = section(&manual, "EXAMPLES").split_once("A honeypot").unwrap();
+    let of_manual = between(rest, ".Bd -literal -offset indent\n", ".Ed").to_owned();
+    let readme = read("README.md");
+    let of_readme = between(&readme, "```ini\n", "```").to_owned();
+    for example in [of_manual, of_readme] {
+        assert_eq!(example.matches("[client ").count(), 2, "{example}");
+        checked(&host, &example).unwrap();
+    }
 }
 
 /// The defaults of what shows from outside.
