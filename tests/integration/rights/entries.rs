@@ -2,7 +2,7 @@
 //! nothing that has ended.
 
 use super::{ask, ok, refused, section, start};
-use crate::host::{Host, Rfw, SOON, in_all_ways, in_both_variants, until};
+use crate::host::{Host, Rfw, SOON, VARIANTS, in_all_ways, in_both_variants, until};
 use crate::named_lists::kernel::{assert_same, held, kill_and_spawn};
 use serde_json::json;
 
@@ -123,6 +123,28 @@ fn a_restart_and_a_reboot_make_no_room() {
         assert_eq!(held(&next, iptables).len(), 5);
         assert_full(&next);
     });
+}
+
+/// A long list, of which nothing is read when the first request comes after a start.
+#[test]
+fn a_long_list_counts_before_it_is_read() {
+    let host = Host::new();
+    let sections = section("many", "allow = drop input any\nlists = mine\nentries.max = 30000");
+    let mut rfw = start(&host, VARIANTS[0], "ipset", &sections);
+    let hosts: String = (0..30_000).map(|n: u32| format!("11.{}.{}.1\n", n >> 8, n & 255)).collect();
+    ok(&host, "many", "PUT /drop/input/any?list=mine", &hosts);
+    ok(&host, "me", "PUT /drop/output/any/11.0.0.1?list=mine", "");
+    let asks = [
+        ("PUT /drop/input/any/1.1.1.1?list=mine", "", "entries.max"),
+        ("PUT /drop/input/any?list=mine", "1.1.1.1", "entries.max"),
+        ("DELETE /list?list=mine", "", "allow"),
+        ("DELETE /list?address=11.0.0.1", "", "allow"),
+    ];
+    for (line, body, right) in asks {
+        kill_and_spawn(&mut rfw);
+        refused(&host, "many", line, body, right);
+    }
+    assert_eq!(host.entries().iter().filter(|entry| entry.set.ends_with("/mine")).count(), 30_001);
 }
 
 /// Where another program flushes what a client has, that comes back: it makes no room meanwhile.

@@ -2,7 +2,7 @@
 //! not in an error.
 
 use super::{Ask, ask, ask_in_one, ok, refused, section, start};
-use crate::host::{Host, Reply, in_all_ways, in_both_variants};
+use crate::host::{Host, Reply, VARIANTS, in_all_ways, in_both_variants};
 use crate::named_lists::kernel::{assert_same, held, kill_and_spawn};
 use serde_json::{Value, json};
 
@@ -185,4 +185,32 @@ fn an_error_of_the_kernel_is_told_in_full_to_those_who_see_all() {
         }
         assert!(["all", "me"].map(error).iter().all(|error| error.contains("rfw4-ids/mine")));
     });
+}
+
+/// While a scope has no named list, its set is the unnamed list; with the first named one it holds all.
+#[test]
+fn a_listing_that_goes_on_while_a_scope_gets_its_first_list_shows_nothing_of_that() {
+    let host = Host::new();
+    let sections = section("unnamed", "read = own");
+    let _rfw = start(&host, VARIANTS[0], "ipset", &sections);
+    let hosts = |first: u8, count: u32| {
+        (0..count).map(|n| format!("{first}.{}.{}.1\n", n >> 8, n & 255)).collect::<String>()
+    };
+    for interface in ["eth0", "eth1"] {
+        ok(&host, "me", &format!("PUT /drop/input/{interface}"), &hosts(11, 20_000));
+        let list = format!("GET /list/input/{interface}");
+        let mut talk = host.connect(7390);
+        let mut other = host.connect(7390);
+        talk.say(Ask::new("unnamed", &list, "").text().as_bytes());
+        let line = format!("PUT /drop/input/{interface}?list=hidden");
+        other.say(Ask::new("me", &line, &hosts(66, 20_000)).text().as_bytes());
+        let (reply, put) = (talk.reply(), other.reply());
+        assert_eq!(put.status, 200, "{put:?}");
+        assert!(!reply.body.contains("\"66."), "{interface}");
+        // It may have been over before the list came.
+        match reply.status {
+            200 => assert_eq!(reply.body.matches("\"11.").count(), 20_000),
+            _ => assert_eq!((reply.status, reply.header("Retry-After")), (503, Some("2"))),
+        }
+    }
 }
