@@ -2,6 +2,7 @@
 
 use super::{Ask, ask, ask_in_one, ok, refused, section, start};
 use crate::host::{Host, SOON, VARIANTS, until};
+use serde_json::json;
 
 const IPTABLES: &str = VARIANTS[0];
 
@@ -21,7 +22,7 @@ fn a_client_comes_from_its_own_addresses_of_the_white_list() {
     let rfw = host.rfw(IPTABLES).configure(&sections).white_list("127.0.0.0/16\n::1\n").start();
     host.run("ip", &["address", "add", "10.9.9.9/32", "dev", "lo"]).ok();
     let path = "/drop/input/any/1.1.1.1";
-    for source in ["127.0.0.2", "127.0.1.5"] {
+    for source in ["127.0.0.2", "127.0.1.5", "127.0.3.3"] {
         assert_eq!(from(&rfw, source, "near:secret of near", path).0, 200, "{source}");
     }
     assert_eq!(from(&rfw, "::1", "six:secret of six", path).0, 200);
@@ -57,6 +58,27 @@ fn the_client_of_the_local_server_has_the_rights_of_its_section() {
     assert_eq!(error, "no right to be local from 127.0.0.1 (from)");
     assert_eq!(host.kept(IPTABLES).len(), 1);
     drop(rfw);
+}
+
+#[test]
+fn a_client_is_told_its_own_rights() {
+    let host = Host::new();
+    let limited = "allow = drop,reject input any,eth0\nallow = accept output *\nlists = mine,feed-*,-\nexpire.max = 7d\n\
+        mask.min = 24 48\nentries.max = 9\nread = none\nfrom = 127.0.0.0/8";
+    let _rfw = start(&host, IPTABLES, "", &(section("limited", limited) + &section("bare", "")));
+    let told = |client: &str| {
+        let help = ok(&host, client, "GET /", "");
+        assert_eq!(help["client"], client);
+        help["rights"].clone()
+    };
+    let none = |lists: &str, read: &str, allow: &[&str]| json!({ "allow": allow, "lists": lists, "read": read, "expire.max": null, "mask.min": null, "entries.max": null });
+    assert_eq!(told("me"), none("*", "all", &["* * *"]));
+    assert_eq!(told("bare"), none("-", "own", &[]));
+    let expected = json!({
+        "allow": ["drop,reject input any,eth0", "accept output *"], "lists": "mine,feed-*,-", "read": "none",
+        "expire.max": "604800s", "mask.min": "24 48", "entries.max": 9,
+    });
+    assert_eq!(told("limited"), expected);
 }
 
 #[test]
