@@ -38,7 +38,7 @@ fn a_hundred_are_rules_and_one_more_is_a_set_with_all_that_they_had() {
         let mut client = Client::new(&host);
         put_some(&mut client, "/drop/input/any");
         let rules = commented(&host, iptables, "INPUT");
-        assert!(rules.iter().any(|rule| rule.ends_with(" list a by -: why 3")), "{rules:?}");
+        assert!(rules.iter().any(|rule| rule.ends_with(" list a by local: why 3")), "{rules:?}");
         assert_eq!(
             client.ok("PUT", "/drop/input/any?list=d&expire=0&special=true", &hosts(0, 80))["inserted"],
             80
