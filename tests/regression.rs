@@ -710,7 +710,7 @@ fn nothing_is_removed_from_a_set_that_others_swap_in_before_it_is_read() {
         host.run("ipset", &["create", "mine", "hash:net", "timeout", "0", "comment"]).ok();
         host.run("ipset", &["add", "mine", "9.9.9.9", "comment", "mine"]).ok();
         host.run("ipset", &["swap", "mine", "rfw4-ids"]).ok();
-        let looks = || rfw.log().matches("the white list has been read again").count();
+        let looks = || rfw.log().matches("the configuration has been read again").count();
         for count in 1..=2 {
             rfw.signal("HUP");
             until(Duration::from_secs(40), "the set is looked at", || looks() == count);
@@ -752,7 +752,7 @@ fn a_set_that_others_destroy_is_not_missed_in_the_registry_for_ever() {
         host.run(iptables, &["-w", "-F", "INPUT"]).ok();
         host.run("ipset", &["del", "rfw", "rfw4-ids"]).ok();
         host.run("ipset", &["destroy", "rfw4-ids"]).ok();
-        let reloaded = || rfw.log().matches("the white list has been read again").count();
+        let reloaded = || rfw.log().matches("the configuration has been read again").count();
         for round in 1..=2 {
             rfw.signal("HUP");
             until(SOON, "the white list is read again", || reloaded() == round);
@@ -977,7 +977,7 @@ fn a_set_of_others_in_the_place_of_a_member_is_let_go() {
         host.run("ipset", &["swap", "rfw4-mine", "rfw4-ids-eth0"]).ok();
         rfw.signal("HUP");
         until(SOON, "the white list is read again", || {
-            rfw.log().contains("the white list has been read again")
+            rfw.log().contains("the configuration has been read again")
         });
         assert_eq!(host.registry().unwrap().len(), 2, "{:?}", host.registry());
         host.run("ipset", &["destroy", "rfw4-ids"]).ok();

@@ -26,8 +26,8 @@ use crate::api::status::Changes;
 use crate::api::url::Command;
 use crate::config::clients::Client;
 use crate::config::file::Config;
-use crate::firewall::FirewallError;
 use crate::firewall::expiry::SharedFirewall;
+use crate::firewall::{FirewallError, Settings};
 use crate::http::answer::Answer;
 use crate::http::body::Body;
 use crate::http::handler::{Place, Refusal, Slowed};
@@ -120,14 +120,14 @@ impl Service {
             changes: Changes::default(),
             is_stalled: false,
         };
-        service.apply_whitelist(&service.whitelist)?;
+        service.apply_whitelist(&service.config, &service.whitelist)?;
         Ok(service)
     }
 
     /// Whether a client with that address is admitted to the HTTPS listener: by the white list, or since
     /// one of those with a certificate may come from anywhere.
     pub(crate) fn admits(&self, address: IpAddr) -> bool {
-        let from_anywhere = self.config.clients.come_from_anywhere() && !self.whitelist.is_never(address);
+        let from_anywhere = self.config.admits_all() && !self.whitelist.is_never(address);
         from_anywhere || self.whitelist.contains(address)
     }
 
@@ -136,24 +136,34 @@ impl Service {
         &self.whitelist
     }
 
-    /// Applies a new white list to the firewall and replaces the old one; on failure the old
-    /// one stays.
+    /// Puts a configuration into force, and the white list that it names; on failure the old ones stay.
+    /// What of it the firewall keeps to is in `settings`; ports and programs have to be the old ones.
     ///
     /// # Errors
     /// The rules can't be changed.
-    pub(crate) fn replace_whitelist(&mut self, list: WhiteList) -> Result<(), FirewallError> {
-        self.apply_whitelist(&list)?;
-        self.whitelist = Rc::new(list);
+    pub(crate) fn replace(
+        &mut self,
+        config: Config,
+        settings: Settings,
+        list: WhiteList,
+    ) -> Result<(), FirewallError> {
+        self.apply_whitelist(&config, &list)?;
+        self.shared.with(|firewall| firewall.replace_settings(settings));
+        self.config = config;
+        // Lists that are on their way were compared with one that is the same.
+        if *self.whitelist != list {
+            self.whitelist = Rc::new(list);
+        }
         Ok(())
     }
 
     /// Updates the guard of the HTTPS port and removes rules that affect white-listed
     /// addresses.
-    fn apply_whitelist(&self, list: &WhiteList) -> Result<(), FirewallError> {
-        let port = self.config.outward.as_ref().map(|outward| Port {
-            number: outward.address.port(),
-            open: self.config.clients.come_from_anywhere(),
-        });
+    fn apply_whitelist(&self, config: &Config, list: &WhiteList) -> Result<(), FirewallError> {
+        let port = config
+            .outward
+            .as_ref()
+            .map(|outward| Port { number: outward.address.port(), open: config.admits_all() });
         let removed = self.shared.with(|firewall| firewall.guard(port, list, SystemTime::now()))?;
         removed.iter().for_each(|rule| log::warn!("removed, since it touches the white list: {rule}"));
         Ok(())
@@ -272,16 +282,26 @@ impl Service {
         Ok(command)
     }
 
+    /// Checks what a configuration that was read while the request came may have changed: the rights of the
+    /// client, and the time that `default.expire` gives, which they may limit.
+    fn check_again(&self, origin: &Origin, command: &Command) -> Result<(), ApiError> {
+        let client = &origin.client;
+        if !self.config.clients.has(client) {
+            return Err(ApiError::RightsChanged(client.name.clone()));
+        }
+        Ok(permit::check(&client.rights, command, self.config.default_expire)?)
+    }
+
     /// Executes a request that has come whole, and logs the outcome.
     pub(crate) fn execute(&mut self, pending: Pending) -> Outcome {
         let Pending { origin, command, list, whitelist } = pending;
         let list = list.map(ListReader::into_list).unwrap_or_default();
         // What was compared with another white list is not to be believed.
         let current = Rc::ptr_eq(&whitelist, &self.whitelist);
+        if let Err(error) = self.check_again(&origin, &command) {
+            return Outcome::Answer(origin.refuse(&error));
+        }
         let answer = match command {
-            _ if !self.config.clients.has(&origin.client) => {
-                Err(ApiError::RightsChanged(origin.client.name.clone()))
-            }
             Command::List(filter) => match self.list(&origin, filter) {
                 Ok(listing) => {
                     return Outcome::Listing(Box::new(Collecting::new(origin, listing, &self.slots)));

@@ -66,6 +66,8 @@ pub(crate) struct Login {
 pub(crate) struct Clients {
     all: Vec<Arc<Client>>,
     local: Arc<Client>,
+    /// Whether there is a local server without authentication.
+    has_local: bool,
 }
 
 /// Why a certificate is that of no client.
@@ -99,6 +101,25 @@ impl Client {
         is_name(&self.name)
     }
 
+    /// The options in which it differs from another client, by name. Where its section stands is none.
+    pub(super) fn differences(&self, other: &Client) -> Vec<&'static str> {
+        // All fields are named: one that is added has to be told too.
+        let Client { name: _, secret, from, rights, line: _ } = self;
+        let Rights { allow, lists, expire_max, mask_min, entries_max, read } = rights;
+        let theirs = &other.rights;
+        let options = [
+            ("password", *secret != other.secret),
+            ("from", *from != other.from),
+            ("allow", *allow != theirs.allow),
+            ("lists", *lists != theirs.lists),
+            ("expire.max", *expire_max != theirs.expire_max),
+            ("mask.min", *mask_min != theirs.mask_min),
+            ("entries.max", *entries_max != theirs.entries_max),
+            ("read", *read != theirs.read),
+        ];
+        options.into_iter().filter(|(_, differs)| *differs).map(|(option, _)| option).collect()
+    }
+
     /// Whether it may come from an address; `listed` tells whether that is in the white list.
     pub(crate) fn may_come_from(&self, address: IpAddr, listed: bool) -> bool {
         match &self.from {
@@ -130,7 +151,7 @@ impl Clients {
             }
             all.push(client);
         }
-        Ok(Clients { all, local })
+        Ok(Clients { all, local, has_local: login.local })
     }
 
     /// Who asks a local server without authentication.
@@ -177,10 +198,18 @@ impl Clients {
         self.all.iter().any(|client| client.from == From::Any)
     }
 
-    /// Whether a client is still as it was.
+    /// Whether a client is still as it was, wherever its section stands.
     pub(crate) fn has(&self, client: &Arc<Client>) -> bool {
-        let is_it = |other: &Arc<Client>| Arc::ptr_eq(client, other) || client == other;
-        is_it(&self.local) || self.all.iter().any(is_it)
+        let is_it = |other: &Arc<Client>| {
+            Arc::ptr_eq(client, other) || client.name == other.name && client.differences(other).is_empty()
+        };
+        self.has_local && is_it(&self.local) || self.all.iter().any(is_it)
+    }
+
+    /// Keeps who asks a local server without authentication as others have it, where that server goes on
+    /// though the configuration has none any more.
+    pub(super) fn keep_local(&mut self, others: &Clients) {
+        (self.local, self.has_local) = (Arc::clone(&others.local), others.has_local);
     }
 }
 

@@ -148,6 +148,13 @@ impl Config {
         let config = syntax::read(text).and_then(|sections| check(file, &sections));
         config.map_err(|(line, error)| LocatedError { file: file.to_owned(), line, why: error.to_string() })
     }
+
+    /// Whether the HTTPS server is for any address: a client may come from anywhere, and none gets in without
+    /// a certificate.
+    pub(crate) fn admits_all(&self) -> bool {
+        let auth = self.outward.as_ref().map(|outward| &outward.client_auth);
+        matches!(auth, Some(ClientAuth::On { required: true, .. })) && self.clients.come_from_anywhere()
+    }
 }
 
 pub(super) type Located<T> = Result<T, (Option<usize>, ConfigError)>;

@@ -87,6 +87,11 @@ impl Crowd {
         self.most = most;
     }
 
+    /// Changes how many may come from one address.
+    pub(super) fn bound_source(&mut self, most_of_source: usize) {
+        self.most_of_source = most_of_source;
+    }
+
     /// Whether there are more than may come.
     pub(super) fn is_over(&self) -> bool {
         self.open() > self.most

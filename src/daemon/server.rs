@@ -6,6 +6,8 @@
 //! peer of the HTTPS listener that is not in the white list is closed after accept(2), before
 //! a byte is read.
 
+mod reload;
+
 use crate::api::{Outcome, Peer, Service};
 use crate::config::file::Config;
 use crate::daemon::certificate::{CertificateWatch, Expiry};
@@ -13,12 +15,10 @@ use crate::daemon::confinement::Confinement;
 use crate::daemon::crowd::{Client, Crowd, Room};
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Listener, ServerError};
-use crate::daemon::neighbours::Neighbours;
 use crate::daemon::notify::Notifier;
 use crate::daemon::reception::{Lines, Reception};
 use crate::daemon::signals::{Signal, Signals};
 use crate::daemon::uncovered::Uncovered;
-use crate::daemon::white_list;
 use crate::http::connection::Connection;
 use crate::http::conversation::Event;
 use crate::http::tls::Identity;
@@ -46,7 +46,7 @@ const ACCEPTED_MAX: usize = 64;
 /// Time for which nothing is accepted where there is no room or no descriptor for it.
 const FULL_TIME: Duration = Duration::from_millis(20);
 
-/// Minimum time between two readings of the white list, however many SIGHUP come.
+/// Minimum time between two readings of the configuration, however many SIGHUP come.
 const RELOAD_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Maximum time for answers under way after SIGTERM or SIGINT.
@@ -73,7 +73,7 @@ pub(super) struct Server {
     last_piece: usize,
     /// Until when nothing is accepted.
     full_until: Option<Instant>,
-    /// When the white list is read again, and from when on it may be.
+    /// When the configuration is read again, and from when on it may be.
     reload_at: Option<Instant>,
     reload_from: Instant,
     /// The end, after a signal.
@@ -97,11 +97,7 @@ impl Server {
         confinement: Confinement,
     ) -> Server {
         let config = service.config();
-        let most = most_connections(config);
-        if most < wide(config.connections_max) {
-            log::warn!("the limit of open files leaves room for {most} connections only (connections.max)");
-        }
-        let crowd = Crowd::new(most, wide(config.connections_max_source));
+        let crowd = Crowd::new(checked_most_connections(config), wide(config.connections_max_source));
         Server {
             listeners: Vec::new(),
             signals,
@@ -445,50 +441,6 @@ impl Server {
             self.notifier.status(self.service.status(SystemTime::now()), changes, now);
         }
     }
-
-    /// Reloads the white list, and looks again at what other programs make of rfw; if the list is refused
-    /// the old one stays in force.
-    fn reload(&mut self) {
-        self.notifier.reloading(Instant::now());
-        match self.read_white_list() {
-            Ok(count) => log::info!("the white list has been read again: {count}"),
-            Err(error) => log::error!("the old white list stays, since the new one is refused: {error}"),
-        }
-        Neighbours::new(self.service.config()).warn(|chain| self.service.has_chain(chain));
-        self.warn_of_uncovered();
-        self.turn_out();
-        self.notifier.ready(Instant::now());
-    }
-
-    /// Puts the white list in force as its file has it, and tells how many networks it has.
-    fn read_white_list(&mut self) -> Result<String, String> {
-        let config = self.service.config();
-        let file = &config.whitelist_file.value;
-        if !self.confinement.covers(file) {
-            let file = file.display();
-            return Err(format!(
-                "{file}: is in none of the folders that rfw can read since its start: restart it"
-            ));
-        }
-        let list = white_list::load(config).map_err(|error| error.to_string())?;
-        let count = list.to_string();
-        self.service.replace_whitelist(list).map_err(|error| error.to_string())?;
-        Ok(count)
-    }
-
-    /// Closes the connections of those who would not be admitted any more: by the white list, or with the
-    /// certificate that they have shown.
-    fn turn_out(&mut self) {
-        let (now, date) = (Instant::now(), SystemTime::now());
-        for index in 0..self.crowd.clients.len() {
-            self.with(index, |client, reception| {
-                if !reception.still_admits(client.connection.state().is_handshaking(), date) {
-                    client.connection.cut(now, reception);
-                    client.collecting = None;
-                }
-            });
-        }
-    }
 }
 
 /// Reads a piece of a client's listing, if it has one, and answers when all is read.
@@ -506,6 +458,15 @@ fn most_connections(config: &Config) -> usize {
     let left = getrlimit(Resource::Nofile).current.map(|limit| limit.saturating_sub(RESERVED).max(2));
     let left = left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
     wide(config.connections_max).min(left)
+}
+
+/// The same, with a warning where the limit leaves less than the configuration says.
+fn checked_most_connections(config: &Config) -> usize {
+    let most = most_connections(config);
+    if most < wide(config.connections_max) {
+        log::warn!("the limit of open files leaves room for {most} connections only (connections.max)");
+    }
+    most
 }
 
 fn wide(number: u32) -> usize {

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) enum Signal {
     /// Terminate (SIGTERM, SIGINT).
     Stop,
-    /// Reload the white list (SIGHUP).
+    /// Read the configuration again (SIGHUP).
     Reload,
 }
 

@@ -4,13 +4,14 @@
 
 use crate::api::Service;
 use crate::config::cli::Arguments;
-use crate::config::file::{ClientAuth, Config, LocatedError, Outward, Setting};
+use crate::config::file::{Config, LocatedError, Setting};
 use crate::config::trusted_file::{self, FileError};
 use crate::daemon::clients;
 use crate::daemon::confinement::{self, Confinement, ConfinementError};
 use crate::daemon::ephemeral::warn_if_ephemeral;
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener, ServerError};
+use crate::daemon::load;
 use crate::daemon::log_file::LogFile;
 use crate::daemon::neighbours::Neighbours;
 use crate::daemon::notify::{Manager, Notifier};
@@ -18,14 +19,13 @@ use crate::daemon::server::Server;
 use crate::daemon::signals::Signals;
 use crate::daemon::terminal::{self, TerminalLogger};
 use crate::daemon::warning_count::WarningCount;
-use crate::daemon::white_list;
 use crate::firewall::expiry::{Chore, SharedFirewall};
 use crate::firewall::sets::Sets;
 use crate::firewall::state::Restored;
 use crate::firewall::state::writer::StateWriter;
 use crate::firewall::table::Table;
-use crate::firewall::{Firewall, FirewallError, Settings, counted};
-use crate::http::tls::{ClientFiles, ClientFilesError, Identity, TlsError};
+use crate::firewall::{Firewall, FirewallError, counted};
+use crate::http::tls::Identity;
 use crate::kernel::program::ProgramError;
 use crate::rule::SetUse;
 use crate::rule::layout::InputTable;
@@ -33,7 +33,6 @@ use crate::rule::network::Family;
 use crate::rule::whitelist::WhiteList;
 use crate::stop_signal::StopSignal;
 use simplelog::{CombinedLogger, LevelFilter, SharedLogger, WriteLogger};
-use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -61,11 +60,11 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 /// The configuration is invalid, or a program that it names fails.
 pub(crate) fn restore(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, None)?;
-    let config = load_config(&arguments.config)?;
+    let config = load::config(&arguments.config)?;
     let Some(_instance) = Instance::claim().map_err(Failure::Io)? else {
         return print("nothing to restore: rfw is running\n");
     };
-    let whitelist = white_list::load(&config);
+    let whitelist = load::white_list(&config);
     if let Err(error) = &whitelist {
         log::warn!("what comes back is not compared with the white list: {error}");
     }
@@ -88,7 +87,7 @@ pub(crate) fn restore(arguments: &Arguments) -> Result<(), Failure> {
 /// The configuration is invalid, rfw is running, or a program that it names fails.
 pub(crate) fn flush(arguments: &Arguments) -> Result<(), Failure> {
     start_logging(arguments, None)?;
-    let mut config = load_config(&arguments.config)?;
+    let mut config = load::config(&arguments.config)?;
     // What is in the table raw is brought to the filter table first: that needs no chain of rfw.
     config.layout.input = InputTable::Filter;
     let _instance = claim("stop it first (systemctl stop rfw), then call rfw --flush again")?;
@@ -193,9 +192,9 @@ impl Checked {
     /// # Errors
     /// The first that would fail the start.
     pub(super) fn load(file: &Path, stop: &StopSignal) -> Result<Checked, Failure> {
-        let config = load_config(file)?;
-        let whitelist = white_list::load(&config)?;
-        let identity = config.outward.as_ref().map(|outward| load_identity(file, outward)).transpose()?;
+        let config = load::config(file)?;
+        let whitelist = load::white_list(&config)?;
+        let identity = config.outward.as_ref().map(|outward| load::identity(file, outward)).transpose()?;
         let firewall = open_firewall(file, &config, stop)?;
         config.outward.iter().for_each(|outward| warn_if_ephemeral(outward.address.port()));
         Ok(Checked { config, whitelist, identity, firewall })
@@ -210,64 +209,6 @@ impl Checked {
     /// Warns of what other programs on this host make of rfw; tells which these are.
     pub(super) fn warn_of_neighbours(&self) -> Vec<&'static str> {
         Neighbours::new(&self.config).warn(|chain| self.firewall.has_chain(chain))
-    }
-}
-
-fn load_config(file: &Path) -> Result<Config, LocatedError> {
-    let text = trusted_file::read_secret(file).map_err(|error| LocatedError {
-        file: file.to_owned(),
-        line: None,
-        why: error.to_string(),
-    })?;
-    Config::parse(file, &text)
-}
-
-/// Loads the certificate chain, the private key, and what certificates of clients are verified with;
-/// `config` is the file that names them.
-fn load_identity(config: &Path, outward: &Outward) -> Result<Identity, LocatedError> {
-    let identity = read_identity(config, outward)?;
-    log::debug!("the certificate is for {}", identity.names.join(", "));
-    Ok(identity)
-}
-
-fn read_identity(config: &Path, outward: &Outward) -> Result<Identity, LocatedError> {
-    let Outward { certfile, keyfile, client_auth, .. } = outward;
-    let error = |setting: &Setting<PathBuf>, why: &dyn fmt::Display| {
-        setting.error(config, format!("{}: {why}", setting.value.display()))
-    };
-    let read = |setting: &Setting<PathBuf>| {
-        trusted_file::read_trusted(&setting.value).map_err(|why| error(setting, &why))
-    };
-    let certificates = read(certfile)?;
-    let key = trusted_file::read_secret(&keyfile.value).map_err(|why| error(keyfile, &why))?;
-    let ClientAuth::On { required, ca, crl } = client_auth else {
-        return Identity::parse(&certificates, &key, None).map_err(|why| tls_error(outward, why, error));
-    };
-    let (authorities, revoked) = (read(ca)?, crl.as_ref().map(read).transpose()?);
-    let files = ClientFiles { required: *required, authorities: &authorities, revoked: revoked.as_deref() };
-    Identity::parse(&certificates, &key, Some(&files)).map_err(|why| tls_error(outward, why, error))
-}
-
-/// An error of TLS as one of the option whose file it is about.
-fn tls_error(
-    outward: &Outward,
-    why: TlsError,
-    error: impl Fn(&Setting<PathBuf>, &dyn fmt::Display) -> LocatedError,
-) -> LocatedError {
-    let Outward { certfile, keyfile, client_auth, .. } = outward;
-    match (why, client_auth) {
-        (TlsError::Certificate(why), _) => error(certfile, &why),
-        (TlsError::Key(why), _) => error(keyfile, &why),
-        (TlsError::Mismatch, _) => {
-            error(keyfile, &format_args!("does not fit the certificate {}", certfile.value.display()))
-        }
-        (TlsError::Clients(ClientFilesError::Authorities(why)), ClientAuth::On { ca, .. }) => error(ca, &why),
-        (TlsError::Clients(ClientFilesError::Revoked(why)), ClientAuth::On { crl: Some(crl), .. }) => {
-            error(crl, &why)
-        }
-        (TlsError::Clients(ClientFilesError::Authorities(why) | ClientFilesError::Revoked(why)), _) => {
-            error(certfile, &why)
-        }
     }
 }
 
@@ -303,15 +244,7 @@ fn open_firewall(file: &Path, config: &Config, stop: &StopSignal) -> Result<Fire
         );
     }
     let sets_are_needed = config.use_sets.value == SetUse::On;
-    let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
-    let settings = Settings {
-        set_use: config.use_sets.value,
-        rules_max: count(config.rules_max),
-        lists_max: count(config.lists_max),
-        layout: config.layout.clone(),
-        stay_first: config.stay_first,
-        state_file: config.state_file.value.clone(),
-    };
+    let settings = load::settings(config);
     // Sets are needed without the option too, to take along what was kept in them before.
     match Sets::open(config.maxelem) {
         Err(error) if sets_are_needed => Err(config.use_sets.error(file, error).into()),

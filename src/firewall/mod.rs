@@ -120,6 +120,12 @@ impl Firewall {
         }
     }
 
+    /// Keeps to other settings from now on: limits and `stay.first`. Where addresses are kept has to stay the
+    /// same, as does the state file.
+    pub(crate) fn replace_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// Inserts a rule at the head of its chain, with sets in use after the ACCEPT rules, or
     /// adds a set entry. If it exists, its lease is replaced. Of lists that are not `seen` nothing is told.
     ///

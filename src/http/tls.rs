@@ -31,6 +31,8 @@ pub(crate) struct Identity {
     pub names: Vec<String>,
     /// How certificates of clients are verified, if they are asked for.
     clients: Option<Arc<ClientVerifier>>,
+    /// The chain in DER (X.690), the server's own certificate first.
+    pub chain: Vec<CertificateDer<'static>>,
 }
 
 /// Why a certificate chain and private key are rejected, with the reason as text.
@@ -73,9 +75,18 @@ impl Identity {
         Ok(Identity {
             ends: parsed.iter().map(certificate::end).min().unwrap_or(UNIX_EPOCH),
             names: parsed.first().map(certificate::server_names).unwrap_or_default(),
-            tls: Arc::new(server_config(provider, verifier, chain, key)?),
+            tls: Arc::new(server_config(provider, verifier, chain.clone(), key)?),
+            chain,
             clients,
         })
+    }
+
+    /// Whether certificates of clients are verified with files of the same text, or both ask for none.
+    pub(crate) fn verifies_as(&self, other: &Identity) -> bool {
+        match (&self.clients, &other.clients) {
+            (Some(own), Some(others)) => own.is_of_same_files(others),
+            (own, others) => own.is_none() && others.is_none(),
+        }
     }
 
     /// When the first CA for certificates of clients ends; what it has signed is refused then.

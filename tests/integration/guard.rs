@@ -121,7 +121,7 @@ fn a_hangup_reads_the_white_list_again_and_refuses_a_bad_one() {
             rfw = rfw.white_list(text);
             rfw.signal("HUP");
             until(SOON, "the list is refused", || {
-                rfw.log().matches("the old white list stays").count() == count
+                rfw.log().matches("the old configuration stays").count() == count
             });
             assert!(rfw.log().contains(why), "{why}\n{}", rfw.log());
             assert_eq!(host.tables(iptables), before, "{iptables}: {text}");
@@ -130,7 +130,7 @@ fn a_hangup_reads_the_white_list_again_and_refuses_a_bad_one() {
 
         rfw = rfw.white_list("127.0.0.1\n10.1.2.0-10.1.2.3\nfd00::/64\n");
         rfw.signal("HUP");
-        until(SOON, "the list is taken", || rfw.log().contains("the white list has been read again"));
+        until(SOON, "the list is taken", || rfw.log().contains("the configuration has been read again"));
         assert!(rfw.log().contains("touches the white list: INPUT -s 10.1.2.3 -j DROP"), "{}", rfw.log());
         assert!(rfw.log().contains("touches the white list: FORWARD -s fd00::7 -j DROP"), "{}", rfw.log());
         let rules = [host.rules(iptables, "INPUT"), host.rules(&v6, "FORWARD")].concat();

@@ -192,11 +192,11 @@ fn a_white_list_comes_into_force_for_both_families_or_for_none() {
                 rfw.signal("HUP");
                 reloads += 1;
                 let count = || {
-                    rfw.log().matches("the old white list stays").count()
+                    rfw.log().matches("the old configuration stays").count()
                         + rfw.log().matches("has been read again").count()
                 };
                 until(SOON, "the reload is done", || count() == reloads);
-                let refused = rfw.log().matches("the old white list stays").count();
+                let refused = rfw.log().matches("the old configuration stays").count();
                 let calls = host.heal();
                 if refused < reloads {
                     // It went through: more calls than were to go wrong, or one that was made good.

@@ -318,7 +318,7 @@ fn with_rules_and_with_sets(test: impl Fn(&str, &str) + Sync) {
 /// Has rfw read its white list again, which is also a look at its rules.
 #[track_caller]
 fn look(rfw: &Rfw<'_>) {
-    let looks = || rfw.log().matches("the white list has been read again").count();
+    let looks = || rfw.log().matches("the configuration has been read again").count();
     let before = looks();
     rfw.signal("HUP");
     until(REPAIR, "it has looked", || looks() > before);

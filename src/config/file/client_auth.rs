@@ -1,7 +1,7 @@
 //! The options for certificates of clients (mutual TLS).
 
 use super::{ConfigError, Located, Options, Setting};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(super) const CERT: &str = "outward.server.clientcert";
 pub(super) const CA: &str = "outward.server.clientca";
@@ -21,6 +21,40 @@ pub(crate) enum ClientAuth {
         /// Their lists of certificates that are taken back, in PEM (RFC 7468).
         crl: Option<Setting<PathBuf>>,
     },
+}
+
+impl ClientAuth {
+    /// The files of CA and lists.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let (ca, crl) = self.settings();
+        ca.into_iter().chain(crl).map(|setting| setting.value.as_path())
+    }
+
+    /// The options in which it differs from another, by name.
+    pub(in crate::config) fn differences(&self, other: &ClientAuth) -> Vec<&'static str> {
+        let value = |setting: Option<&Setting<PathBuf>>| setting.map(|setting| setting.value.clone());
+        let ((ca, crl), (other_ca, other_crl)) = (self.settings(), other.settings());
+        let options = [
+            (CERT, self.required() != other.required()),
+            (CA, value(ca) != value(other_ca)),
+            (CRL, value(crl) != value(other_crl)),
+        ];
+        options.into_iter().filter(|(_, differs)| *differs).map(|(option, _)| option).collect()
+    }
+
+    fn required(&self) -> Option<bool> {
+        match self {
+            ClientAuth::Off => None,
+            ClientAuth::On { required, .. } => Some(*required),
+        }
+    }
+
+    fn settings(&self) -> (Option<&Setting<PathBuf>>, Option<&Setting<PathBuf>>) {
+        match self {
+            ClientAuth::Off => (None, None),
+            ClientAuth::On { ca, crl, .. } => (Some(ca), crl.as_ref()),
+        }
+    }
 }
 
 impl Options<'_> {

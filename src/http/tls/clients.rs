@@ -6,6 +6,7 @@
 //! the first list of a CA, so that a second is refused when the files are read.
 
 use super::certificate::{self, CertificateError, PeerCertificate};
+use ring::digest::{Digest, SHA256, digest};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
@@ -53,6 +54,8 @@ pub(crate) struct ClientVerifier {
     hints: Vec<DistinguishedName>,
     algorithms: WebPkiSupportedAlgorithms,
     revoked_until: Option<SystemTime>,
+    /// The SHA-256 of each file that it comes from.
+    files: [Option<Digest>; 2],
 }
 
 /// A CA whose certificates are believed.
@@ -93,7 +96,15 @@ impl ClientVerifier {
             authorities,
             algorithms: provider.signature_verification_algorithms,
             revoked_until: lists.iter().map(|list| list.until).min(),
+            files: [Some(files.authorities), files.revoked]
+                .map(|text| text.map(|text| digest(&SHA256, text.as_bytes()))),
         })
+    }
+
+    /// Whether it comes from files with the same text.
+    pub(super) fn is_of_same_files(&self, other: &ClientVerifier) -> bool {
+        let bytes = |file: &Option<Digest>| file.map(|file| file.as_ref().to_vec());
+        self.files.iter().map(bytes).eq(other.files.iter().map(bytes))
     }
 
     /// Whether a client has to have a certificate.

@@ -43,7 +43,7 @@ fn entries(host: &Host, family: u8) -> Vec<String> {
 /// Makes a white list the one in force.
 #[track_caller]
 fn reload(rfw: &Rfw<'_>, list: &str) {
-    let reloads = || rfw.log().matches("the white list has been read again").count();
+    let reloads = || rfw.log().matches("the configuration has been read again").count();
     let before = reloads();
     rfw.host.write("white.list", 0o644, list);
     rfw.signal("HUP");
@@ -354,10 +354,10 @@ fn a_list_that_can_not_be_put_into_force_leaves_rules_and_set_as_they_were() {
                 let taken = count("has been read again");
                 rfw.signal("HUP");
                 until(SOON, "the reload is done", || {
-                    count("has been read again") + count("the old white list stays") > taken + refused
+                    count("has been read again") + count("the old configuration stays") > taken + refused
                 });
                 let calls = host.heal();
-                if count("the old white list stays") > refused {
+                if count("the old configuration stays") > refused {
                     refused += 1;
                     assert_eq!(everything(), old, "{iptables} {number}\n{}", rfw.log());
                 } else {

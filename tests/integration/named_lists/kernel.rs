@@ -209,7 +209,7 @@ pub fn assert_unions(host: &Host, what: &str) {
 /// Has rfw look at tables and sets now, and waits until it has.
 #[track_caller]
 pub fn look(rfw: &Rfw<'_>) {
-    let looks = || rfw.log().matches("the white list has been read again").count();
+    let looks = || rfw.log().matches("the configuration has been read again").count();
     let before = looks();
     rfw.signal("HUP");
     until(SOON, "it has looked", || looks() > before);

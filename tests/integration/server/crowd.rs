@@ -414,7 +414,7 @@ fn a_storm_of_sighup_is_folded() {
     until(SOON, "the storm is over", || storm.heard().contains("over"));
     let took = time_of_a_request(&rfw);
     assert!(took < AT_ONCE, "{took:?}");
-    let read = || rfw.log().matches("the white list has been read again").count();
+    let read = || rfw.log().matches("the configuration has been read again").count();
     until(SOON, "it is read", || read() > 0);
     thread::sleep(Duration::from_secs(1));
     let most = 2 + usize::try_from(start.elapsed().as_millis() / 500).unwrap();

@@ -27,7 +27,7 @@ fn entries_that_touch_the_white_list_go_at_the_start_and_at_a_hangup() {
         assert_eq!(kept(), BTreeSet::from(expected), "{iptables}");
         rfw = rfw.white_list("127.0.0.1\n2001:db8:1::/48\n");
         rfw.signal("HUP");
-        until(SOON, "the list is taken", || rfw.log().contains("the white list has been read again"));
+        until(SOON, "the list is taken", || rfw.log().contains("the configuration has been read again"));
         assert_eq!(removed(&rfw.log()), 7, "{}", rfw.log());
         let expected = ["10.2.0.1/32", "2001:db8:2::7/128"].map(str::to_owned);
         assert_eq!(kept(), BTreeSet::from(expected), "{iptables}");

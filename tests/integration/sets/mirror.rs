@@ -50,7 +50,7 @@ fn compare(rfw: &Rfw<'_>) -> Option<String> {
     let before = rfw.log().len();
     rfw.signal("HUP");
     until(SOON, "the white list is read again", || {
-        rfw.log()[before..].contains("the white list has been read again")
+        rfw.log()[before..].contains("the configuration has been read again")
     });
     let log = rfw.log()[before..].to_owned();
     log.lines().find(|line| line.contains("in the mirror")).map(str::to_owned)

@@ -19,7 +19,7 @@ fn fill(rfw: &Rfw<'_>) {
 
 #[track_caller]
 fn reload(rfw: &Rfw<'_>) {
-    let reloads = |rfw: &Rfw<'_>| rfw.log().matches("the white list has been read again").count();
+    let reloads = |rfw: &Rfw<'_>| rfw.log().matches("the configuration has been read again").count();
     let before = reloads(rfw);
     rfw.signal("HUP");
     until(SOON, "the white list is read again", || reloads(rfw) > before);

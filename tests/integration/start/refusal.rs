@@ -98,7 +98,7 @@ fn a_fifo_in_place_of_a_file_stops_neither_a_check_nor_a_reload_nor_a_log() {
     let mut rfw = host.rfw(IPTABLES).start();
     sh(&host, "mkfifo fifo; rm white.list; ln -s fifo white.list");
     rfw.signal("HUP");
-    until(SOON, "it is refused", || rfw.log().contains("the old white list stays"));
+    until(SOON, "it is refused", || rfw.log().contains("the old configuration stays"));
     rfw.ok("PUT", "/drop/input/any/1.2.3.4");
     let error = rfw.call(&["--check"]).fails_with(78);
     assert!(error.contains("white.list: not a regular file"), "{error}");

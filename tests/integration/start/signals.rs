@@ -135,7 +135,7 @@ fn sighup_reads_the_white_list_again() {
         let rfw = rfw.white_list("127.0.0.1\n::1\n10.0.0.0/8\n");
         rfw.signal("HUP");
         until(SOON, "the list is read", || {
-            rfw.log().contains("the white list has been read again: 3 networks")
+            rfw.log().contains("the configuration has been read again: 3 networks")
         });
         assert_eq!((guards(""), guards("10.0.0.0/8"), guards("-j DROP")), (10, 2, 4), "{iptables}");
         assert_eq!(host.rules(iptables, "INPUT").len(), 1);
