@@ -1,4 +1,4 @@
-//! Warns of certificates that end soon. They are read at start, and refused from their
+//! Warns of certificates that end soon. They are read at the start and at SIGHUP, and refused from their
 //! end on, so that a server which runs for months has to tell of it in good time, and again.
 
 use crate::http::tls::Identity;

@@ -1,4 +1,4 @@
-//! Starts and ends: what is refused and how it is said, the command line, signals,
+//! Starts and ends: what is refused and how it is said, the command line, signals, reloads,
 //! machines that lack something, and files of the original rfw.
 
 mod check;
@@ -6,6 +6,7 @@ mod command_line;
 mod machine;
 mod notify;
 mod refusal;
+mod reload;
 mod signals;
 mod warnings;
 
