@@ -30,7 +30,10 @@ pub(super) fn drop_unused() -> Result<CapabilitySet, Errno> {
     clear_ambient_capability_set()?;
     let used = now.permitted & USED;
     let wanted = CapabilitySets { effective: used, permitted: used, inheritable: CapabilitySet::empty() };
-    set_capabilities(None, wanted)?;
+    // A unit may have left just these, and let no capset(2) through.
+    if now != wanted {
+        set_capabilities(None, wanted)?;
+    }
     match capabilities(None)? == wanted {
         true => Ok(used),
         false => Err(Errno::PERM),
