@@ -11,6 +11,7 @@ use crate::kernel::program::{KillOnDrop, Program, ProgramError, StandardError};
 use crate::stop_signal::StopSignal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
+use rustix::fs::OFlags;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use std::io::{self, Write};
@@ -114,13 +115,14 @@ fn abbreviated(lines: &str) -> String {
 }
 
 /// Opens a pseudo-terminal (pty(7)); returns its leader, from which the output is read,
-/// and its follower, to which the program writes.
+/// and its follower, which is open for writing only: rfw can read no terminals of others
+/// once it is confined.
 fn pseudo_terminal() -> Result<(OwnedFd, OwnedFd), Errno> {
     let leader = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&leader)?;
     unlockpt(&leader)?;
-    let follower =
-        ioctl_tiocgptpeer(&leader, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    let write = OpenptFlags::from_bits_retain(OFlags::WRONLY.bits());
+    let follower = ioctl_tiocgptpeer(&leader, write | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     Ok((leader, follower))
 }
 

@@ -33,7 +33,10 @@ const READ: [&str; 12] = [
 ];
 
 /// What is written to: nothing that stays.
-const DEVICES: [&str; 3] = ["/dev/null", "/dev/ptmx", "/dev/pts"];
+const DEVICES: [&str; 2] = ["/dev/null", "/dev/ptmx"];
+
+/// Where the terminals are, those of others too: rfw and its programs only write to their own.
+const TERMINALS: &str = "/dev/pts";
 
 /// The lock of iptables-legacy.
 pub(super) const XTABLES_LOCK: &str = "/run/xtables.lock";
@@ -49,6 +52,8 @@ pub(super) enum Right {
     Write,
     /// Read, write and ioctl(2).
     Device,
+    /// Write and ioctl(2).
+    Terminal,
 }
 
 /// A folder with all that is below it, or a file.
@@ -77,6 +82,7 @@ impl Folders {
         {
             paths.iter().for_each(|path| folders.grant(Path::new(path), right));
         }
+        folders.grant(Path::new(TERMINALS), Right::Terminal);
         folders
     }
 
@@ -114,7 +120,8 @@ impl Folders {
     pub(crate) fn covers(&self, path: &Path) -> bool {
         let Some(path) = resolved(path) else { return false };
         let id = fs::metadata(&path).ok().map(|meta| id(&meta));
-        self.0.iter().any(|place| match place.is_folder {
+        let readable = self.0.iter().filter(|place| place.right != Right::Terminal);
+        readable.into_iter().any(|place| match place.is_folder {
             true => path.starts_with(&place.path),
             false => id == Some(place.id),
         })

@@ -84,6 +84,7 @@ fn rights(place: &Place) -> BitFlags<AccessFs> {
         Right::Execute => read | AccessFs::Execute,
         Right::Write => write | AccessFs::MakeReg | AccessFs::RemoveFile,
         Right::Device => write | AccessFs::IoctlDev,
+        Right::Terminal => AccessFs::WriteFile | AccessFs::IoctlDev,
     };
     match place.is_folder {
         true => rights,

@@ -2,12 +2,16 @@
 
 use super::ruleset::Landlock;
 use super::*;
-use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mknodat};
 use rustix::process::{Pid, chroot, test_kill_process};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use rustix::thread::{Uid, set_thread_uid};
 use std::fs::{self, OpenOptions};
+use std::io::IsTerminal;
 use std::net::{TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -19,6 +23,7 @@ struct World {
     tcp: TcpListener,
     socket: UnixListener,
     other: Child,
+    terminal: OwnedFd,
 }
 
 impl World {
@@ -37,7 +42,9 @@ impl World {
         let socket = UnixListener::bind_addr(&abstract_name(&dir)).unwrap();
         let other =
             Command::new("sleep").arg("600").stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        World { dir, tcp, socket, other }
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        unlockpt(&terminal).unwrap();
+        World { dir, tcp, socket, other, terminal }
     }
 
     fn folders(&self) -> Folders {
@@ -45,6 +52,13 @@ impl World {
         folders.add_file(&self.dir.join("read/key"));
         folders.add_written(&self.dir.join("state/state"));
         folders
+    }
+
+    /// Opens the terminal of somebody.
+    fn terminal(&self, options: &mut OpenOptions) -> std::io::Result<fs::File> {
+        let name = ptsname(&self.terminal, Vec::new())?;
+        let flags = i32::try_from(OFlags::NOCTTY.bits()).unwrap();
+        options.custom_flags(flags).open(name.to_str().unwrap())
     }
 
     /// What works for a user who is not confined, each by its name and whether it does.
@@ -67,6 +81,7 @@ impl World {
             ("make a link", std::os::unix::fs::symlink("/", at(&unique("state/link"))).is_ok()),
             ("start a program", starts("outside/program")),
             ("start a program that it may write", starts("state/program")),
+            ("read a terminal", self.terminal(OpenOptions::new().read(true)).is_ok()),
             ("connect", TcpStream::connect(self.tcp.local_addr().unwrap()).is_ok()),
             ("listen", TcpListener::bind("127.0.0.1:0").is_ok()),
             ("connect to an abstract socket", UnixStream::connect_addr(&abstract_name(&self.dir)).is_ok()),
@@ -110,6 +125,10 @@ impl World {
                 Command::new("true").stdin(Stdio::null()).status().is_ok_and(|status| status.success()),
             ),
             ("read of the kernel", fs::read_to_string("/proc/net/dev").is_ok()),
+            (
+                "write to a terminal",
+                self.terminal(OpenOptions::new().write(true)).is_ok_and(|to| to.is_terminal()),
+            ),
             ("write to nothing", OpenOptions::new().write(true).open("/dev/null").is_ok()),
         ]
     }
