@@ -40,10 +40,13 @@ pub(crate) fn make_state_folder(config: &Config) {
 
 /// What is read again on SIGHUP.
 fn read_by(config: &Config) -> Vec<PathBuf> {
-    let outward = config.outward.iter();
-    let identity = outward.flat_map(|outward| [&outward.certfile.value, &outward.keyfile.value]);
-    let own = [&config.file, &config.whitelist_file.value].into_iter().chain(identity).cloned();
-    own.chain([RESOLV_CONF].into_iter().chain(neighbours::files()).map(PathBuf::from)).collect()
+    let mut files = vec![config.file.as_path(), &config.whitelist_file.value];
+    if let Some(outward) = &config.outward {
+        files.extend([outward.certfile.value.as_path(), &outward.keyfile.value]);
+        files.extend(outward.client_auth.files());
+    }
+    let of_system = [RESOLV_CONF].into_iter().chain(neighbours::files());
+    files.into_iter().map(Path::to_owned).chain(of_system.map(PathBuf::from)).collect()
 }
 
 fn find(command: &Path, end: &str) -> Option<PathBuf> {
