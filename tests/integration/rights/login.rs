@@ -35,7 +35,7 @@ fn a_client_comes_from_its_own_addresses_of_the_white_list() {
         until(SOON, "it is logged", || rfw.log().contains(&line));
     }
     // Each of them has a line; a wrong password tells nothing of the place.
-    assert_eq!(rfw.log().matches("(from)").count(), golden.len(), "{}", rfw.log());
+    assert_eq!(rfw.log().matches("(from)\n").count(), golden.len(), "{}", rfw.log());
     assert_eq!(from(&rfw, "127.0.0.1", "near:wrong", path).0, 401);
     assert_eq!(host.kept(IPTABLES).len(), 1);
 }
