@@ -414,21 +414,26 @@ fn answers_have_the_shape_that_the_manual_shows() {
     assert_eq!(refused.json(), *error);
 }
 
-/// Each promise names a test that is there and runs.
+/// Each promise, and what an attacker can't do, names tests that are there and run.
 #[test]
 fn the_tests_of_the_promises_are_there() {
     let this = std::env::current_exe().unwrap();
     let list = |arguments: &[&str]| host::run(this.to_str().unwrap(), arguments).ok();
     let (all, ignored) = (list(&["--list"]), list(&["--list", "--ignored"]));
     let is_in = |list: &str, name: &str| list.lines().any(|line| line == format!("{name}: test"));
-    let page = read("etc/doc/promises.md");
-    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
-    assert_eq!(rows.len(), 11);
-    for row in rows {
-        let (_, tests) = row.trim_end_matches(" |").rsplit_once(" | ").unwrap();
-        for test in tests.split(", ") {
-            let name = test.trim_matches('`');
-            assert!(is_in(&all, name) && !is_in(&ignored, name), "no test {name:?}, which holds {row}");
+    for (page, head, number) in
+        [("promises.md", "| promise |", 11), ("security.md", "| an attacker with |", 8)]
+    {
+        let page = read(&format!("etc/doc/{page}"));
+        let table = page.lines().skip_while(|line| !line.starts_with(head)).skip(2);
+        let rows: Vec<&str> = table.take_while(|line| line.starts_with("| ")).collect();
+        assert_eq!(rows.len(), number, "{head}");
+        for row in rows {
+            let (_, tests) = row.trim_end_matches(" |").rsplit_once(" | ").unwrap();
+            for test in tests.split(", ") {
+                let name = test.trim_matches('`');
+                assert!(is_in(&all, name) && !is_in(&ignored, name), "no test {name:?}, which holds {row}");
+            }
         }
     }
 }
