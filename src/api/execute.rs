@@ -195,10 +195,8 @@ impl Service {
 
     /// What a list, or each, holds in each scope.
     pub(super) fn lists(&self, origin: &Origin, wanted: Option<ListName>) -> Result<Answer, ApiError> {
-        let mut lists = self.shared.read(|firewall| firewall.lists(SystemTime::now()))?;
-        lists.retain(|summary| {
-            wanted.is_none_or(|wanted| wanted == summary.list) && origin.client.rights.sees(summary.list)
-        });
+        let told = |list| wanted.is_none_or(|wanted| wanted == list) && origin.sees(list);
+        let lists = self.shared.read(|firewall| firewall.lists(told, SystemTime::now()))?;
         Ok(answers::summaries(&lists))
     }
 

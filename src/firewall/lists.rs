@@ -244,20 +244,23 @@ impl Firewall {
         tables.flat_map(|table| accepting(table.cache(), rule, now)).collect()
     }
 
-    /// What each list holds, scope by scope.
+    /// What each list that is `wanted` holds, scope by scope. Others are not looked at.
     ///
     /// # Errors
     /// A table or set can't be read.
-    pub(crate) fn lists(&mut self, now: SystemTime) -> Result<Vec<ListSummary>, FirewallError> {
+    pub(crate) fn lists(
+        &mut self,
+        wanted: impl Fn(ListName) -> bool,
+        now: SystemTime,
+    ) -> Result<Vec<ListSummary>, FirewallError> {
         self.refresh()?;
         let mut summaries = Summaries::new();
-        for Held { rule, lease, list } in self.held_by_rules() {
+        for Held { rule, lease, list } in self.held_by_rules().into_iter().filter(|held| wanted(held.list)) {
             count(&mut summaries, list, rule.scope(), rule.family(), (1, lease));
         }
-        for union in self.unions()? {
-            self.complete(&union, now)?;
-            for (list, number, latest) in self.sets()?.sizes(&union, now) {
-                count(&mut summaries, list, union.scope(), union.family(), (number, latest));
+        for (union, list) in self.whole_unions(wanted, now)? {
+            if let Some(held) = self.sets()?.size_and_end(&union, list, now) {
+                count(&mut summaries, list, union.scope(), union.family(), held);
             }
         }
         for (of, summary) in &mut summaries {

@@ -136,7 +136,7 @@ impl Firewall {
     }
 
     /// The sets of lists that are `wanted`: each union with the list, whose mirrors are filled.
-    fn whole_unions(
+    pub(super) fn whole_unions(
         &mut self,
         wanted: impl Fn(ListName) -> bool,
         now: SystemTime,

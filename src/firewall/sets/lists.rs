@@ -268,21 +268,20 @@ impl Sets {
         found
     }
 
-    /// How many entries each list of a scope has that has some, and the latest of their ends.
-    pub(crate) fn sizes(&self, union: &SetKey, now: SystemTime) -> Vec<(ListName, usize, Lease)> {
-        let mut sizes = Vec::new();
-        for set in self.list_sets(union) {
-            let (mut number, mut latest) = (0_usize, None);
-            if let Some(mirror) = self.mirrors.whole(&set) {
-                mirror.each(now, |_, lease| {
-                    number = number.saturating_add(usize::from(!lease.is_due(now)));
-                    latest = latest.max(Some(lease));
-                });
-            }
-            let latest = latest.filter(|_| number > 0);
-            sizes.extend(latest.map(|latest| (set.list().unwrap_or_default(), number, latest)));
-        }
-        sizes
+    /// How many entries a list of a scope has, and the latest of their ends; nothing if it has none, as far as
+    /// its mirror is filled.
+    pub(crate) fn size_and_end(
+        &self,
+        union: &SetKey,
+        list: ListName,
+        now: SystemTime,
+    ) -> Option<(usize, Lease)> {
+        let (mut number, mut latest) = (0_usize, None);
+        self.mirrors.whole(&self.set_of(union, list))?.each(now, |_, lease| {
+            number = number.saturating_add(usize::from(!lease.is_due(now)));
+            latest = latest.max(Some(lease));
+        });
+        latest.filter(|_| number > 0).map(|latest| (number, latest))
     }
 
     /// How many entries a list of a scope has, those included that may have ended; as far as its mirror is
