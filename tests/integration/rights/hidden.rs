@@ -214,3 +214,36 @@ fn a_listing_that_goes_on_while_a_scope_gets_its_first_list_shows_nothing_of_tha
         }
     }
 }
+
+/// Whether an address is new, was there or is absent is told of the client's list, whatever others have.
+#[test]
+fn what_a_hidden_list_has_shows_in_no_count_and_no_result() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let _rfw = start(&host, iptables, option, &section("own", &own("own")));
+        let all = "1.1.1.1\n1.1.1.2\n1.1.1.0/24\n2a00::1\n";
+        // The unnamed list alone, and then another beside it.
+        for list in ["", "?list=hidden"] {
+            ok(&host, "me", &format!("PUT /drop/input/any{list}"), all);
+            let change = |method: &str, query: &str, body: &str| {
+                let reply = ask(&host, "own", &format!("{method} /drop/input/any{query}"), body);
+                assert_silent(&reply);
+                reply.json()
+            };
+            let counts = |answer: &Value, keys: [&str; 2]| keys.map(|key| answer[key].as_u64().unwrap());
+            assert_eq!(change("DELETE", "/1.1.1.1?list=mine", "")["result"], "absent");
+            assert_eq!(counts(&change("DELETE", "?list=mine", all), ["deleted", "absent"]), [0, 4]);
+            assert_eq!(change("DELETE", "?list=mine", "")["deleted"], 0);
+            assert_eq!(change("PUT", "/1.1.1.1?list=mine", "")["result"], "inserted");
+            assert_eq!(change("PUT", "/1.1.1.1?list=mine", "")["result"], "refreshed");
+            assert_eq!(counts(&change("PUT", "?list=mine", all), ["inserted", "refreshed"]), [3, 1]);
+            let answer = change("PUT", "?list=mine&replace=true", "1.1.1.2\n1.1.1.3\n");
+            assert_eq!(counts(&answer, ["inserted", "removed"]), [1, 3]);
+            let line = "DELETE /list?address=1.1.1.2";
+            assert_eq!(lists(&ok(&host, "own", line, "")["rows"]), ["mine"]);
+            assert_eq!(ok(&host, "own", line, ""), json!({ "deleted": 0, "rows": [] }));
+            assert_eq!(change("DELETE", "?list=mine", "")["deleted"], 1);
+        }
+        assert_eq!(held(&host, iptables).len(), 8);
+    });
+}
