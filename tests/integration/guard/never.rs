@@ -17,7 +17,7 @@ never 2001:db8:1::/48
 /// Makes a white list the one in force.
 #[track_caller]
 fn reload(rfw: &Rfw<'_>, list: &str) {
-    let reloads = || rfw.log().matches("the white list has been read again").count();
+    let reloads = || rfw.log().matches("the configuration has been read again").count();
     let before = reloads();
     rfw.host.write("white.list", 0o644, list);
     rfw.signal("HUP");
