@@ -165,7 +165,7 @@ impl Host {
             command.args(["-U", "--preserve-credentials"]);
         }
         // Entering a mount namespace changes the folder to its root.
-        command.arg(format!("--wd={}", self.dir.display())).arg("--").arg(program);
+        command.arg(format!("--wdns={}", self.dir.display())).arg("--").arg(program);
         command.env("PATH", path());
         command
     }
