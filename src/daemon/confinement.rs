@@ -20,7 +20,10 @@ use ruleset::Landlock;
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{CapabilitySet, no_new_privs, set_no_new_privs};
+use std::env;
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What the kernel grants of the confinement.
@@ -76,6 +79,7 @@ impl Confinement {
     /// The kernel refuses, for another reason than that it has no Landlock.
     pub(crate) fn enter(folders: Folders) -> Result<Confinement, ConfinementError> {
         protect_memory()?;
+        enter_working_directory();
         let grant = confine_thread(&folders)?;
         Ok(Confinement { grant, folders })
     }
@@ -98,6 +102,19 @@ impl Confinement {
 pub(crate) fn available() -> Result<Grant, ConfinementError> {
     let capabilities = capabilities::usable().map_err(ConfinementError::Capabilities)?;
     Ok(Grant { capabilities, no_new_privs: true, landlock: Landlock::available() })
+}
+
+/// Enters the working directory by its path. One that was entered from another mount namespace, as by
+/// nsenter(1), has a name for getcwd(3) only as long as the folders above can be read; and relative paths of
+/// the configuration need the name.
+fn enter_working_directory() {
+    let id = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    if let Ok(path) = env::current_dir()
+        && id(&path) == id(Path::new("."))
+    {
+        // What fails leaves it as it is.
+        let _ = env::set_current_dir(path);
+    }
 }
 
 fn protect_memory() -> Result<(), ConfinementError> {

@@ -28,7 +28,7 @@ struct World {
 
 impl World {
     fn new(name: &str) -> World {
-        let dir = std::env::temp_dir().join(format!("rfw-confine-{name}-{}", std::process::id()));
+        let dir = env::temp_dir().join(format!("rfw-confine-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         for folder in ["read", "state", "outside"] {
             fs::create_dir_all(dir.join(folder)).unwrap();
