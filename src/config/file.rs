@@ -111,6 +111,14 @@ pub(crate) struct Outward {
     pub client_auth: ClientAuth,
 }
 
+impl Outward {
+    /// All files that are read for it.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let identity = [self.certfile.value.as_path(), &self.keyfile.value];
+        identity.into_iter().chain(self.client_auth.files())
+    }
+}
+
 /// The HTTP server on 127.0.0.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Local {

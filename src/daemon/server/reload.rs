@@ -11,6 +11,9 @@ use crate::firewall::FirewallError;
 use crate::http::tls::Identity;
 use crate::rule::lease::Moment;
 use crate::rule::whitelist::WhiteList;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::iter::once;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -130,22 +133,41 @@ impl Server {
 
 /// Reads the configuration, and the files that it names; nothing is changed.
 fn read(old: &Config, may_read: &dyn Fn(&Path) -> bool) -> Result<Fresh, LocatedError> {
-    let new = load::config(&old.file)?;
+    let new =
+        load::config(&old.file).map_err(|error| explained(error, once(old.file.as_path()), may_read))?;
     // One that begins with the next start is to be right by then.
-    let begins = new.outward.clone().filter(|outward| {
-        let files = [outward.certfile.value.as_path(), &outward.keyfile.value];
-        let mut files = files.into_iter().chain(outward.client_auth.files());
-        old.outward.is_none() && files.all(may_read)
-    });
+    let begins = new.outward.clone().filter(|outward| old.outward.is_none() && outward.files().all(may_read));
     begins.map(|outward| load::identity(&new.file, &outward)).transpose()?;
     // One that ends with it goes on as it is: its files may be gone.
     let ends = new.outward.is_none();
     let changes = changes(old, new, may_read);
     let config = &changes.config;
-    let whitelist = load::white_list(config)?;
+    let list = config.whitelist_file.value.as_path();
+    let whitelist = load::white_list(config).map_err(|error| explained(error, once(list), may_read))?;
     let shown = config.outward.as_ref().filter(|_| !ends);
-    let identity = shown.map(|outward| load::identity(&config.file, outward)).transpose()?;
+    let identity = shown.map(|outward| {
+        load::identity(&config.file, outward).map_err(|error| explained(error, outward.files(), may_read))
+    });
+    let identity = identity.transpose()?;
     Ok(Fresh { changes, whitelist, identity })
+}
+
+/// An error of reading these files, one of which may have come to be out of reach where it is: another one has
+/// taken its place in a folder that holds too much to be granted, or a link on the way leads elsewhere now.
+fn explained<'a>(
+    error: LocatedError,
+    mut files: impl Iterator<Item = &'a Path>,
+    may_read: &dyn Fn(&Path) -> bool,
+) -> LocatedError {
+    let is_denied = |file: &Path| {
+        File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) && !may_read(file)
+    };
+    let why = "out of reach, since it is in none of the folders that rfw has kept since its start: \
+               a restart is needed";
+    match files.find(|file| is_denied(file)) {
+        Some(file) => LocatedError { file: file.to_owned(), line: None, why: why.to_owned() },
+        None => error,
+    }
 }
 
 /// The line of the log about a configuration that is in force.

@@ -360,6 +360,44 @@ fn what_needs_a_restart_is_named_each_time_and_goes_on_as_it_is() {
     });
 }
 
+/// What verifies certificates of clients lies in folders of its own, and is replaced there.
+#[test]
+fn the_files_for_certificates_of_clients_are_read_again_wherever_they_are() {
+    let host = Host::new();
+    let lines = "outward.server.clientcert = optional\noutward.server.clientca = /run/ca/ca.crt\n[client a]\nallow = * * *";
+    let rfw = host.rfw(IPTABLES).configure(lines);
+    sh(&host, "mkdir /run/ca; cp ca.crt /run/ca/ca.crt");
+    let rfw = rfw.start();
+    changes(&rfw, "nothing has changed");
+    make_certificate(&host, 90);
+    sh(&host, "cp new.crt /run/ca/new.crt; mv /run/ca/new.crt /run/ca/ca.crt");
+    changes(&rfw, "changed: what certificates of clients are verified with");
+}
+
+/// A link to a folder that leads elsewhere now, and a file in the place of another in a folder that holds too much.
+#[test]
+fn what_has_come_to_be_out_of_reach_is_refused_and_said_to_need_a_restart() {
+    let host = Host::new();
+    sh(&host, "mkdir -p /run/v1 /run/v2; ln -s v1 /run/now");
+    let mut rfw = host.rfw(IPTABLES).reconfigure(
+        &format!("whitelist.file = {}/white.list", host.dir.display()),
+        "whitelist.file = /run/now/white.list",
+    );
+    sh(&host, "cp white.list /run/v1; cp white.list /run/v2");
+    rfw.spawn();
+    changes(&rfw, "nothing has changed");
+    sh(&host, "ln -sfn v2 /run/now");
+    let error = "/run/now/white.list: out of reach, since it is in none of the folders that rfw has kept since \
+                 its start: a restart is needed";
+    is_refused(&rfw, error);
+    sh(&host, "ln -sfn v1 /run/now");
+    changes(&rfw, "nothing has changed");
+    // One that is not there at all is no matter of a restart.
+    sh(&host, "rm /run/v1/white.list");
+    let error = "rfw.conf:10: whitelist.file: /run/now/white.list: No such file or directory (os error 2)";
+    is_refused(&rfw, error);
+}
+
 // ---- what is refused ----
 
 #[test]
