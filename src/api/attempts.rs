@@ -1,9 +1,11 @@
 //! Wrong passwords in a row, address by address: after ten of them each further try of an address waits
-//! until a second after the last one, at nobody else's cost.
+//! until a second after the last one, at nobody else's cost. Only the right password of the one name that all of
+//! them were for ends that: else a client could try those of others, with its own in between.
 //!
 //! Pure: the clock is an argument, and what is kept is bounded.
 
 use crate::api::Peer;
+use crate::config::file::CREDENTIAL_MAX;
 use crate::http::handler::Place;
 use crate::log_limit;
 use std::collections::HashMap;
@@ -62,8 +64,11 @@ pub(super) struct Attempts {
 /// What is known of an address.
 #[derive(Debug)]
 struct Record {
-    /// Wrong passwords since the last right one.
+    /// Wrong passwords since the last right one that ended a row.
     row: u32,
+    /// The name that all of the row were for; `None` where they were for several, or for one that is too long
+    /// for a client.
+    name: Option<Box<str>>,
     /// When the last one was judged.
     last: Instant,
     /// When the log has told of it.
@@ -74,7 +79,17 @@ struct Record {
 
 impl Record {
     fn new(now: Instant) -> Record {
-        Record { row: 0, last: now, told: None, line: Place::default() }
+        Record { row: 0, name: None, last: now, told: None, line: Place::default() }
+    }
+
+    /// Counts a wrong password for a name.
+    fn count(&mut self, name: &str, now: Instant) {
+        match self.row {
+            0 => self.name = Some(name).filter(|name| name.len() <= CREDENTIAL_MAX).map(Box::from),
+            _ if self.name.as_deref() == Some(name) => {}
+            _ => self.name = None,
+        }
+        (self.row, self.last) = (self.row.saturating_add(1), now);
     }
 
     fn waiting(&self) -> u32 {
@@ -118,22 +133,23 @@ impl Attempts {
         }
     }
 
-    /// Takes down that a password was right.
-    pub(super) fn right(&mut self, source: Source) {
+    /// Takes down that the password of a client was right.
+    pub(super) fn right(&mut self, source: Source, name: &str) {
+        let record = self.sources.get_mut(&source).filter(|record| record.name.as_deref() == Some(name));
         // It stays known, so that the log does not tell of it again at once.
-        self.sources.get_mut(&source).into_iter().for_each(|record| record.row = 0);
+        record.into_iter().for_each(|record| record.row = 0);
     }
 
-    /// Takes down that a password was wrong. Gives the number of those in a row where the log is to tell
+    /// Takes down that a password for a name was wrong. Gives the number of those in a row where the log is to tell
     /// of it, once a minute.
-    pub(super) fn wrong(&mut self, source: Source, now: Instant) -> Option<u32> {
+    pub(super) fn wrong(&mut self, source: Source, name: &str, now: Instant) -> Option<u32> {
         self.sources.retain(|_, record| !record.is_forgotten(now));
         if self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&source) {
             let oldest = self.sources.iter().min_by_key(|(_, record)| record.last).map(|(oldest, _)| *oldest);
             oldest.iter().for_each(|oldest| drop(self.sources.remove(oldest)));
         }
         let record = self.sources.entry(source).or_insert_with(|| Record::new(now));
-        (record.row, record.last) = (record.row.saturating_add(1), now);
+        record.count(name, now);
         let is_told = record.told.is_some_and(|told| now.duration_since(told) < log_limit::INTERVAL);
         if record.row < FREE || is_told {
             return None;

@@ -68,6 +68,12 @@ fn logged_in<'a>(
     }
 }
 
+/// The name that a request logs in with, whether or not it is that of a client; empty where there is none.
+pub(super) fn username(request: &Request) -> String {
+    let credentials = request.authorization.as_ref().and_then(|text| basic_credentials(text));
+    credentials.map(|credentials| credentials.username).unwrap_or_default()
+}
+
 /// Whether a host, with an optional port, is a loopback name. This prevents DNS rebinding,
 /// where a web site resolves its own name to 127.0.0.1.
 pub(super) fn is_local(host: &str) -> bool {

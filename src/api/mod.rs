@@ -24,7 +24,7 @@ pub(crate) use crate::api::listing::Collecting;
 use crate::api::listing::Slots;
 use crate::api::status::Changes;
 use crate::api::url::Command;
-use crate::config::clients::Client;
+use crate::config::clients::{Client, Secret};
 use crate::config::file::Config;
 use crate::firewall::expiry::SharedFirewall;
 use crate::firewall::{FirewallError, Settings};
@@ -97,6 +97,17 @@ pub(crate) struct Peer {
     pub local: bool,
     /// The certificate that it has shown.
     pub certificate: Option<Rc<PeerCertificate>>,
+    /// The header `Authorization` that was right on this connection last. To send it again is no try of a
+    /// password, and waits for nobody's.
+    pub logged_in: Option<Secret>,
+}
+
+impl Peer {
+    /// Whether the request logs in with what was right on this connection last.
+    fn has_logged_in_with(&self, request: &Request) -> bool {
+        let given = request.authorization.as_ref().filter(|_| self.logged_in.is_some());
+        given.is_some_and(|text| self.logged_in == Some(Secret::of(text)))
+    }
 }
 
 impl Service {
@@ -186,15 +197,16 @@ impl Service {
     /// The answer of a request that is refused, which is logged, or that it has to wait.
     pub(crate) fn begin(
         &mut self,
-        peer: &Peer,
+        peer: &mut Peer,
         request: Request,
         body: &Body,
         place: Option<Place>,
         now: Instant,
     ) -> Result<Pending, Refusal> {
         self.check_host(peer, &request, now)?;
-        let request = self.in_turn(peer, request, place, now)?;
-        let client = self.admit(peer, &request, now)?;
+        let is_known = peer.has_logged_in_with(&request);
+        let request = if is_known { request } else { self.in_turn(peer, request, place, now)? };
+        let client = self.admit(peer, &request, is_known, now)?;
         let who = format!("{} {}", peer.address, client.name.escape_debug());
         let command = self.command(&client, &request, body);
         let Request { method, target, is_form, .. } = request;
@@ -242,21 +254,32 @@ impl Service {
     }
 
     /// The client, or the answer to one who may not ask; lines about these are few.
-    fn admit(&mut self, peer: &Peer, request: &Request, now: Instant) -> Result<Arc<Client>, Answer> {
+    fn admit(
+        &mut self,
+        peer: &mut Peer,
+        request: &Request,
+        is_known: bool,
+        now: Instant,
+    ) -> Result<Arc<Client>, Answer> {
         let listed = self.whitelist.contains(peer.address);
         match login::client(&self.config.clients, peer, request, listed, SystemTime::now()) {
             Ok(client) => {
-                if request.authorization.is_some() {
-                    self.attempts.right(Source::of(peer));
+                // Who sends again what was right ends no row of others.
+                if let Some(text) =
+                    request.authorization.as_ref().filter(|_| peer.authentication && !is_known)
+                {
+                    self.attempts.right(Source::of(peer), &client.name);
+                    peer.logged_in = Some(Secret::of(text));
                 }
                 Ok(client)
             }
             // A client, who is told as one: not at his place.
             Err(error @ ApiError::From(..)) => Err(refuse_place(peer, request, &error)),
             Err(error) => {
+                peer.logged_in = None;
                 let answer = refuse_stranger(&mut self.strangers, peer, &error, now);
                 if matches!(error, ApiError::WrongCredentials)
-                    && let Some(row) = self.attempts.wrong(Source::of(peer), now)
+                    && let Some(row) = self.attempts.wrong(Source::of(peer), &login::username(request), now)
                 {
                     let address = peer.address;
                     log::warn!("{address}: {row} wrong passwords in a row, each further try waits a second");

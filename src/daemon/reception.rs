@@ -76,7 +76,7 @@ impl Handler for Reception<'_> {
         place: Option<Place>,
         now: Instant,
     ) -> Result<Pending, Refusal> {
-        self.service.begin(&self.peer, request, body, place, now)
+        self.service.begin(&mut self.peer, request, body, place, now)
     }
 
     fn take(&mut self, pending: &mut Pending, bytes: &[u8]) -> Result<(), Answer> {

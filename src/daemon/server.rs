@@ -258,7 +258,9 @@ impl Server {
                 match listener.accept() {
                     Ok((socket, address)) => {
                         let address = address.ip().to_canonical();
-                        let peer = Peer { address, authentication, local: tls.is_none(), certificate: None };
+                        let local = tls.is_none();
+                        let (certificate, logged_in) = (None, None);
+                        let peer = Peer { address, authentication, local, certificate, logged_in };
                         if self.makes_room(&peer, now) {
                             let connection = Connection::new(socket, tls.as_ref(), now);
                             if let Ok(connection) = connection {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 fn source(number: u32) -> Source {
     let address = Ipv4Addr::from_bits(0x0a00_0000 | number).into();
-    Source::of(&Peer { address, authentication: true, local: false, certificate: None })
+    Source::of(&Peer { address, authentication: true, local: false, certificate: None, logged_in: None })
 }
 
 /// What happens to one or more addresses, and its clock.
@@ -28,6 +28,7 @@ impl Story {
             self.now = self.start + Duration::from_secs_f64(second);
             return;
         }
+        let (event, name) = event.split_once(':').unwrap_or((event, "me"));
         let (address, what) = event.split_at(1);
         let source = source(u32::from(address.as_bytes()[0]));
         let waiting = self.waiting.entry(source).or_default();
@@ -38,10 +39,10 @@ impl Story {
                 self.ask(source, Some(place));
             }
             "!" => drop(waiting.remove(0)),
-            "+" => self.attempts.right(source),
+            "+" => self.attempts.right(source, name),
             wrong => {
                 let count = wrong.strip_prefix('-').unwrap().parse().unwrap_or(1);
-                let told = (0..count).filter_map(|_| self.attempts.wrong(source, self.now));
+                let told = (0..count).filter_map(|_| self.attempts.wrong(source, name, self.now));
                 self.told.extend(told.map(|number| format!("({number})")));
             }
         }
@@ -77,16 +78,16 @@ fn so_many_addresses_are_known_and_the_most_silent_one_goes_for_another() {
     let count = u32::try_from(SOURCES_MAX).unwrap();
     for number in 0..count {
         for _ in 0..FREE {
-            attempts.wrong(source(number), later(number));
+            attempts.wrong(source(number), "me", later(number));
         }
     }
     let waits =
         |attempts: &Attempts, number| !matches!(attempts.turn(source(number), None, later(count)), Turn::Now);
     assert!(waits(&attempts, 100) && waits(&attempts, 101));
     // The first ones have been silent for more than a second: they are known all the same.
-    attempts.wrong(source(0), later(count));
+    attempts.wrong(source(0), "me", later(count));
     assert!(waits(&attempts, 0));
-    attempts.wrong(source(count), later(count));
+    attempts.wrong(source(count), "me", later(count));
     assert_eq!(attempts.sources.len(), SOURCES_MAX);
     assert!(waits(&attempts, 0) && waits(&attempts, 2 + 100) && !waits(&attempts, count));
     assert!(!attempts.sources.contains_key(&source(1)) && attempts.sources.contains_key(&source(2)));
@@ -100,6 +101,7 @@ fn loopback_is_one_address_on_each_server() {
             authentication: true,
             local,
             certificate: None,
+            logged_in: None,
         })
     };
     assert_eq!(of("127.0.0.1", true), of("127.9.9.9", true));

@@ -115,6 +115,41 @@ fn the_right_password_passes_after_its_second_and_resets_the_count() {
 }
 
 #[test]
+fn a_client_can_t_try_the_passwords_of_others_with_its_own_in_between() {
+    let host = Host::new();
+    let rfw =
+        host.rfw(IPTABLES).configure("local.server.authentication\n[client low]\npassword = low").start();
+    let mut client = host.connect(7390);
+    let begun = Instant::now();
+    for _ in 0..4 {
+        (0..3).for_each(|_| assert_eq!(ask(&mut client, WRONG).status, 401));
+        // low:low
+        assert_eq!(ask(&mut client, "Authorization: Basic bG93Omxvdw==").status, 200);
+    }
+    // The eleventh and the twelfth, and its own after the tenth.
+    assert!(begun.elapsed() >= 2 * SECOND, "{:?}", begun.elapsed());
+    assert!(rfw.log().contains("127.0.0.1: 10 wrong passwords in a row"), "{}", rfw.log());
+}
+
+#[test]
+fn who_has_logged_in_on_a_connection_does_not_wait_for_the_tries_of_others() {
+    let host = Host::new();
+    let _rfw = start(&host);
+    let mut client = host.connect(7390);
+    assert_eq!(ask(&mut client, LOGIN).status, 200);
+    let talks = crowd(&host);
+    for _ in 0..3 {
+        assert_eq!(ask(&mut client, LOGIN).status, 200);
+    }
+    // These go on waiting.
+    assert!(talks.iter().any(|talk| !has_answer(talk)));
+    // Another password waits too, or finds the line full.
+    let refused = ask(&mut client, WRONG).status;
+    assert!([401, 429].contains(&refused), "{refused}");
+    assert!(refused == 429 || talks.iter().any(|talk| talk.heard().starts_with("HTTP/1.1 401 ")));
+}
+
+#[test]
 fn tries_of_one_address_take_turns_and_more_than_a_handful_are_refused() {
     let host = Host::new();
     let _rfw = start(&host);
