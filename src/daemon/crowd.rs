@@ -34,6 +34,8 @@ pub(super) struct Client {
     served: u64,
     /// Whether a request of it has been admitted, so that it has logged in where that is asked.
     admitted: bool,
+    /// Whether its address is not in the white list, and came in since the port is open for all.
+    is_unlisted: bool,
 }
 
 /// What one client must not take from others: an address, on one of the two servers.
@@ -42,6 +44,11 @@ pub(super) type Source = (IpAddr, bool);
 impl Client {
     fn source(&self) -> Source {
         (self.peer.address, self.peer.local)
+    }
+
+    /// Whether it is in the white list or has logged in.
+    fn is_known(&self) -> bool {
+        self.admitted || !self.is_unlisted
     }
 
     /// Whether it waits for bytes, in which case another may take its place.
@@ -111,7 +118,8 @@ impl Crowd {
 
     /// The client that has been silent longest: of that source, or of the one with most
     /// connections, so that a source with many does not drive out one with few. Who has not
-    /// logged in goes first, so that a stranger behind the same address drives out nobody.
+    /// logged in goes first, so that a stranger behind the same address drives out nobody; before all
+    /// others those of addresses that are not even listed, of which anybody may have many.
     pub(super) fn most_silent(&self, of_source: Option<Source>) -> Option<usize> {
         let counts = self.counts();
         let all = self.clients.iter().enumerate().filter(|(_, client)| client.may_go());
@@ -119,7 +127,8 @@ impl Crowd {
         most_silent(
             &counts,
             of_source.map(|(index, client)| {
-                (index, client.source(), (client.admitted, client.connection.active()))
+                let silence = (client.admitted, client.connection.active());
+                (index, client.source(), client.is_known(), silence)
             }),
         )
     }
@@ -136,8 +145,8 @@ impl Crowd {
         counts
     }
 
-    /// Adds a client.
-    pub(super) fn admit(&mut self, connection: Connection<Pending>, peer: Peer) {
+    /// Adds a client; `is_unlisted` tells that its address is not in the white list.
+    pub(super) fn admit(&mut self, connection: Connection<Pending>, peer: Peer, is_unlisted: bool) {
         let number = self.tick();
         self.clients.push(Client {
             connection,
@@ -147,6 +156,7 @@ impl Crowd {
             complete: None,
             served: 0,
             admitted: false,
+            is_unlisted,
         });
     }
 
@@ -249,10 +259,11 @@ fn goes_on(last: Option<u64>, bodies: &[(u64, Source, u64)]) -> Option<u64> {
 
 fn most_silent(
     counts: &HashMap<Source, usize>,
-    clients: impl Iterator<Item = (usize, Source, (bool, Instant))>,
+    clients: impl Iterator<Item = (usize, Source, bool, (bool, Instant))>,
 ) -> Option<usize> {
     let weight = |source: &Source| counts.get(source).copied().unwrap_or_default();
-    let first = clients.min_by_key(|(_, source, order)| (Reverse(weight(source)), *order));
+    let first =
+        clients.min_by_key(|(_, source, is_known, order)| (*is_known, Reverse(weight(source)), *order));
     first.map(|(index, ..)| index)
 }
 
@@ -332,12 +343,15 @@ mod tests {
         let clients =
             [(0, 1, 0, false), (1, 2, 1, true), (2, 2, 5, false), (3, 2, 3, false), (4, 2, 9, false)];
         let clients = clients.map(|(index, name, second, admitted)| {
-            (index, source(name), (admitted, now + Duration::from_secs(second)))
+            (index, source(name), true, (admitted, now + Duration::from_secs(second)))
         });
         let counts = HashMap::from([(source(1), 1), (source(2), 4)]);
         assert_eq!(most_silent(&counts, clients.into_iter()), Some(3));
         assert_eq!(most_silent(&counts, clients.into_iter().take(2)), Some(1));
         assert_eq!(most_silent(&counts, clients.into_iter().take(1)), Some(0));
         assert_eq!(most_silent(&counts, std::iter::empty()), None);
+        // One that is not listed goes first, however few it has.
+        let stranger = (5, source(3), false, (false, now + Duration::from_secs(20)));
+        assert_eq!(most_silent(&counts, clients.into_iter().chain([stranger])), Some(5));
     }
 }

@@ -264,7 +264,9 @@ impl Server {
                         if self.makes_room(&peer, now) {
                             let connection = Connection::new(socket, tls.as_ref(), now);
                             if let Ok(connection) = connection {
-                                self.crowd.admit(connection, peer);
+                                let is_unlisted =
+                                    !peer.local && !self.service.whitelist().contains(peer.address);
+                                self.crowd.admit(connection, peer, is_unlisted);
                             }
                         }
                     }
