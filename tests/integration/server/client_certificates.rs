@@ -33,10 +33,17 @@ fn rfw<'a>(host: &'a Host, lines: &str) -> Rfw<'a> {
     rfw.configure(&lines.replace("{}", &host.dir.display().to_string()))
 }
 
+/// The client of the certificates, behind all other lines.
+const SECTION: &str = "\n[client honeypot]\npassword = secret\n";
+
+/// Its password in a request.
+const REQUEST: &[u8] =
+    b"GET /list HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic aG9uZXlwb3Q6c2VjcmV0\r\n\r\n";
+
 /// Asks with a certificate, or without one, and gives the status of curl and of the answer.
 fn ask(rfw: &Rfw<'_>, certificate: Option<(&str, &str)>, version: &str) -> (Option<i32>, String) {
     let mut arguments =
-        vec!["-u", "me:secret", "--tls-max", version, "-o", "/dev/null", "-w", "%{http_code}"];
+        vec!["-u", "honeypot:secret", "--tls-max", version, "-o", "/dev/null", "-w", "%{http_code}"];
     if let Some((crt, key)) = certificate {
         arguments.extend(["--cert", crt, "--key", key]);
     }
@@ -61,7 +68,7 @@ const SHOWN: [(&str, &str, Option<&str>); 7] = [
 fn a_client_gets_as_far_as_its_certificate_allows() {
     let host = Host::new();
     let files = "outward.server.clientca = {}/ca.crt\noutward.server.clientcrl = {}/offline/ca.crl";
-    let mut rfw = rfw(&host, &format!("{files}\noutward.server.clientcert = off"));
+    let mut rfw = rfw(&host, &format!("{files}\noutward.server.clientcert = off{SECTION}"));
     let mut mode = "off";
     for next in ["off", "optional", "required"] {
         rfw = rfw.reconfigure(&format!("clientcert = {mode}"), &format!("clientcert = {next}"));
@@ -105,7 +112,7 @@ fn a_client_gets_as_far_as_its_certificate_allows() {
 fn a_client_that_is_refused_is_told_by_an_alert() {
     let host = Host::new();
     let lines = "outward.server.clientca = {}/ca.crt\noutward.server.clientcert = required";
-    let rfw = rfw(&host, lines).start();
+    let rfw = rfw(&host, &format!("{lines}{SECTION}")).start();
     for version in ["-tls1_2", "-tls1_3"] {
         for (certificate, alert) in [
             (vec![], "alert certificate required"),
@@ -125,11 +132,11 @@ fn a_client_that_is_refused_is_told_by_an_alert() {
 fn a_session_is_resumed_with_its_certificate() {
     let host = Host::new();
     let lines = "outward.server.clientca = {}/ca.crt\noutward.server.clientcert = required";
-    let rfw = rfw(&host, lines).start();
+    let rfw = rfw(&host, &format!("{lines}{SECTION}")).start();
     for (version, number) in [("-tls1_2", 2), ("-tls1_3", 4)] {
         let connect = |arguments: &[&str]| {
             let common = ["s_client", "-connect", "127.0.0.1:7393", "-CAfile", "ca.crt", "-ign_eof", version];
-            let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic bWU6c2VjcmV0\r\nConnection: close\r\n\r\n";
+            let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic aG9uZXlwb3Q6c2VjcmV0\r\nConnection: close\r\n\r\n";
             host.feed("openssl", &[&common[..], arguments].concat(), request).out
         };
         let certificate = ["-cert", "client_honeypot/client.crt", "-key", HONEYPOT, "-sess_out", "session"];
@@ -176,7 +183,7 @@ fn what_can_not_be_used_is_refused_at_the_start() {
 fn a_certificate_that_ends_on_an_open_connection_is_refused() {
     let host = Host::new();
     let lines = "outward.server.clientca = {}/ca.crt\noutward.server.clientcert = required";
-    let rfw = rfw(&host, lines).start();
+    let rfw = rfw(&host, &format!("{lines}{SECTION}")).start();
     let script = ": >db && openssl ca -batch -notext -config cnf -keyfile offline/ca.key -cert ca.crt -in csr -out short.crt \
         -extfile ext -startdate 20200101000000Z -enddate $(date -u -d '+12 seconds' +%Y%m%d%H%M%SZ)";
     host.run("sh", &["-c", script]).ok();
@@ -184,7 +191,7 @@ fn a_certificate_that_ends_on_an_open_connection_is_refused() {
         ["s_client", "-quiet", "-CAfile", "ca.crt", "-cert", "short.crt", "-key", HONEYPOT, "-connect"];
     let mut talk = host.talk("openssl", &[&arguments[..], &["127.0.0.1:7393"]].concat());
     let mut ask = || {
-        talk.say(b"GET /list HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic bWU6c2VjcmV0\r\n\r\n");
+        talk.say(REQUEST);
         talk.reply()
     };
     assert_eq!(ask().status, 200);
@@ -202,14 +209,13 @@ fn a_certificate_that_ends_on_an_open_connection_is_refused() {
     let arguments =
         ["s_client", "-quiet", "-CAfile", "ca.crt", "-cert", "client_honeypot/client.crt", "-key", HONEYPOT];
     let mut other = host.talk("openssl", &[&arguments[..], &["-connect", "127.0.0.1:7393"]].concat());
-    let request = b"GET /list HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic bWU6c2VjcmV0\r\n\r\n";
-    other.say(request);
+    other.say(REQUEST);
     assert_eq!(other.reply().status, 200);
     let waiting = host.connect(7393);
     rfw.signal("HUP");
     until(SOON, "the connection is closed", || talk.is_over());
     assert!(rfw.log().contains("127.0.0.1: connection closed: "), "{}", rfw.log());
-    other.say(request);
+    other.say(REQUEST);
     assert_eq!(other.reply().status, 200);
     assert!(!waiting.is_over());
 }
@@ -219,7 +225,7 @@ fn a_certificate_that_ends_on_an_open_connection_is_refused() {
 fn a_list_that_ends_is_warned_of() {
     let host = Host::new();
     let lines = "outward.server.clientca = {}/ca.crt\noutward.server.clientcrl = {}/short.crl\noutward.server.clientcert = optional";
-    let mut rfw = rfw(&host, lines);
+    let mut rfw = rfw(&host, &format!("{lines}{SECTION}"));
     let make = |how: &str| {
         let script = "printf '[y]\nauthorityKeyIdentifier=keyid\n' >>cnf; sed -i 's/^database/crlnumber=number\\n&/' cnf; echo 01 >number
             openssl ca -gencrl -config cnf -keyfile offline/ca.key -cert ca.crt -crlexts y -out short.crl";
@@ -227,13 +233,49 @@ fn a_list_that_ends_is_warned_of() {
     };
     make("-crldays 3");
     let said = rfw.call(&["--check"]);
-    assert!(said.out.contains("a list of outward.server.clientcrl expires in 2 days"), "{said:#?}");
+    assert!(said.err.contains("a list of outward.server.clientcrl expires in 2 days"), "{said:#?}");
     make("-crlsec 1");
-    until(SOON, "the list has ended", || rfw.call(&["--check"]).out.contains("clientcrl has expired"));
+    until(SOON, "the list has ended", || rfw.call(&["--check"]).err.contains("clientcrl has expired"));
     rfw.spawn();
     let warning = "a list of outward.server.clientcrl has expired: every certificate that its CA has signed for clients is refused";
     assert!(rfw.log().contains(warning), "{}", rfw.log());
     let (status, said) = ask(&rfw, Some(("client_honeypot/client.crt", HONEYPOT)), "1.3");
     assert!(status != Some(0) && said != "200", "{said}");
     assert_eq!(ask(&rfw, None, "1.3"), (Some(0), "200".to_owned()));
+}
+
+/// With the port open for all, a stranger with many addresses took the places of clients who had logged in.
+#[test]
+fn strangers_drive_out_no_client_that_has_logged_in() {
+    let host = Host::new();
+    let lines = "outward.server.clientca = {}/ca.crt\noutward.server.clientcert = required\nconnections.max = 8\n\
+        [client honeypot]\nfrom = any\n";
+    let rfw = rfw(&host, lines).start();
+    let common =
+        ["s_client", "-quiet", "-CAfile", "ca.crt", "-cert", "client_honeypot/client.crt", "-key", HONEYPOT];
+    let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for bind in ["127.0.0.1:0", "127.0.8.1:0"] {
+        let client =
+            || host.talk("openssl", &[&common[..], &["-bind", bind, "-connect", "127.0.0.1:7393"]].concat());
+        let mut clients = [client(), client(), client()];
+        let mut ask_all = || {
+            for client in &mut clients {
+                client.say(request);
+                assert_eq!(client.reply().status, 200, "{}", rfw.log());
+            }
+        };
+        ask_all();
+        let strangers: Vec<_> = (1..=12)
+            .map(|number| {
+                // It waits for a greeting and says nothing.
+                let from = format!("127.0.7.{number}:0");
+                host.talk(
+                    "openssl",
+                    &["s_client", "-starttls", "smtp", "-bind", &from, "-connect", "127.0.0.1:7393"],
+                )
+            })
+            .collect();
+        until(SOON, "some had to go", || strangers.iter().filter(|stranger| stranger.is_over()).count() >= 7);
+        ask_all();
+    }
 }
