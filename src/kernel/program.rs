@@ -1,9 +1,12 @@
 //! Execution of other programs; no other module of rfw starts a process.
 //!
 //! A program is resolved once, when rfw starts, to an absolute path. Its environment is
-//! only `PATH` and `LC_ALL=C`, so that its messages are untranslated. An error carries its
+//! only `PATH` and `LC_ALL=C`, so that its messages are untranslated, and for one that is none
+//! of the system's the folder of its [`libraries`]. An error carries its
 //! command line, exit status and standard error. Every wait has a deadline; a program that
 //! exceeds it is killed with its process group.
+
+mod libraries;
 
 use crate::rule::layout::RAW_CHAIN;
 use crate::rule::network::Family;
@@ -154,6 +157,7 @@ impl Program {
             .env_clear()
             .env("LC_ALL", "C")
             .env("PATH", SYSTEM_PATH)
+            .envs(libraries::search_path(&self.path).map(|folders| ("LD_LIBRARY_PATH", folders)))
             .current_dir("/")
             // SIGINT of a terminal must reach rfw alone, which completes its transaction first.
             .process_group(0)

@@ -96,6 +96,27 @@ fn the_memory_of_rfw_is_read_by_no_process_with_its_rights_and_goes_into_no_core
     }
 }
 
+/// The loader finds them without `/etc/ld.so.cache`, which rfw can't read any more once ldconfig(8) has replaced it.
+#[test]
+fn a_program_that_is_none_of_the_systems_is_told_where_its_libraries_are() {
+    let host = Host::new();
+    let folder = host.dir.join("own");
+    for folder in ["own/sbin", "own/lib"] {
+        fs::create_dir_all(host.dir.join(folder)).unwrap();
+    }
+    for name in ["iptables", "ip6tables"]
+        .iter()
+        .flat_map(|name| ["", "-save", "-restore"].map(|end| format!("{name}{end}")))
+    {
+        let script =
+            format!("#!/bin/sh\n[ \"$LD_LIBRARY_PATH\" = {}/lib ] && exec {name} \"$@\"\n", folder.display());
+        host.write(&format!("own/sbin/{name}"), 0o755, &script);
+    }
+    let rfw = host.rfw(&format!("{}/sbin/iptables", folder.display())).start();
+    rfw.ok("PUT", "/drop/input/any/1.2.3.4");
+    assert_eq!(host.kept("iptables").len(), 1);
+}
+
 /// In perl: how often a text stands in the memory of a process that it may write.
 const COUNT: &str = r#"
 my ($pid, $text) = @ARGV;

@@ -17,9 +17,11 @@ const LIBRARIES: [&str; 3] = ["lib", "lib64", "libexec"];
 
 /// What libraries and the programs of iptables read, beside the kernel's own files, and the lock of
 /// iptables-legacy, which is locked as it is read.
-const READ: [&str; 12] = [
+const READ: [&str; 14] = [
     "/etc/ethertypes",
     "/etc/iproute2",
+    "/etc/ld-musl-aarch64.path",
+    "/etc/ld-musl-x86_64.path",
     "/etc/ld.so.cache",
     "/etc/ld.so.preload",
     "/etc/nsswitch.conf",
