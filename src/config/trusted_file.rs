@@ -48,6 +48,12 @@ pub(crate) fn open_trusted(path: &Path, options: &mut OpenOptions) -> Result<Fil
     Ok(file)
 }
 
+/// Whether the kernel refuses to open a file for reading.
+pub(crate) fn is_denied(path: &Path) -> bool {
+    let file = open(OpenOptions::new().read(true), path);
+    matches!(file, Err(FileError::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 /// Opens the log for appending, and creates it with mode 0640: a regular file, or a character
 /// device such as /dev/null.
 ///

@@ -4,6 +4,7 @@
 use super::{Server, checked_most_connections, wide};
 use crate::config::changes::{Changes, changes};
 use crate::config::file::{Config, LocatedError};
+use crate::config::trusted_file;
 use crate::daemon::clients;
 use crate::daemon::load;
 use crate::daemon::neighbours::Neighbours;
@@ -11,8 +12,6 @@ use crate::firewall::FirewallError;
 use crate::http::tls::Identity;
 use crate::rule::lease::Moment;
 use crate::rule::whitelist::WhiteList;
-use std::fs::File;
-use std::io::ErrorKind;
 use std::iter::once;
 use std::path::Path;
 use std::sync::Arc;
@@ -159,9 +158,7 @@ fn explained<'a>(
     mut files: impl Iterator<Item = &'a Path>,
     may_read: &dyn Fn(&Path) -> bool,
 ) -> LocatedError {
-    let is_denied = |file: &Path| {
-        File::open(file).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) && !may_read(file)
-    };
+    let is_denied = |file: &Path| trusted_file::is_denied(file) && !may_read(file);
     let why = "out of reach, since it is in none of the folders that rfw has kept since its start: \
                a restart is needed";
     match files.find(|file| is_denied(file)) {

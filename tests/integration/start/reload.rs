@@ -393,6 +393,8 @@ fn what_has_come_to_be_out_of_reach_is_refused_and_said_to_need_a_restart() {
     sh(&host, "ln -sfn v1 /run/now");
     changes(&rfw, "nothing has changed");
     // One that is not there at all is no matter of a restart.
+    sh(&host, "rm /run/v1/white.list; mkfifo /run/v1/white.list");
+    is_refused(&rfw, "rfw.conf:10: whitelist.file: /run/now/white.list: not a regular file");
     sh(&host, "rm /run/v1/white.list");
     let error = "rfw.conf:10: whitelist.file: /run/now/white.list: No such file or directory (os error 2)";
     is_refused(&rfw, error);
