@@ -69,7 +69,7 @@ fn report(checked: &Checked, now: SystemTime) -> Result<Report, Failure> {
     report.add("sets", vec![firewall.set_use().to_owned()]);
     report.add("state", vec![firewall.check_state()]);
     report.add("neighbours", vec![neighbours(checked)]);
-    report.add("confinement", vec![confinement()?]);
+    report.add("confinement", vec![confinement(config)?]);
     Ok(report)
 }
 
@@ -128,7 +128,8 @@ fn neighbours(checked: &Checked) -> String {
 }
 
 /// What this kernel grants of the rights that a server gives up.
-fn confinement() -> Result<String, Failure> {
+fn confinement(config: &Config) -> Result<String, Failure> {
+    confinement::needed::warn_of_wide_folders(config);
     let grant = confinement::available()?;
     grant.warn();
     Ok(grant.to_string())

@@ -129,6 +129,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     let local = config.local.as_ref().map(|local| Bound::new(local.address)).transpose()?;
     // No program that stays is running yet, and no other thread.
     confinement::needed::make_state_folder(&config);
+    confinement::needed::warn_of_wide_folders(&config);
     let confinement = confine(&config)?;
     let local_authentication = config.local.as_ref().is_some_and(|local| local.authentication);
     let shared = SharedFirewall::new(firewall).map_err(Failure::Io)?;

@@ -176,6 +176,13 @@ fn resolved(path: &Path) -> Option<PathBuf> {
     })
 }
 
+/// Whether a file is granted alone, since the folder of its path holds too much.
+pub(super) fn is_alone(file: &Path) -> bool {
+    let path = std::path::absolute(file).ok();
+    let folder = path.as_deref().and_then(Path::parent).and_then(|folder| fs::canonicalize(folder).ok());
+    folder.is_some_and(|folder| !is_own(&folder))
+}
+
 /// Whether a folder is not directly below `/`, nor that itself.
 fn is_own(folder: &Path) -> bool {
     folder.components().count() > 2

@@ -1,7 +1,7 @@
 //! The files that a configuration has rfw and its programs use.
 
 use super::folders::Folders;
-use crate::config::file::Config;
+use crate::config::file::{Config, Outward};
 use crate::daemon::neighbours;
 use crate::firewall::state;
 use crate::kernel::program::Program;
@@ -32,6 +32,18 @@ pub(crate) fn by(config: &Config) -> Folders {
     folders
 }
 
+/// Warns of files of a configuration that can't be read again once others have taken their place, as where an
+/// editor writes them anew: a reload that needs one is refused.
+pub(crate) fn warn_of_wide_folders(config: &Config) {
+    for file in own_files(config).into_iter().filter(|file| super::folders::is_alone(file)) {
+        log::warn!(
+            "{}: written anew it can't be read by a reload, but by a restart: give it a folder of its own, such as \
+             /etc/rfw",
+            file.display()
+        );
+    }
+}
+
 /// Makes the folder of the state file if it is missing, since it can't be made later.
 pub(crate) fn make_state_folder(config: &Config) {
     // Where that fails, whoever writes the file says so.
@@ -40,13 +52,15 @@ pub(crate) fn make_state_folder(config: &Config) {
 
 /// What is read again on SIGHUP.
 fn read_by(config: &Config) -> Vec<PathBuf> {
-    let mut files = vec![config.file.as_path(), &config.whitelist_file.value];
-    if let Some(outward) = &config.outward {
-        files.extend([outward.certfile.value.as_path(), &outward.keyfile.value]);
-        files.extend(outward.client_auth.files());
-    }
     let of_system = [RESOLV_CONF].into_iter().chain(neighbours::files());
-    files.into_iter().map(Path::to_owned).chain(of_system.map(PathBuf::from)).collect()
+    own_files(config).into_iter().map(Path::to_owned).chain(of_system.map(PathBuf::from)).collect()
+}
+
+/// The configuration and the files that it names.
+fn own_files(config: &Config) -> Vec<&Path> {
+    let mut files = vec![config.file.as_path(), &config.whitelist_file.value];
+    files.extend(config.outward.iter().flat_map(Outward::files));
+    files
 }
 
 fn find(command: &Path, end: &str) -> Option<PathBuf> {

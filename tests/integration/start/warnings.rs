@@ -277,3 +277,19 @@ fn a_start_names_it_and_a_reload_only_if_it_is_new() {
         rfw.stop();
     });
 }
+
+/// An editor writes it anew, and then it is out of reach of a reload.
+#[test]
+fn a_start_and_a_check_warn_of_a_file_in_a_folder_that_holds_too_much() {
+    let host = host_with_own_etc();
+    let list = format!("whitelist.file = {}/white.list", host.dir.display());
+    let rfw = host.rfw(VARIANTS[0]).reconfigure(&list, "whitelist.file = /etc/white.list");
+    host.run("cp", &["white.list", "/etc/white.list"]).ok();
+    let warning = "/etc/white.list: written anew it can't be read by a reload, but by a restart";
+    check(&rfw, "in /etc", &[warning]);
+    let rfw = rfw.start();
+    assert!(rfw.log().contains(&format!("[WARN] {warning}")), "{}", rfw.log());
+    host.run("sed", &["-i", "$ a ::2", "/etc/white.list"]).ok();
+    rfw.signal("HUP");
+    until(SOON, "the reload is refused", || rfw.log().contains("refused: /etc/white.list: out of reach"));
+}
