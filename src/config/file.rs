@@ -171,38 +171,12 @@ pub(super) type Located<T> = Result<T, (Option<usize>, ConfigError)>;
 fn check(file: &Path, sections: &Sections) -> Located<Config> {
     let options = Options(&sections.config);
     options.check_forms()?;
-    let outward = Outward {
-        address: SocketAddr::new(options.ip()?, options.port("outward.server.port", 7393)?),
-        certfile: options.path("outward.server.certfile", "/etc/rfw/ssl/server.crt")?,
-        keyfile: options.path("outward.server.keyfile", "/etc/rfw/ssl/server.key")?,
-        client_auth: options.client_auth()?,
-    };
-    let local = Local {
-        address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), options.port("local.server.port", 7390)?),
-        authentication: options.flag("local.server.authentication"),
-    };
-    let outward = Some(outward).filter(|_| options.flag("outward.server"));
-    let local = Some(local).filter(|_| options.flag("local.server"));
+    let (outward, local) = (options.outward()?, options.local()?);
     let authenticates = outward.is_some() || local.as_ref().is_some_and(|local| local.authentication);
     let needs_credentials = authenticates && (sections.clients.is_empty() || options.has_credentials());
     let admin = if needs_credentials { Some(options.admin()?) } else { None };
-    let client_auth = outward.as_ref().map(|outward| &outward.client_auth);
-    let login = Login {
-        local: local.as_ref().is_some_and(|local| !local.authentication),
-        certificates: client_auth.is_some_and(|auth| *auth != ClientAuth::Off),
-        certificates_required: matches!(client_auth, Some(ClientAuth::On { required: true, .. })),
-    };
-    if outward.is_none() && local.is_none() {
-        return Err((None, ConfigError::NoServer));
-    }
-    if let (Some(outward), Some(local)) = (&outward, &local) {
-        let ip = outward.address.ip();
-        let same_address = ip.is_unspecified() || ip == local.address.ip();
-        if same_address && outward.address.port() == local.address.port() {
-            let line = options.value("local.server.port").or(options.value("outward.server.port"));
-            return Err((line.map(|(line, _)| line), ConfigError::SamePort));
-        }
-    }
+    options.check_servers(outward.as_ref(), local.as_ref())?;
+    let login = login(outward.as_ref(), local.as_ref());
     let iptables = options.path("iptables.path", "iptables")?;
     Ok(Config {
         file: file.to_owned(),
@@ -227,6 +201,16 @@ fn check(file: &Path, sections: &Sections) -> Located<Config> {
     })
 }
 
+/// How clients may log in to these servers.
+fn login(outward: Option<&Outward>, local: Option<&Local>) -> Login {
+    let client_auth = outward.map(|outward| &outward.client_auth);
+    Login {
+        local: local.is_some_and(|local| !local.authentication),
+        certificates: client_auth.is_some_and(|auth| *auth != ClientAuth::Off),
+        certificates_required: matches!(client_auth, Some(ClientAuth::On { required: true, .. })),
+    }
+}
+
 struct Options<'a>(&'a [Entry]);
 
 impl<'a> Options<'a> {
@@ -239,6 +223,41 @@ impl<'a> Options<'a> {
                 (false, None) => return Err((Some(entry.line), ConfigError::NoValue(entry.name))),
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    /// The HTTPS server, if it is on; its options have to be right in any case.
+    fn outward(&self) -> Located<Option<Outward>> {
+        let outward = Outward {
+            address: SocketAddr::new(self.ip()?, self.port("outward.server.port", 7393)?),
+            certfile: self.path("outward.server.certfile", "/etc/rfw/ssl/server.crt")?,
+            keyfile: self.path("outward.server.keyfile", "/etc/rfw/ssl/server.key")?,
+            client_auth: self.client_auth()?,
+        };
+        Ok(Some(outward).filter(|_| self.flag("outward.server")))
+    }
+
+    /// The HTTP server, likewise.
+    fn local(&self) -> Located<Option<Local>> {
+        let local = Local {
+            address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.port("local.server.port", 7390)?),
+            authentication: self.flag("local.server.authentication"),
+        };
+        Ok(Some(local).filter(|_| self.flag("local.server")))
+    }
+
+    /// Checks that there is a server, and that two do not listen on one port.
+    fn check_servers(&self, outward: Option<&Outward>, local: Option<&Local>) -> Located<()> {
+        let (outward, local) = match (outward, local) {
+            (None, None) => return Err((None, ConfigError::NoServer)),
+            (Some(outward), Some(local)) => (outward.address, local.address),
+            _ => return Ok(()),
+        };
+        let same_address = outward.ip().is_unspecified() || outward.ip() == local.ip();
+        if same_address && outward.port() == local.port() {
+            let line = self.value("local.server.port").or(self.value("outward.server.port"));
+            return Err((line.map(|(line, _)| line), ConfigError::SamePort));
         }
         Ok(())
     }
