@@ -248,5 +248,4 @@ fn channel(name: &OsStr) -> io::Result<UnixDatagram> {
 }
 
 #[cfg(test)]
-#[path = "notify/tests.rs"]
 mod tests;

@@ -131,7 +131,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     confinement::needed::make_state_folder(&config);
     confinement::needed::warn_of_wide_folders(&config);
     let confinement = confine(&config)?;
-    let local_authentication = config.local.as_ref().is_some_and(|local| local.authentication);
+    let local = local.zip(config.local.as_ref().map(|local| local.authentication));
     let shared = SharedFirewall::new(firewall).map_err(Failure::Io)?;
     notifier.extend(STEP_TIME, Instant::now());
     shared.with(|firewall| {
@@ -147,20 +147,30 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
     shared.start_sweeper(state.clone().map(|state| state as Arc<dyn Chore>)).map_err(Failure::Io)?;
     let mut server = Server::new(service, signals, instance, notifier, confinement);
     server.warn_of_uncovered();
-    if let (Some(bound), Some(identity)) = (outward, identity) {
-        let tls = Arc::clone(&identity.tls);
-        server.identify(identity);
-        server.open(Listener::open(bound, Some(tls), true)?);
-    }
-    if let Some(bound) = local {
-        server.open(Listener::open(bound, None, local_authentication)?);
-    }
+    listen(&mut server, outward.zip(identity), local)?;
     log::info!("rfw {} is ready", env!("CARGO_PKG_VERSION"));
     let result = server.run();
     state.iter().for_each(|state| state.finish());
     // Held to the end: no transaction is under way, and none begins, when the process exits.
     let _closed = shared.close();
     Ok(result?)
+}
+
+/// Has the server listen: the HTTPS server with its certificate, the local one with or without login.
+fn listen(
+    server: &mut Server,
+    outward: Option<(Bound, Identity)>,
+    local: Option<(Bound, bool)>,
+) -> Result<(), ServerError> {
+    if let Some((bound, identity)) = outward {
+        let tls = Arc::clone(&identity.tls);
+        server.identify(identity);
+        server.open(Listener::open(bound, Some(tls), true)?);
+    }
+    if let Some((bound, authentication)) = local {
+        server.open(Listener::open(bound, None, authentication)?);
+    }
+    Ok(())
 }
 
 /// Gives up every right that is not needed with that configuration; what is open stays open.

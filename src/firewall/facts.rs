@@ -1,7 +1,6 @@
 //! What `--check` tells of the firewall, as it was read: programs, chains and sets.
 
 use super::Firewall;
-use super::table::Table;
 use crate::kernel::program::Program;
 use crate::rule::SetUse;
 use crate::rule::layout::InputTable;
@@ -25,7 +24,7 @@ impl Firewall {
             InputTable::Raw => "input in the table raw, before connection tracking",
         };
         let notes: Vec<String> =
-            self.tables.iter().map(Table::family).filter_map(|family| self.forward_note(family)).collect();
+            self.tables.iter().filter_map(|table| self.forward_note(table.family())).collect();
         let forward = match notes.is_empty() {
             true => vec![format!("forward in {} of the table filter", layout.forward)],
             false => notes.iter().map(|note| format!("forward: {note}")).collect(),
