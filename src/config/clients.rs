@@ -4,6 +4,7 @@
 use crate::config::file::CREDENTIAL_MAX;
 use crate::config::file::syntax::{Entry, Section};
 use crate::config::file::{ConfigError, Located};
+use crate::rule::client_name::is_client_name;
 use crate::rule::lease::{Interval, IntervalError};
 use crate::rule::network::{Network, NetworkError};
 use crate::rule::rights::{Grant, Lists, MaskMin, Read, Rights, RightsError};
@@ -16,9 +17,6 @@ use zeroize::Zeroizing;
 
 /// The name of who asks a local server without authentication.
 pub(crate) const LOCAL: &str = "local";
-
-/// The longest name of a section in bytes.
-const NAME_MAX: usize = 64;
 
 /// A client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,15 +79,6 @@ pub(crate) enum Unnamed {
     Several,
 }
 
-/// Whether a text may be the name of a section: 1 to 64 letters, digits, `.`, `_` and `-`, a letter or
-/// digit first.
-pub(crate) fn is_name(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    text.len() <= NAME_MAX
-        && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
-        && text.bytes().all(plain)
-}
-
 impl Client {
     /// A client that may do everything.
     pub(crate) fn with_all_rights(name: String, secret: Option<Secret>) -> Client {
@@ -98,7 +87,7 @@ impl Client {
 
     /// Whether a certificate can have its name.
     pub(crate) fn name_fits_certificates(&self) -> bool {
-        is_name(&self.name)
+        is_client_name(&self.name)
     }
 
     /// The options in which it differs from another client, by name. Where its section stands is none.

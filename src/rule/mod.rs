@@ -5,6 +5,7 @@
 //! only these types, never strings of a request, so that a request can't inject an
 //! option of iptables.
 
+pub(crate) mod client_name;
 pub(crate) mod label;
 pub(crate) mod layout;
 pub(crate) mod lease;

@@ -2,7 +2,8 @@
 //! are not looked at.
 
 use super::{ConfigError, FLAGS, Located, SWITCHES, VALUES};
-use crate::config::clients::{self, ClientsError};
+use crate::config::clients::ClientsError;
+use crate::rule::client_name::is_client_name;
 use zeroize::Zeroizing;
 
 /// Options of a section `[client NAME]`, each with a value.
@@ -96,7 +97,7 @@ fn begin(line: &str, number: usize, sections: &mut Sections, has_config: &mut bo
     let inner = line.strip_prefix("[client").and_then(|rest| rest.strip_suffix(']'));
     let name = inner.filter(|name| name.starts_with([' ', '\t'])).map(str::trim);
     let name = name.ok_or_else(|| error(ConfigError::Section(line.to_owned())))?;
-    if !clients::is_name(name) {
+    if !is_client_name(name) {
         return Err(error(ConfigError::ClientName(name.to_owned())));
     }
     if let Some(first) = sections.clients.iter().find(|section| section.name == name) {

@@ -2,6 +2,7 @@
 //! is kept so that it can be verified again. Who signed it is the matter of
 //! [`ClientVerifier`](super::clients::ClientVerifier).
 
+use crate::rule::client_name::is_client_name;
 use rustls::pki_types::CertificateDer;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,9 +24,6 @@ const CERTIFICATES_MAX: usize = 4;
 
 /// Maximum number of names of a client's certificate, those not counted that no client can have.
 const NAMES_MAX: usize = 16;
-
-/// Maximum length in bytes of the name of a client, as of a common name (RFC 5280, A.1, ub-common-name).
-const NAME_MAX: usize = 64;
 
 /// The certificate that a client has shown, verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +156,7 @@ fn names(certificate: &Certificate) -> Result<Vec<String>, CertificateError> {
         utf8.or_else(|_| printable().map(|text| text.as_str().to_owned())).ok()
     });
     let mut names: Vec<String> = Vec::new();
-    for name in common.chain(dns_names).filter(|name| is_name(name)) {
+    for name in common.chain(dns_names).filter(|name| is_client_name(name)) {
         if names.contains(&name) {
             continue;
         }
@@ -168,13 +166,6 @@ fn names(certificate: &Certificate) -> Result<Vec<String>, CertificateError> {
         names.push(name);
     }
     Ok(names)
-}
-
-/// Whether a client can have that name.
-fn is_name(text: &str) -> bool {
-    text.len() <= NAME_MAX
-        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 #[cfg(test)]

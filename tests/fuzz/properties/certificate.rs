@@ -1,4 +1,5 @@
 use crate::http::tls::PeerCertificate;
+use crate::rule::client_name::is_client_name;
 use rustls::pki_types::CertificateDer;
 use std::collections::BTreeSet;
 
@@ -15,9 +16,7 @@ pub(super) fn holds(data: &[u8]) {
     };
     assert!(data.len() <= 16 << 10 && certificate.names.len() <= 16);
     for name in &certificate.names {
-        assert!((1..=64).contains(&name.len()), "{name:?}");
-        assert!(name.starts_with(|first: char| first.is_ascii_alphanumeric()), "{name:?}");
-        assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)), "{name:?}");
+        assert!(is_client_name(name), "{name:?}");
     }
     let each: BTreeSet<&String> = certificate.names.iter().collect();
     assert_eq!(each.len(), certificate.names.len(), "each name once");

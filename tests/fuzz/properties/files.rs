@@ -1,6 +1,7 @@
-use crate::config::clients::{Client, From, is_name};
+use crate::config::clients::{Client, From};
 use crate::config::file::{ClientAuth, Config, LocatedError, effective};
 use crate::rule::SetUse;
+use crate::rule::client_name::is_client_name;
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::{WhiteList, WhiteListError};
 use std::path::Path;
@@ -26,7 +27,9 @@ pub(super) fn config_holds(data: &[u8]) {
     assert!(config.outward.is_some() || config.local.is_some());
     assert!(config.rules_max > 0 && config.connections_max > 0 && config.maxelem > 0);
     for client in config.clients.iter() {
-        assert!((1..=255).contains(&client.name.len()) && (client.line.is_none() || is_name(&client.name)));
+        assert!(
+            (1..=255).contains(&client.name.len()) && (client.line.is_none() || is_client_name(&client.name))
+        );
         let told = client.secret.iter().all(|secret| format!("{secret:?}") == "Secret(…)");
         assert!(told, "the password is not told");
         assert!(
