@@ -29,6 +29,7 @@ chains      forward in FORWARD of the table filter
 sets        off: each address is a rule
 state       off: a reboot loses what is blocked
 neighbours  nothing is left uncovered
+confinement capabilities CAP_NET_ADMIN and CAP_NET_RAW, no new privileges, LANDLOCK
 ";
 
 /// A report without what is another one each time.
@@ -45,7 +46,10 @@ fn plain(host: &Host, report: &str) -> String {
             _ if line.starts_with("iptables ") && digits(word, 'v') => "vN",
             _ => word,
         });
-        text += &(words.collect::<Vec<_>>().join(" ") + "\n");
+        let line = words.collect::<Vec<_>>().join(" ");
+        // As much of it as the kernel has.
+        let confined = line.rsplit_once(", ").filter(|_| line.starts_with("confinement "));
+        text += &(confined.map_or(line.clone(), |(rights, _)| format!("{rights}, LANDLOCK")) + "\n");
     }
     text.replace(&host.dir.display().to_string(), "DIR")
 }
