@@ -74,6 +74,15 @@ case $* in
             sleep 0.1
         done
         exit 1 ;;
+    'reload rfw')
+        read_again() { grep -c 'has been read again' /var/log/rfw.log || true; }
+        before=$(read_again)
+        kill -HUP "$(cat "$pid")"
+        for try in $(seq 100); do
+            [ "$(read_again)" = "$before" ] || exit 0
+            sleep 0.1
+        done
+        exit 1 ;;
     'stop rfw') stop ;;
     'is-active rfw') kill -0 "$(cat "$pid")" && echo active ;;
     *) exit 1 ;;
