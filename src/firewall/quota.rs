@@ -9,7 +9,7 @@ use super::{Firewall, FirewallError, Held, WhichLists};
 use crate::kernel::set_key::SetKey;
 use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
-use crate::rule::rights::{Lists, Rights};
+use crate::rule::rights::{Lists, MissingRight, Rights};
 use crate::rule::{Rule, Scope};
 use std::collections::HashSet;
 use std::time::SystemTime;
@@ -109,12 +109,19 @@ impl Firewall {
             return Ok(());
         }
         self.refresh()?;
+        let check = |scope: &Scope, list| {
+            rights.check_part(scope, list).map_err(|right| match (right, which) {
+                // The request has not named it.
+                (MissingRight::Whole(_), WhichLists::All) => MissingRight::WholeOfAll,
+                (right, _) => right,
+            })
+        };
         let of_rules: Vec<Held> = self.held_by_rules().into_iter().chain(self.lost()).collect();
         let of_rules = of_rules.into_iter().filter(|held| which.admits(held.list));
-        of_rules.into_iter().try_for_each(|held| rights.check_part(held.rule.scope(), held.list))?;
+        of_rules.into_iter().try_for_each(|held| check(held.rule.scope(), held.list))?;
         for (union, list) in self.whole_unions(|list| which.admits(list), now)? {
             if self.sets()?.size(&union, list, now) > 0 {
-                rights.check_part(union.scope(), list)?;
+                check(union.scope(), list)?;
             }
         }
         Ok(())

@@ -407,6 +407,9 @@ pub(crate) enum MissingRight {
     /// To change all that a list has.
     #[error("no right to change all of the list {word} (allow)", word = .0.word())]
     Whole(ListName),
+    /// To change all that every list has; which one has more than may be changed is not told.
+    #[error("no right to change all of every list (allow)")]
+    WholeOfAll,
     /// To change a list.
     #[error("no right to change the list {word} (lists)", word = .0.word())]
     List(ListName),

@@ -157,6 +157,24 @@ fn an_address_in_several_lists_goes_out_of_all_that_a_client_sees_or_of_none() {
     });
 }
 
+/// Who may change every list and see none is not told which there are.
+#[test]
+fn a_list_that_can_not_go_with_all_others_is_not_named_to_who_does_not_see_it() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let all = |read: &str| format!("allow = drop input *\nlists = *\nread = {read}");
+        let _rfw =
+            start(&host, iptables, option, &(section("none", &all("none")) + &section("all", &all("all"))));
+        ok(&host, "me", "PUT /drop/output/any/1.1.1.1?list=hidden", "");
+        let before = held(&host, iptables);
+        let line = "DELETE /list?list=*";
+        let error = refused(&host, "none", line, "", "allow");
+        assert_eq!(error, "no right to change all of every list (allow)");
+        assert!(refused(&host, "all", line, "", "allow").contains("OUTPUT"));
+        assert_same(&held(&host, iptables), &before, line);
+    });
+}
+
 /// What goes wrong in the kernel is told in names of sets and words of tools: to those alone who see all.
 #[test]
 fn an_error_of_the_kernel_is_told_in_full_to_those_who_see_all() {
