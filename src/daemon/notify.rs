@@ -3,7 +3,7 @@
 //!
 //! Each message is a datagram that is sent without waiting. Where there is no room for one, which says what
 //! state rfw is in, it is sent later. The socket is opened and connected at the start, before rfw gives up its
-//! rights: to send needs none then.
+//! rights, and again where the service manager has another one of that name.
 
 use crate::log_limit::LogLimit;
 use rustix::time::{ClockId, clock_gettime};
@@ -61,6 +61,8 @@ impl Manager {
 /// What tells the service manager; without one it does nothing.
 pub(super) struct Notifier {
     channel: Option<UnixDatagram>,
+    /// The name of the socket of the service manager.
+    name: OsString,
     /// The last message about the state of rfw, until it is sent.
     unsent: Option<String>,
     /// Until when there is no room for messages.
@@ -134,6 +136,7 @@ impl Notifier {
         let time = manager.watchdog_time(std::process::id()).filter(|_| channel.is_some());
         Notifier {
             channel,
+            name: manager.socket.clone().unwrap_or_default(),
             unsent: None,
             full_until: None,
             watchdog: time.map(|time| Watchdog { time, fed: None }),
@@ -220,7 +223,18 @@ impl Notifier {
     fn send(&mut self, message: &str, now: Instant) -> bool {
         let Some(socket) = &self.channel else { return true };
         self.full_until = None;
-        match socket.send(message.as_bytes()) {
+        let mut sent = socket.send(message.as_bytes());
+        // Where the service manager has made its socket anew, the old one has nobody behind it.
+        let is_gone = |error: &io::Error| {
+            [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotConnected].contains(&error.kind())
+        };
+        if sent.as_ref().is_err_and(is_gone)
+            && let Ok(socket) = channel(&self.name)
+        {
+            sent = socket.send(message.as_bytes());
+            self.channel = Some(socket);
+        }
+        match sent {
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.full_until = Some(now + RETRY);

@@ -64,6 +64,26 @@ impl Manager {
 }
 
 #[test]
+fn a_service_manager_that_makes_its_socket_anew_goes_on_hearing() {
+    let host = Host::new();
+    let (mut manager, mut rfw) = Manager::new(&host, IPTABLES);
+    rfw.spawn();
+    manager.hears("READY=1");
+    let path = host.dir.join("notify");
+    fs::remove_file(&path).unwrap();
+    drop(manager);
+    rfw.signal("HUP");
+    until(SOON, "nobody hears", || rfw.log().contains("the service manager can't be told anything"));
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let mut manager = Manager { socket, heard: Vec::new() };
+    rfw.signal("HUP");
+    manager.hears("READY=1");
+    rfw.stop();
+    manager.hears("STOPPING=1");
+}
+
+#[test]
 fn the_service_manager_hears_of_the_start_a_reload_and_the_end() {
     let host = Host::new();
     let (mut manager, mut rfw) = Manager::new(&host, IPTABLES);
