@@ -10,6 +10,7 @@ use crate::kernel::generation::Ruleset;
 use crate::rule::layout::InputTable;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 mod saved;
@@ -127,7 +128,8 @@ impl Neighbours {
 
     fn of_firewalld(&self) -> Vec<String> {
         let Some(port) = self.port else { return Vec::new() };
-        if Ruleset::default().has_inet_table(FIREWALLD_TABLE) != Some(true) || is_opened(port) {
+        let runs = Ruleset::default().has_inet_table(FIREWALLD_TABLE) == Some(true);
+        if !runs || is_out_of_reach() || is_opened(port) {
             return Vec::new();
         }
         vec![format!(
@@ -135,6 +137,11 @@ impl Neighbours {
              firewall-cmd --permanent --add-port={port}/tcp, then firewall-cmd --reload"
         )]
     }
+}
+
+/// Whether firewalld came to this host after the start of rfw, which can't read its files then.
+fn is_out_of_reach() -> bool {
+    fs::read_dir(FIREWALLD[0]).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
 
 /// Whether the default zone of firewalld, or another that somebody has changed, opens a TCP port.

@@ -294,3 +294,18 @@ fn a_start_and_a_check_warn_of_a_file_in_a_folder_that_holds_too_much() {
     rfw.signal("HUP");
     until(SOON, "the reload is refused", || rfw.log().contains("refused: /etc/white.list: out of reach"));
 }
+
+/// It is out of reach then, so that nothing can be said of it.
+#[test]
+fn a_reload_does_not_warn_of_a_firewalld_that_came_after_the_start() {
+    let host = host_with_own_etc();
+    host.run("rm", &["-rf", "/etc/firewalld"]).ok();
+    let rfw = host.rfw(VARIANTS[0]).start();
+    let script = format!("mkdir -p /etc/firewalld/zones; echo '{OPENED}' >{ZONE}; {FIREWALLD}");
+    host.run("sh", &["-ec", &script]).ok();
+    rfw.signal("HUP");
+    until(SOON, "all is read again", || rfw.log().contains("the configuration has been read again"));
+    // A connection that is accepted since then shows that the reload is over.
+    rfw.ok("GET", "/lists");
+    assert!(!rfw.log().contains(CLOSED), "{}", rfw.log());
+}
