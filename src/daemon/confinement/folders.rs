@@ -43,6 +43,10 @@ const TERMINALS: &str = "/dev/pts";
 /// The lock of iptables-legacy.
 pub(super) const XTABLES_LOCK: &str = "/run/xtables.lock";
 
+/// Folders that all programs of a host share, beside those directly below `/`.
+const SHARED: [&str; 7] =
+    ["/usr/local", "/var/cache", "/var/lib", "/var/local", "/var/log", "/var/spool", "/var/tmp"];
+
 /// What may be done with a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Right {
@@ -103,11 +107,11 @@ impl Folders {
         }
     }
 
-    /// Adds the folder of a file that is written anew beside itself; a folder below `/` too, of which the
-    /// log warns.
+    /// Adds the folder of a file that is written anew beside itself; one below `/` or that all programs share
+    /// too, of which the log warns.
     pub(crate) fn add_written(&mut self, path: &Path) {
         for folder in folders_of(path) {
-            if !is_own(&folder) {
+            if is_shared(&folder) {
                 log::warn!(
                     "{}: rfw may write to all of {}: give it a folder of its own",
                     path.display(),
@@ -183,6 +187,11 @@ pub(super) fn is_alone(file: &Path) -> bool {
     folder.is_some_and(|folder| !is_own(&folder))
 }
 
+/// Whether a folder has files of other programs.
+fn is_shared(folder: &Path) -> bool {
+    !is_own(folder) || SHARED.iter().any(|shared| folder == Path::new(shared))
+}
+
 /// Whether a folder is not directly below `/`, nor that itself.
 fn is_own(folder: &Path) -> bool {
     folder.components().count() > 2
@@ -213,7 +222,9 @@ mod tests {
             [("/", false), ("/etc", false), ("/root", false), ("/etc/rfw", true), ("/var/lib/rfw", true)];
         for (path, own) in golden {
             assert_eq!(is_own(Path::new(path)), own, "{path}");
+            assert_eq!(is_shared(Path::new(path)), !own, "{path}");
         }
+        assert!(is_shared(Path::new("/var/lib")) && is_own(Path::new("/var/lib")));
         let mut folders = Folders::default();
         folders.add_file(Path::new("/etc/passwd"));
         assert!(folders.covers(Path::new("/etc/passwd")));
