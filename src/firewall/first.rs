@@ -63,7 +63,8 @@ fn passes(
 
 impl Firewall {
     /// Moves rfw's rules to the head of each chain in which a rule of others that could accept has come
-    /// before them, as last read: the guard first, then the others in their order.
+    /// before them, as last read: the guard first, then the others in their order. A guard that is open for all
+    /// comes behind what is blocked.
     ///
     /// # Errors
     /// A table can't be read or changed. It is tried again after [`MOVE_INTERVAL`].
@@ -91,6 +92,7 @@ impl Firewall {
 
     fn move_first(&mut self, family: Family, chain: &KernelChain, now: Instant) -> Result<(), FirewallError> {
         let (by_precedence, mut moved) = (self.by_precedence(), false);
+        let by_others = self.table(family)?.cache().is_overtaken_by_others(chain);
         for _ in 0..PIECES_MAX {
             // Numbers are those of a reading.
             self.table(family)?.invalidate();
@@ -104,7 +106,7 @@ impl Firewall {
             }
         }
         self.table(family)?.invalidate();
-        if moved && self.moves.may_tell(family, chain, now) {
+        if moved && by_others && self.moves.may_tell(family, chain, now) {
             log::warn!(
                 "others have put a rule that could accept before those of rfw in {chain} of {family}: rfw's are \
                  at the head again"

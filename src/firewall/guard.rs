@@ -81,8 +81,22 @@ impl Firewall {
             let sets = self.sets()?;
             sets.sets_of(&union).iter().for_each(|set| sets.look_again(set));
         }
+        if port.is_some_and(|port| port.open) {
+            self.let_blocks_come_first();
+        }
         let rules = conflicts.into_iter().flat_map(|(_, rules)| rules).map(|(rule, _, _)| rule);
         Ok(rules.chain(entries.into_iter().map(|entry| entry.rule)).collect())
+    }
+
+    /// Moves a guard that is open for all behind what is blocked, see `stay.first`; where that fails, the background
+    /// thread does it.
+    fn let_blocks_come_first(&mut self) {
+        // Where rules stand is known of a reading alone.
+        self.tables.iter_mut().for_each(Table::invalidate);
+        if let Err(error) = self.refresh() {
+            log::debug!("the guard stays before what is blocked: {error}");
+        }
+        self.stay_first_after_change();
     }
 
     /// Has the debug log tell whether the mirrors are as the kernel has the sets.

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::iter;
 
+use first::Overtaken;
 pub(super) use first::plan_first;
 pub(super) use reader::CacheReader;
 
@@ -60,7 +61,7 @@ pub(crate) struct RuleCache {
     astray: Astray,
     /// The rules of rfw in each chain in which one of others that could accept stands before them, as
     /// last read.
-    overtaken: BTreeMap<KernelChain, Vec<Placed>>,
+    overtaken: BTreeMap<KernelChain, Overtaken>,
 }
 
 /// A rule of rfw in the kernel, as it was read.

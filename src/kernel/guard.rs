@@ -71,6 +71,11 @@ impl Guard {
         self.peers == Peers::All
     }
 
+    /// Whether it accepts packets of any address.
+    pub(crate) fn is_open(&self) -> bool {
+        self.peers == Peers::Everyone
+    }
+
     /// Whether it looks packets up in the guard's set.
     pub(crate) fn has_set(&self) -> bool {
         matches!(self.peers, Peers::Set(_))

@@ -1,6 +1,7 @@
 //! A reading of the tables of one family, rule by rule: which rules are rfw's, whether they stand where
 //! they should, and which of others stand before them.
 
+use super::first::{Overtaken, is_open};
 use super::{Astray, CachedRule, ForwardChain, Placed, RawChain, RuleCache, hash};
 use crate::kernel::iptables::{Line, Owner};
 use crate::rule::Target;
@@ -108,9 +109,10 @@ impl CacheReader {
         for chain in
             [KernelChain::Input, KernelChain::Forward(self.layout.forward.clone()), KernelChain::Prerouting]
         {
-            if self.is_overtaken(&chain) {
+            let by_others = self.is_overtaken(&chain);
+            if by_others || self.is_behind_open_guard(&chain) {
                 let own = self.placed.iter().filter(|placed| placed.chain == chain).cloned().collect();
-                cache.overtaken.insert(chain, own);
+                cache.overtaken.insert(chain, Overtaken { own, by_others });
             }
         }
         let mut exceptions: HashMap<Owner, VecDeque<Placed>> = HashMap::new();
@@ -168,6 +170,15 @@ impl CacheReader {
             .into_iter()
             .flatten()
             .any(|(target, first)| *first < last && self.could_accept(chain.table(), target))
+    }
+
+    /// Whether a rule of rfw stands behind its guard where that is open for all: what it blocks would get to the
+    /// port.
+    fn is_behind_open_guard(&self, chain: &KernelChain) -> bool {
+        let own = || self.placed.iter().filter(|placed| placed.chain == *chain);
+        let is_guard = |placed: &&Placed| matches!(placed.owner, Owner::Guard(_));
+        let open = own().find(|placed| is_open(&placed.owner)).map(|placed| placed.number);
+        open.is_some_and(|open| own().any(|placed| placed.number > open && !is_guard(&placed)))
     }
 
     /// Whether a rule with that target could accept a packet: for a chain, whether a foreign rule in it,

@@ -279,3 +279,46 @@ fn strangers_drive_out_no_client_that_has_logged_in() {
         ask_all();
     }
 }
+
+/// The guard came to the head of its chains at each start, and where it was open for all it let blocked ones through.
+#[test]
+fn who_is_blocked_does_not_get_through_a_guard_that_is_open_for_all() {
+    let host = Host::new();
+    let lines = "outward.server.clientca = {}/ca.crt\noutward.server.clientcert = required\nipset = off\n\
+        [client honeypot]\nfrom = any\n";
+    let mut rfw = rfw(&host, lines).start();
+    let put = |rfw: &Rfw<'_>, address: &str| {
+        let url = format!("http://localhost:7390/drop/input/any/{address}");
+        assert_eq!(rfw.curl(&["-X", "PUT", &url]).status, 200);
+    };
+    put(&rfw, "127.0.7.1");
+    put(&rfw, "2001:db8::7");
+    let mut mode = "off";
+    for next in ["off", "on", "on"] {
+        rfw.stop();
+        rfw = rfw.reconfigure(&format!("ipset = {mode}\n"), &format!("ipset = {next}\n"));
+        mode = next;
+        rfw.spawn();
+        for iptables in [IPTABLES, "ip6tables-nft"] {
+            let kinds = || {
+                let rules = host.run(iptables, &["-S", "INPUT"]).ok();
+                let rules: Vec<String> =
+                    rules.lines().filter(|rule| rule.starts_with("-A")).map(str::to_owned).collect();
+                rules
+                    .iter()
+                    .map(|rule| if rule.contains("rfw guard") { "guard" } else { "block" })
+                    .collect::<Vec<_>>()
+            };
+            until(2 * SOON, "the guard is behind", || kinds() == ["block", "guard", "guard"]);
+        }
+        assert!(!rfw.log().contains("others have put a rule"), "{}", rfw.log());
+        let (status, _) = {
+            let arguments = ["--interface", "127.0.7.1", "--connect-timeout", "1", "https://127.0.0.1:7393/"];
+            try_curl(&rfw, &arguments)
+        };
+        assert_eq!(status, Some(28));
+        let common = ["-ksS", "--cert", "client_honeypot/client.crt", "--key", HONEYPOT, "-o", "/dev/null"];
+        let from = ["--interface", "127.0.7.2", "https://127.0.0.1:7393/"];
+        host.run("curl", &[&common[..], &from].concat()).ok();
+    }
+}
