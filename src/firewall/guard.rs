@@ -127,8 +127,9 @@ impl Firewall {
         port: Option<Port>,
         list: &WhiteList,
     ) -> Result<(), FirewallError> {
-        // At a start the guard comes to the head of its chains again.
-        let anew = self.guarded.is_none();
+        // At a start the guard comes to the head of its chains again, and where it is not open for all any more.
+        let is_open = |port: Option<Port>| port.is_some_and(|port| port.open);
+        let anew = self.guarded.as_ref().is_none_or(|(before, _)| is_open(*before) != is_open(port));
         let wanted = self.wanted_guards(family, port, list)?.rules;
         self.change(family, Plan::FromKernel, |cache, transaction| {
             plan_guards(cache.guards(), transaction, &wanted, anew);

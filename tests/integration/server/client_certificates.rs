@@ -293,24 +293,20 @@ fn who_is_blocked_does_not_get_through_a_guard_that_is_open_for_all() {
     };
     put(&rfw, "127.0.7.1");
     put(&rfw, "2001:db8::7");
+    let kind = |rule: &str| if rule.contains("rfw guard") { "guard" } else { "block" };
+    let chains = || {
+        [IPTABLES, "ip6tables-nft"].map(|iptables| {
+            let rules = host.run(iptables, &["-S", "INPUT"]).ok();
+            rules.lines().filter(|rule| rule.starts_with("-A")).map(kind).collect::<Vec<_>>()
+        })
+    };
     let mut mode = "off";
     for next in ["off", "on", "on"] {
         rfw.stop();
         rfw = rfw.reconfigure(&format!("ipset = {mode}\n"), &format!("ipset = {next}\n"));
         mode = next;
         rfw.spawn();
-        for iptables in [IPTABLES, "ip6tables-nft"] {
-            let kinds = || {
-                let rules = host.run(iptables, &["-S", "INPUT"]).ok();
-                let rules: Vec<String> =
-                    rules.lines().filter(|rule| rule.starts_with("-A")).map(str::to_owned).collect();
-                rules
-                    .iter()
-                    .map(|rule| if rule.contains("rfw guard") { "guard" } else { "block" })
-                    .collect::<Vec<_>>()
-            };
-            until(2 * SOON, "the guard is behind", || kinds() == ["block", "guard", "guard"]);
-        }
+        until(2 * SOON, "the guard is behind", || chains() == [["block", "guard", "guard"]; 2]);
         assert!(!rfw.log().contains("others have put a rule"), "{}", rfw.log());
         let (status, _) = {
             let arguments = ["--interface", "127.0.7.1", "--connect-timeout", "1", "https://127.0.0.1:7393/"];
@@ -321,4 +317,8 @@ fn who_is_blocked_does_not_get_through_a_guard_that_is_open_for_all() {
         let from = ["--interface", "127.0.7.2", "https://127.0.0.1:7393/"];
         host.run("curl", &[&common[..], &from].concat()).ok();
     }
+    // Where it is closed again it comes first.
+    let rfw = rfw.reconfigure("from = any", "from = 127.0.0.1");
+    rfw.signal("HUP");
+    until(SOON, "the guard is before", || chains() == [["guard", "guard", "block"]; 2]);
 }
