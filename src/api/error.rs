@@ -157,10 +157,20 @@ impl ApiError {
     /// in order.
     pub(super) fn level(&self) -> log::Level {
         match self.status() {
-            _ if matches!(self, ApiError::Listings(_) | ApiError::Ending) => log::Level::Info,
-            500.. => log::Level::Error,
+            500.. if !self.is_in_order() => log::Level::Error,
             _ => log::Level::Info,
         }
+    }
+
+    /// Whether rfw works as it should, though the client has to come again.
+    fn is_in_order(&self) -> bool {
+        matches!(
+            self,
+            ApiError::Listings(_)
+                | ApiError::Ending
+                | ApiError::WhiteListChanged
+                | ApiError::RightsChanged(_)
+        )
     }
 
     /// The answer to the request.

@@ -312,7 +312,9 @@ fn set(client: &mut Client, entry: &Entry) -> Result<(), ClientsError> {
             let number = number.and_then(|number| usize::try_from(number).ok());
             rights.entries_max = Some(number.ok_or_else(|| wrong("a number from 1 to 4294967295"))?);
         }
-        _ => rights.read = Read::parse(text).map_err(right)?,
+        "read" => rights.read = Read::parse(text).map_err(right)?,
+        // The syntax lets no other through.
+        _ => return Err(ClientsError::Unknown(option)),
     }
     Ok(())
 }
@@ -339,7 +341,9 @@ pub(crate) enum ClientsError {
     #[error("already the client of auth.username")]
     Admin,
     /// It can't log in.
-    #[error("can't log in: expected password or password.sha256 in its section")]
+    #[error(
+        "can't log in: expected password or password.sha256 in its section, or outward.server.clientcert"
+    )]
     NoPassword,
     /// Both options.
     #[error("has two passwords: expected password or password.sha256")]
@@ -350,6 +354,9 @@ pub(crate) enum ClientsError {
     /// Not that of a digest.
     #[error("password.sha256: expected 64 hexadecimal digits")]
     Digest,
+    /// An option that is none of a client.
+    #[error("unknown option \"{0}\"")]
+    Unknown(&'static str),
     /// An option without a value.
     #[error("{0}: has no value")]
     NoValue(&'static str),

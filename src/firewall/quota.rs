@@ -74,6 +74,9 @@ impl Firewall {
         which: WhichLists,
         now: SystemTime,
     ) -> Result<(), FirewallError> {
+        if rights.are_of_every_rule() {
+            return Ok(());
+        }
         self.refresh()?;
         let is_asked = |held: &Held| which.admits(held.list) && rights.sees(held.list);
         let of_rules: Vec<Held> = self.held_by_rules().into_iter().chain(self.lost()).collect();

@@ -222,6 +222,11 @@ impl Rights {
         };
         self.allow.iter().any(all)
     }
+
+    /// Whether it may change every rule in every list, in which case none needs to be looked at.
+    pub(crate) fn are_of_every_rule(&self) -> bool {
+        self.are_of_every_scope() && self.lists.are_all() && self.mask_min.is_none()
+    }
 }
 
 impl Grant {

@@ -107,7 +107,7 @@ fn the_local_server_has_a_client_too() {
     assert_eq!(local("[config]\nlocal.server\n"), Ok(Rights::all()));
     let limited = Rights { read: Read::All, ..Rights::none() };
     assert_eq!(local("[config]\nlocal.server\n[client local]\nread = all\n"), Ok(limited));
-    let error = "rfw.conf:4: client local: can't log in: expected password or password.sha256 in its section";
+    let error = "rfw.conf:4: client local: can't log in: expected password or password.sha256 in its section, or outward.server.clientcert";
     let text = "[config]\nlocal.server\nlocal.server.authentication\n[client local]\nread = all\n";
     assert_eq!(local(text), Err(error.to_owned()));
 }

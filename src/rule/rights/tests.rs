@@ -91,6 +91,10 @@ fn what_is_seen_follows_from_the_lists() {
     }
     assert!(Rights::all().check_all_lists().is_ok() && rights(Read::All).check_all_lists().is_err());
     assert!(Rights::all().are_of_every_scope() && !Rights::none().are_of_every_scope());
+    let of_lists = Rights { lists: Lists::parse("tor").unwrap(), ..Rights::all() };
+    let narrow = Rights { mask_min: Some(MaskMin::parse("24 48").unwrap()), ..Rights::all() };
+    let every = [Rights::all(), of_lists, narrow, Rights::none()].map(|rights| rights.are_of_every_rule());
+    assert_eq!(every, [true, false, false, false]);
 }
 
 proptest! {
