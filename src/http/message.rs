@@ -91,6 +91,10 @@ fn parse_headers(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
         return Err(malformed("expected one header Host"));
     }
     let host = authority(&target).map(str::to_owned).or(host);
+    // It would be told, in the log too (RFC 9110, 4.2.4).
+    if host.as_ref().is_some_and(|host| host.contains('@')) {
+        return Err(malformed("expected no name and password before the host"));
+    }
     let request = Request {
         method: method.parse().map_err(|()| malformed("not a method"))?,
         target,

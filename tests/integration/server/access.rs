@@ -55,6 +55,9 @@ fn no_password_is_ever_logged() {
     for (user, status) in golden {
         assert_eq!(rfw.curl(&["-u", user, "-X", "PUT", url]).status, status, "{user}");
     }
+    let mut talk = host.connect(7390);
+    talk.say(b"GET http://me:Wr0ngSesame@127.0.0.1:7390/list HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(talk.reply().status, 400);
     rfw.stop();
     let logged = rfw.log() + &rfw.terminal();
     assert!(logged.contains("me: inserted"), "{logged}");
