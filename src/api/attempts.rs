@@ -1,5 +1,5 @@
 //! Wrong passwords in a row, address by address: after ten of them each further try of an address waits
-//! until a second after the last one, at nobody else's cost. Only the right password of the one name that all of
+//! a second, and for its turn behind others of that address, at nobody else's cost. Only the right password of the one name that all of
 //! them were for ends that: else a client could try those of others, with its own in between.
 //!
 //! Pure: the clock is an argument, and what is kept is bounded.
@@ -105,16 +105,14 @@ impl Record {
         self.last + PAUSE.saturating_mul(tries)
     }
 
-    /// The turn of a try that has just come, behind those that wait.
+    /// The turn of a try that has just come: a second later, and behind those that wait.
     fn turn(&self, now: Instant) -> Turn {
         let waiting = self.waiting();
         if waiting >= LINE_MAX {
             return Turn::Full { waiting, until: self.after(1).max(now) };
         }
-        match self.after(waiting.saturating_add(1)) {
-            until if until <= now => Turn::Now,
-            until => Turn::Later { until, place: Rc::clone(&self.line) },
-        }
+        let until = self.after(waiting.saturating_add(1)).max(now + PAUSE);
+        Turn::Later { until, place: Rc::clone(&self.line) }
     }
 }
 

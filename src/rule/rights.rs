@@ -425,7 +425,7 @@ pub(crate) enum MissingRight {
     #[error("no right to change without an end: expected expire={0} or less (expire.max)")]
     NoEnd(Interval),
     /// To have an address that long; the longest time.
-    #[error("no right to {0}: expected expire={1} or less (expire.max)")]
+    #[error("no right to expire={0}: expected expire={1} or less (expire.max)")]
     Expire(Interval, Interval),
     /// To name a network that wide; the shortest prefix.
     #[error("no right to change {0}: expected /{1} or longer (mask.min)")]

@@ -59,7 +59,7 @@ fn time_and_number_have_their_limits() {
     assert_eq!(told(limited.check_time(day)), None);
     assert_eq!(
         told(limited.check_time(Interval::of_seconds(86_401))).as_deref(),
-        Some("no right to 86401s: expected expire=86400s or less (expire.max)")
+        Some("no right to expire=86401s: expected expire=86400s or less (expire.max)")
     );
     assert_eq!(
         told(limited.check_time(Interval::of_seconds(0))).as_deref(),
