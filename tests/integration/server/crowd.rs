@@ -358,7 +358,7 @@ fn a_long_listing_waits_for_its_reader_alone_and_a_third_is_told_to_come_again()
 fn a_crowd_does_not_delay_the_end() {
     let host = Host::new();
     let mut rfw = host.rfw(IPTABLES).configure("ipset").start();
-    rfw.send_ok("PUT", "/drop/input/any", &many(60_000));
+    rfw.send_ok("PUT", "/drop/input/any", &many(30_000));
     let mut talks: Vec<Talk> = (0..4).map(|n| host.connect(if n % 2 == 0 { 7390 } else { 7393 })).collect();
     for text in ["GET /li", "PUT /drop/input/any HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n1"] {
         let mut talk = host.connect(7390);
