@@ -5,7 +5,7 @@
 //! Pure: the clock is an argument, and what is kept is bounded.
 
 use crate::api::Peer;
-use crate::config::file::CREDENTIAL_MAX;
+use crate::config::clients::CREDENTIAL_MAX;
 use crate::http::handler::Place;
 use crate::log_limit;
 use std::collections::HashMap;

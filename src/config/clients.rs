@@ -1,9 +1,7 @@
 //! Who may ask, from where, and for what: the client of `[config]`, which has all rights, and those of
 //! the sections `[client NAME]`.
 
-use crate::config::file::CREDENTIAL_MAX;
 use crate::config::file::syntax::{Entry, Section};
-use crate::config::file::{ConfigError, Located};
 use crate::rule::client_name::is_client_name;
 use crate::rule::lease::{Interval, IntervalError};
 use crate::rule::network::{Network, NetworkError};
@@ -17,6 +15,9 @@ use zeroize::Zeroizing;
 
 /// The name of who asks a local server without authentication.
 pub(crate) const LOCAL: &str = "local";
+
+/// Maximum length of a user name and of a password, in bytes.
+pub(crate) const CREDENTIAL_MAX: usize = 255;
 
 /// A client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,15 +126,19 @@ impl Clients {
     /// The client of `[config]`, if there is one, and those of the sections.
     ///
     /// # Errors
-    /// The first wrong value, a name that comes twice, or a client that can't log in.
-    pub(super) fn new(admin: Option<Client>, sections: &[Section], login: Login) -> Located<Clients> {
+    /// The line and the first wrong value, the name of the other client, or a client that can't log in.
+    pub(super) fn new(
+        admin: Option<Client>,
+        sections: &[Section],
+        login: Login,
+    ) -> Result<Clients, (usize, SectionError)> {
         let mut all: Vec<Arc<Client>> = admin.into_iter().map(Arc::new).collect();
         let mut local = Arc::new(Client::with_all_rights(LOCAL.to_owned(), None));
         for section in sections {
             let client = Arc::new(client(section, login)?);
-            if let Some(other) = all.iter().find(|other| other.name == client.name) {
-                let why = other.line.map_or(ClientsError::Admin, ClientsError::Twice);
-                return Err((Some(section.line), ConfigError::Client(client.name.clone(), why)));
+            // Of sections there is but one of a name.
+            if all.iter().any(|other| other.name == client.name) {
+                return Err(section_error(section, section.line, ClientsError::Admin));
             }
             if client.name == LOCAL {
                 local = Arc::clone(&client);
@@ -259,8 +264,8 @@ fn padded(text: &str) -> Zeroizing<[u8; CREDENTIAL_MAX + 3]> {
 }
 
 /// The client of a section.
-fn client(section: &Section, login: Login) -> Located<Client> {
-    let error = |line, why| (Some(line), ConfigError::Client(section.name.clone(), why));
+fn client(section: &Section, login: Login) -> Result<Client, (usize, SectionError)> {
+    let error = |line, why| section_error(section, line, why);
     let mut client = Client {
         name: section.name.clone(),
         secret: None,
@@ -276,9 +281,14 @@ fn client(section: &Section, login: Login) -> Located<Client> {
         return Err(error(section.line, ClientsError::NoPassword));
     }
     if client.from == From::Any && !login.certificates_required {
-        return Err(error(section.line, ClientsError::FromAny));
+        let from = section.entries.iter().find(|entry| entry.name == "from");
+        return Err(error(from.map_or(section.line, |entry| entry.line), ClientsError::FromAny));
     }
     Ok(client)
+}
+
+fn section_error(section: &Section, line: usize, why: ClientsError) -> (usize, SectionError) {
+    (line, SectionError { client: section.name.clone(), why })
 }
 
 /// Sets what an option of a section says.
@@ -331,12 +341,18 @@ fn from(text: &str) -> Result<From, ClientsError> {
     if networks.is_empty() { Err(ClientsError::NoValue("from")) } else { Ok(From::Of(networks)) }
 }
 
+/// An error in the section of a client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("client {client}: {why}")]
+pub(crate) struct SectionError {
+    /// The name of the client.
+    client: String,
+    why: ClientsError,
+}
+
 /// Error in a section of a client; what is wrong with a password does not quote it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ClientsError {
-    /// The line of the section that has the name already.
-    #[error("already a client in line {0}")]
-    Twice(usize),
+enum ClientsError {
     /// The name is that of `auth.username`.
     #[error("already the client of auth.username")]
     Admin,

@@ -11,49 +11,14 @@ pub(super) mod syntax;
 
 pub(crate) use self::client_auth::ClientAuth;
 
-use crate::config::clients::{Client, Clients, ClientsError, Login, Secret};
-use crate::config::file::syntax::{Entry, Sections};
+use crate::config::clients::{CREDENTIAL_MAX, Client, Clients, Login, Secret, SectionError};
+use crate::config::file::syntax::{Entry, FLAGS, SWITCHES, Sections, SyntaxError};
 use crate::rule::SetUse;
 use crate::rule::layout::{ChainName, InputTable, Layout};
 use crate::rule::lease::{Interval, IntervalError, SET_LONGEST};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-
-/// Options without a value.
-const FLAGS: [&str; 4] = ["outward.server", "local.server", "local.server.authentication", "non.restful"];
-/// Options that take a value, or are on without one.
-const SWITCHES: [&str; 1] = ["ipset"];
-/// Options with a value.
-const VALUES: [&str; 24] = [
-    "outward.server.port",
-    "outward.server.ip",
-    "outward.server.certfile",
-    "outward.server.keyfile",
-    client_auth::CERT,
-    client_auth::CA,
-    client_auth::CRL,
-    "local.server.port",
-    "connections.max",
-    "connections.max.source",
-    "auth.username",
-    "auth.password",
-    "default.expire",
-    "whitelist.file",
-    "iptables.path",
-    "ip6tables.path",
-    "ipset.path",
-    "ipset.maxelem",
-    "rules.max",
-    "lists.max",
-    "input.table",
-    "forward.chain",
-    "stay.first",
-    "state.file",
-];
-
-/// Maximum length of a user name and of a password, in bytes.
-pub(crate) const CREDENTIAL_MAX: usize = 255;
 
 /// A validated configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,7 +118,9 @@ impl Config {
     /// # Errors
     /// The first invalid line, or a missing option.
     pub(crate) fn parse(file: &Path, text: &str) -> Result<Config, LocatedError> {
-        let config = syntax::read(text).and_then(|sections| check(file, &sections));
+        let config = syntax::read(text)
+            .map_err(|(line, error)| (Some(line), error.into()))
+            .and_then(|sections| check(file, &sections));
         config.map_err(|(line, error)| LocatedError { file: file.to_owned(), line, why: error.to_string() })
     }
 
@@ -183,7 +150,8 @@ fn check(file: &Path, sections: &Sections) -> Located<Config> {
         outward,
         local,
         non_restful: options.flag("non.restful"),
-        clients: Clients::new(admin, &sections.clients, login)?,
+        clients: Clients::new(admin, &sections.clients, login)
+            .map_err(|(line, error)| (Some(line), error.into()))?,
         default_expire: options.expire()?,
         whitelist_file: options.path("whitelist.file", "/etc/rfw/white.list")?,
         ip6tables: options.ip6tables(&iptables)?,
@@ -428,12 +396,10 @@ impl<'a> Options<'a> {
 /// Error in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ConfigError {
-    #[error("\"{}\": expected a section before all options, [config] once or [client NAME]", .0.escape_debug())]
-    Section(String),
-    #[error("unknown option \"{}\"", .0.escape_debug())]
-    Unknown(String),
-    #[error("{0}: already set in line {1}")]
-    Repeated(&'static str, usize),
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
+    #[error(transparent)]
+    Client(#[from] SectionError),
     #[error("{0}: takes no value: expected the bare name for on, or a # before it for off")]
     NotAFlag(&'static str),
     #[error("{0}: has no value: expected {0} = value")]
@@ -456,13 +422,6 @@ pub(super) enum ConfigError {
         .0.seconds()
     )]
     TooLongForSets(Interval),
-    #[error(
-        "\"{}\" is not the name of a client: expected 1 to 64 of letters, digits, dot, _ and -, a letter or digit first",
-        .0.escape_debug()
-    )]
-    ClientName(String),
-    #[error("client {0}: {1}")]
-    Client(String, ClientsError),
     #[error("{0}: not set: expected the file with the CA, since {1} is not off")]
     NoAuthority(&'static str, &'static str),
     #[error("neither outward.server nor local.server is on")]

@@ -1,11 +1,8 @@
 //! The options for certificates of clients (mutual TLS).
 
+use super::syntax::{CA, CERT, CRL};
 use super::{ConfigError, Located, Options, Setting};
 use std::path::{Path, PathBuf};
-
-pub(super) const CERT: &str = "outward.server.clientcert";
-pub(super) const CA: &str = "outward.server.clientca";
-pub(super) const CRL: &str = "outward.server.clientcrl";
 
 /// Whether clients of the HTTPS server show certificates, and how these are verified.
 #[derive(Debug, Clone, PartialEq, Eq)]

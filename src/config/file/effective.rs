@@ -1,7 +1,7 @@
 //! A configuration as a file `rfw.conf` that says the same, with each option that is in force and no
 //! secret: where a password belongs stands none, so that rfw refuses the file until one is put in.
 
-use super::client_auth::{CA, CERT, CRL};
+use super::syntax::{CA, CERT, CRL};
 use super::{ClientAuth, Config, Local, Outward};
 use crate::config::clients::{Client, From};
 use crate::rule::SetUse;

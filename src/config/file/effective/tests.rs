@@ -1,6 +1,6 @@
 //! What is printed says the same, has every option and no secret.
 
-use super::super::{FLAGS, SWITCHES, VALUES};
+use super::super::syntax::{FLAGS, SWITCHES, VALUES};
 use super::*;
 
 const FULL: &str = "[config]\noutward.server\noutward.server.ip = ::\noutward.server.certfile =;odd\n\
