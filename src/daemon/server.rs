@@ -137,10 +137,12 @@ impl Server {
         self.uncovered.tell(self.service.whitelist());
     }
 
+    /// Looks once a day at what ends; an open connection whose certificate is not good any more goes then.
     fn look_at_certificate(&mut self, now: Instant) {
-        let watch = self.certificate.as_mut();
-        let warnings = watch.map(|watch| watch.look(now, SystemTime::now())).unwrap_or_default();
+        let Some(watch) = self.certificate.as_mut().filter(|watch| watch.next() <= now) else { return };
+        let warnings = watch.look(now, SystemTime::now());
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        self.turn_out();
     }
 
     /// Serves until SIGTERM or SIGINT.

@@ -117,7 +117,7 @@ impl Server {
 
     /// Closes the connections of those who would not be admitted any more: by the white list, or with the
     /// certificate that they have shown.
-    fn turn_out(&mut self) {
+    pub(super) fn turn_out(&mut self) {
         let (now, date) = (Instant::now(), SystemTime::now());
         for index in 0..self.crowd.clients.len() {
             self.with(index, |client, reception| {
