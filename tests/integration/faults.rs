@@ -149,8 +149,11 @@ fn go_wrong(iptables: &str, option: &str, fault: Fault) {
     let rfw = start(&host, iptables, option);
     let mut client = Client { host: &host, talk: None };
     for Step { before, request } in STEPS {
-        let mut wrong = 0;
-        for number in 1.. {
+        // What was cut short is tried once more, and then need not show; entries of sets need
+        // no program.
+        let has_to_show = fault == Fault::Fails && option != "ipset";
+        let (mut wrong, mut number, mut rounds) = (0, 1, 0);
+        loop {
             before.iter().for_each(|request| drop(client.ok(*request)));
             let old = state(&host, iptables);
             host.fail_at(fault, number);
@@ -175,16 +178,16 @@ fn go_wrong(iptables: &str, option: &str, fault: Fault) {
                 assert!(shown || whole.unwrap().as_array().unwrap().len() >= 4, "{why}");
             }
             wrong += usize::from(shown);
-            if calls < number {
-                break;
+            number += 1;
+            if calls < number - 1 {
+                // A look of the sweeper may have had the call that goes wrong: then all of them once more.
+                (number, rounds) = (1, rounds + 1);
+                if wrong > 0 || !has_to_show || rounds == 3 {
+                    break;
+                }
             }
         }
-        // What was cut short is tried once more, and then need not show; entries of sets need
-        // no program.
-        assert!(
-            wrong > 0 || fault != Fault::Fails || option == "ipset",
-            "{fault:?} never shows in {request:?}"
-        );
+        assert!(wrong > 0 || !has_to_show, "{fault:?} never shows in {request:?}");
     }
 }
 
