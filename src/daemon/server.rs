@@ -137,12 +137,12 @@ impl Server {
         self.uncovered.tell(self.service.whitelist());
     }
 
-    /// Looks once a day at what ends; an open connection whose certificate is not good any more goes then.
-    fn look_at_certificate(&mut self, now: Instant) {
-        let Some(watch) = self.certificate.as_mut().filter(|watch| watch.next() <= now) else { return };
+    /// Looks once a day at what ends, and tells whether it has.
+    fn look_at_certificate(&mut self, now: Instant) -> bool {
+        let Some(watch) = self.certificate.as_mut().filter(|watch| watch.next() <= now) else { return false };
         let warnings = watch.look(now, SystemTime::now());
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        self.turn_out();
+        true
     }
 
     /// Serves until SIGTERM or SIGINT.
@@ -161,7 +161,10 @@ impl Server {
             self.collect();
             self.expire(now);
             self.crowd.bury();
-            self.look_at_certificate(now);
+            if self.look_at_certificate(now) {
+                // What was good when they were opened may have ended since.
+                self.turn_out();
+            }
             self.tell_status();
             self.accept(&ready.listeners)?;
             if self.end_at.is_some_and(|end| self.crowd.clients.is_empty() || Instant::now() >= end) {

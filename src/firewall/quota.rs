@@ -79,12 +79,9 @@ impl Firewall {
         }
         self.refresh()?;
         let is_asked = |held: &Held| which.admits(held.list) && rights.sees(held.list);
-        let of_rules: Vec<Held> = self.held_by_rules().into_iter().chain(self.lost()).collect();
-        let of_rules = of_rules.into_iter().filter(is_asked);
-        let of_rules = of_rules.filter(|held| held.rule.networks().any(|network| network == address));
-        for held in of_rules {
-            rights.check_rule(&held.rule, held.list)?;
-        }
+        let of_rules = self.held_or_lost().into_iter().filter(is_asked);
+        let mut of_rules = of_rules.filter(|held| held.rule.networks().any(|network| network == address));
+        of_rules.try_for_each(|held| rights.check_rule(&held.rule, held.list))?;
         for union in self.unions()?.into_iter().filter(|union| union.family() == address.family()) {
             self.complete(&union, now)?;
             let sets = self.sets()?;
@@ -119,9 +116,8 @@ impl Firewall {
                 (right, _) => right,
             })
         };
-        let of_rules: Vec<Held> = self.held_by_rules().into_iter().chain(self.lost()).collect();
-        let of_rules = of_rules.into_iter().filter(|held| which.admits(held.list));
-        of_rules.into_iter().try_for_each(|held| check(held.rule.scope(), held.list))?;
+        let mut of_rules = self.held_or_lost().into_iter().filter(|held| which.admits(held.list));
+        of_rules.try_for_each(|held| check(held.rule.scope(), held.list))?;
         for (union, list) in self.whole_unions(|list| which.admits(list), now)? {
             if self.sets()?.size(&union, list, now) > 0 {
                 check(union.scope(), list)?;
@@ -199,6 +195,11 @@ impl Firewall {
     fn lost(&self) -> impl Iterator<Item = Held> {
         let lost = self.tables.iter().flat_map(|table| table.memory().lost());
         lost.map(|(rule, label)| Held { rule: rule.clone(), lease: label.lease, list: label.list })
+    }
+
+    /// What rules hold, as last read, and those that come back in a moment.
+    fn held_or_lost(&self) -> Vec<Held> {
+        self.held_by_rules().into_iter().chain(self.lost()).collect()
     }
 
     /// The number of entries that a list has in a scope, where a body would replace it.
