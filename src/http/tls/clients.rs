@@ -6,7 +6,7 @@
 //! the first list of a CA, so that a second is refused when the files are read.
 
 use super::certificate::{self, CertificateError, PeerCertificate};
-use ring::digest::{Digest, SHA256, digest};
+use ring::digest::{SHA256, digest};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{self, CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
@@ -55,7 +55,7 @@ pub(crate) struct ClientVerifier {
     algorithms: WebPkiSupportedAlgorithms,
     revoked_until: Option<SystemTime>,
     /// The SHA-256 of each file that it comes from.
-    files: [Option<Digest>; 2],
+    files: [Option<Vec<u8>>; 2],
 }
 
 /// A CA whose certificates are believed.
@@ -97,14 +97,13 @@ impl ClientVerifier {
             algorithms: provider.signature_verification_algorithms,
             revoked_until: lists.iter().map(|list| list.until).min(),
             files: [Some(files.authorities), files.revoked]
-                .map(|text| text.map(|text| digest(&SHA256, text.as_bytes()))),
+                .map(|text| text.map(|text| digest(&SHA256, text.as_bytes()).as_ref().to_vec())),
         })
     }
 
     /// Whether it comes from files with the same text.
     pub(super) fn is_of_same_files(&self, other: &ClientVerifier) -> bool {
-        let bytes = |file: &Option<Digest>| file.map(|file| file.as_ref().to_vec());
-        self.files.iter().map(bytes).eq(other.files.iter().map(bytes))
+        self.files == other.files
     }
 
     /// Whether a client has to have a certificate.
