@@ -5,7 +5,7 @@ mod never;
 mod set;
 
 use crate::golden::cases;
-use crate::host::{Host, SOON, in_both_variants, of_ipv6, until};
+use crate::host::{Host, Rfw, SOON, in_both_variants, of_ipv6, until};
 use std::process::Stdio;
 
 /// Every kind of entry.
@@ -20,6 +20,13 @@ const WHITE_LIST: &str = "# who may give orders
 2001:db8:1::/48
 2001:db8:2::10 - 2001:db8:2::1f
 ";
+
+/// Makes a white list the one in force.
+#[track_caller]
+fn reload(rfw: &Rfw<'_>, list: &str) {
+    rfw.host.write("white.list", 0o644, list);
+    rfw.reload();
+}
 
 /// A rule as rfw makes it, put in by hand.
 #[track_caller]

@@ -1,7 +1,7 @@
 //! Lines `never` of the white list: addresses that no rule may touch and that are no clients.
 
-use super::{DROPPED, guard_for, guard_of, put_by_hand, visit};
-use crate::host::{Host, Rfw, SOON, in_all_ways, in_both_variants, of_ipv6, until};
+use super::{DROPPED, guard_for, guard_of, put_by_hand, reload, visit};
+use crate::host::{Host, SOON, in_all_ways, in_both_variants, of_ipv6, until};
 use serde_json::json;
 
 /// Clients, and what is never to be blocked: outside of their networks and within.
@@ -13,16 +13,6 @@ fd00::/126
 never fd00::3
 never 2001:db8:1::/48
 ";
-
-/// Makes a white list the one in force.
-#[track_caller]
-fn reload(rfw: &Rfw<'_>, list: &str) {
-    let reloads = || rfw.log().matches("the configuration has been read again").count();
-    let before = reloads();
-    rfw.host.write("white.list", 0o644, list);
-    rfw.signal("HUP");
-    until(SOON, "the white list is read again", || reloads() > before);
-}
 
 #[test]
 fn no_request_blocks_or_allows_an_address_behind_never() {

@@ -1,6 +1,6 @@
 //! The guard of a long white list, whose networks are kept in a set.
 
-use super::{DROPPED, dropped_by_guard, guard_for, guard_of, visit};
+use super::{DROPPED, dropped_by_guard, guard_for, guard_of, reload, visit};
 use crate::host::fake::Fault;
 use crate::host::{Host, Rfw, SOON, in_both_variants, of_ipv6, until};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,16 +38,6 @@ fn entries(host: &Host, family: u8) -> Vec<String> {
     let mut elements: Vec<String> = entries.map(|entry| entry.element).collect();
     elements.sort();
     elements
-}
-
-/// Makes a white list the one in force.
-#[track_caller]
-fn reload(rfw: &Rfw<'_>, list: &str) {
-    let reloads = || rfw.log().matches("the configuration has been read again").count();
-    let before = reloads();
-    rfw.host.write("white.list", 0o644, list);
-    rfw.signal("HUP");
-    until(SOON, "the white list is read again", || reloads() > before);
 }
 
 /// Wires the host to a neighbour with a client and a stranger.

@@ -137,6 +137,15 @@ impl Rfw<'_> {
         run("kill", &["-s", name, &self.pid().to_string()]).ok();
     }
 
+    /// Has it read its configuration again, which is a look at tables and sets too, and waits until it has.
+    #[track_caller]
+    pub fn reload(&self) {
+        let reloads = || self.log().matches("the configuration has been read again").count();
+        let before = reloads();
+        self.signal("HUP");
+        until(SOON, "the configuration is read again", || reloads() > before);
+    }
+
     /// Waits until it has ended and gives its exit status, -1 for a signal.
     #[track_caller]
     pub fn end(&mut self) -> i32 {

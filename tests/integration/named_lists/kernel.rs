@@ -1,6 +1,6 @@
 //! What the kernel has of lists, as its own tools tell it: as rules, and as entries of sets.
 
-use crate::host::{Entry, Host, Reply, Rfw, SOON, Talk, until};
+use crate::host::{Entry, Host, Reply, Rfw, Talk};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -209,10 +209,7 @@ pub fn assert_unions(host: &Host, what: &str) {
 /// Has rfw look at tables and sets now, and waits until it has.
 #[track_caller]
 pub fn look(rfw: &Rfw<'_>) {
-    let looks = || rfw.log().matches("the configuration has been read again").count();
-    let before = looks();
-    rfw.signal("HUP");
-    until(SOON, "it has looked", || looks() > before);
+    rfw.reload();
 }
 
 /// Kills rfw and starts it again.

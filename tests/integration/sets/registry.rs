@@ -1,7 +1,7 @@
 //! The registry: which sets are rfw's is written in the kernel, and survives what others do to it.
 
 use super::start;
-use crate::host::{Host, Rfw, SOON, in_both_variants, until};
+use crate::host::{Host, Rfw, in_both_variants};
 
 /// What the registry has of the sets of [`fill`].
 const MEMBERS: [&str; 4] = [
@@ -15,14 +15,6 @@ fn fill(rfw: &Rfw<'_>) {
     rfw.ok("PUT", "/drop/input/any/2001:db8::1");
     rfw.send_ok("PUT", "/accept/input/eth", "1.0.0.1\n1.0.0.2\n");
     rfw.ok("PUT", "/drop/forward/abcdefghijklmn1/1.2.3.4/abcdefghijklmno/0.0.0.0");
-}
-
-#[track_caller]
-fn reload(rfw: &Rfw<'_>) {
-    let reloads = |rfw: &Rfw<'_>| rfw.log().matches("the configuration has been read again").count();
-    let before = reloads(rfw);
-    rfw.signal("HUP");
-    until(SOON, "the white list is read again", || reloads(rfw) > before);
 }
 
 fn nonce(host: &Host) -> String {
@@ -77,7 +69,7 @@ fn a_registry_that_others_spoil_is_made_again_from_memory() {
         ];
         for (round, words) in spoil.into_iter().enumerate() {
             host.run("ipset", words).ok();
-            reload(&rfw);
+            rfw.reload();
             assert_eq!(host.registry().unwrap(), MEMBERS, "{words:?}");
             assert_eq!(nonce(&host), first);
             let told = rfw.log().matches("members of the registry of sets: ").count();
@@ -86,7 +78,7 @@ fn a_registry_that_others_spoil_is_made_again_from_memory() {
         // A set that is made meanwhile is none the worse for it.
         host.run("ipset", &["destroy", "rfw"]).ok();
         assert_eq!(rfw.ok("PUT", "/drop/output/any/1.0.0.1")["result"], "inserted");
-        reload(&rfw);
+        rfw.reload();
         assert_eq!(host.registry().unwrap().len(), MEMBERS.len() + 1);
     });
 }

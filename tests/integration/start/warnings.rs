@@ -253,10 +253,7 @@ fn a_start_names_it_and_a_reload_only_if_it_is_new() {
         let told = |rfw: &Rfw<'_>| rfw.log().matches(UNCOVERED).count();
         assert_eq!(told(&rfw), 1, "{}", rfw.log());
         let reload = |rfw: &Rfw<'_>| {
-            let reloads = || rfw.log().matches("the configuration has been read again").count();
-            let before = reloads();
-            rfw.signal("HUP");
-            until(SOON, "the white list is read again", || reloads() > before);
+            rfw.reload();
             // A connection that is accepted since then shows that the reload is over.
             rfw.ok("GET", "/lists");
         };
