@@ -1,5 +1,6 @@
 //! What requests are answered, as JSON (RFC 8259), and the words of the log for lists and reasons.
 
+use crate::api::HostName;
 use crate::api::address_list::List;
 use crate::firewall::{self, Deleted, Held, Inserted, ListResult, ListSummary, Outcome, WhichLists};
 use crate::http::answer::{Answer, Content};
@@ -14,18 +15,24 @@ use std::fmt;
 const ROWS_MAX: usize = 100;
 
 /// The answer to the PUT of one address.
-pub(super) fn inserted(inserted: &Inserted, rule: &Rule, lease: Lease, note: Option<String>) -> Answer {
+pub(super) fn inserted(
+    inserted: &Inserted,
+    rule: &Rule,
+    lease: Lease,
+    note: Option<String>,
+    host: &HostName,
+) -> Answer {
     let mut body = changed(inserted.outcome, rule, lease);
     body.extend(note.map(|note| ("note".to_owned(), note.into())));
     body.extend(inserted.overridden_by.iter().map(|accept| ("overridden_by".to_owned(), held(accept))));
-    succeeded(body.into())
+    succeeded(body, host)
 }
 
 /// The answer to the DELETE of one address.
-pub(super) fn deleted(deleted: &Deleted, rule: &Rule) -> Answer {
+pub(super) fn deleted(deleted: &Deleted, rule: &Rule, host: &HostName) -> Answer {
     let mut body = changed(deleted.outcome, rule, Lease::Permanent);
     body.insert("still".to_owned(), deleted.still.iter().map(held).collect());
-    succeeded(body.into())
+    succeeded(body, host)
 }
 
 /// The answer to the PUT of a list of addresses, with the number of those removed if it replaces.
@@ -35,6 +42,7 @@ pub(super) fn all_inserted(
     removed: Option<usize>,
     lease: Lease,
     note: Option<String>,
+    host: &HostName,
 ) -> Answer {
     let mut body = skipped(given);
     body.extend(note.map(|note| ("note".to_owned(), note.into())));
@@ -42,27 +50,27 @@ pub(super) fn all_inserted(
     body.insert("refreshed".to_owned(), count.present.into());
     body.extend(removed.map(|removed| ("removed".to_owned(), removed.into())));
     body.insert("expires".to_owned(), end(lease));
-    succeeded(body.into())
+    succeeded(body, host)
 }
 
 /// The answer to the DELETE of a list of addresses.
-pub(super) fn all_deleted(given: &List, count: ListResult) -> Answer {
+pub(super) fn all_deleted(given: &List, count: ListResult, host: &HostName) -> Answer {
     let mut body = skipped(given);
     body.insert("deleted".to_owned(), count.present.into());
     body.insert("absent".to_owned(), count.absent.into());
-    succeeded(body.into())
+    succeeded(body, host)
 }
 
 /// The answer to the DELETE of all that lists hold.
-pub(super) fn lists_deleted(count: usize) -> Answer {
-    succeeded(json!({ "deleted": count }))
+pub(super) fn lists_deleted(count: usize, host: &HostName) -> Answer {
+    succeeded(members([("deleted", count.into())]), host)
 }
 
 /// The answer to the DELETE of an address in all scopes: how many rows, and the first [`ROWS_MAX`] of those
 /// that the client may see.
-pub(super) fn address_deleted(count: usize, seen: &[Held]) -> Answer {
+pub(super) fn address_deleted(count: usize, seen: &[Held], host: &HostName) -> Answer {
     let rows: Value = seen.iter().take(ROWS_MAX).map(held).collect();
-    succeeded(json!({ "deleted": count, "rows": rows }))
+    succeeded(members([("deleted", count.into()), ("rows", rows)]), host)
 }
 
 /// The answer to a GET of the lists: an array, one row a line.
@@ -70,7 +78,7 @@ pub(super) fn summaries(lists: &[ListSummary]) -> Answer {
     let rows: Vec<String> =
         lists.iter().map(|summary| Value::from(summarized(summary)).to_string()).collect();
     let body = if rows.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", rows.join(",\n")) };
-    Answer { status: 200, body: Content::Text(body), header: None }
+    Answer::json(200, Content::Text(body))
 }
 
 fn summarized(summary: &ListSummary) -> Map<String, Value> {
@@ -87,9 +95,7 @@ fn summarized(summary: &ListSummary) -> Map<String, Value> {
 }
 
 fn changed(outcome: Outcome, rule: &Rule, lease: Lease) -> Map<String, Value> {
-    let members =
-        [("result", outcome.name().into()), ("rule", described(rule).into()), ("expires", end(lease))];
-    members.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()
+    members([("result", outcome.name().into()), ("rule", described(rule).into()), ("expires", end(lease))])
 }
 
 /// The skipped lines of a list of addresses.
@@ -97,8 +103,7 @@ fn skipped(given: &List) -> Map<String, Value> {
     let lines = given.skipped.iter().map(|skipped| {
         json!({ "line": skipped.line, "address": skipped.address.to_string(), "reason": skipped.reason })
     });
-    let members = [("skipped", lines.collect()), ("skipped_total", given.skipped_total.into())];
-    members.map(|(key, value)| (key.to_owned(), value)).into_iter().collect()
+    members([("skipped", lines.collect()), ("skipped_total", given.skipped_total.into())])
 }
 
 /// An address in a list: its rule, its list and its end.
@@ -126,7 +131,12 @@ fn scope_columns(scope: &Scope) -> Map<String, Value> {
         ("inp", interface(scope.input_interface())),
         ("out", interface(scope.output_interface())),
     ];
-    columns.map(|(key, value)| (key.to_owned(), value.into())).into_iter().collect()
+    members(columns.map(|(key, value)| (key, value.into())))
+}
+
+/// A JSON object.
+fn members<const COUNT: usize>(members: [(&str, Value); COUNT]) -> Map<String, Value> {
+    members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// The end in UTC; null for ever.
@@ -134,8 +144,9 @@ fn end(lease: Lease) -> Value {
     lease.end().map(|end| end.to_string()).into()
 }
 
-fn succeeded(body: Value) -> Answer {
-    Answer { status: 200, body: Content::Text(format!("{body}\n")), header: None }
+fn succeeded(mut body: Map<String, Value>, host: &HostName) -> Answer {
+    body.insert("host".to_owned(), host.as_str().into());
+    Answer::json(200, Content::Text(format!("{}\n", Value::from(body))))
 }
 
 /// The list that a line of the log is about: nothing for the unnamed one.
@@ -175,6 +186,12 @@ mod tests {
     const RULE: &str = r#"{"chain":"INPUT","destination":"0.0.0.0/0","inp":"eth+","out":"*","source":"1.2.3.4","target":"DROP"}"#;
     const HELD: &str = r#"{"chain":"INPUT","destination":"0.0.0.0/0","expires":null,"inp":"eth+","list":"tor","out":"*","source":"1.2.3.4","target":"DROP"}"#;
 
+    const HOST: &str = r#""host":"web1""#;
+
+    fn web1() -> HostName {
+        HostName::new("web1")
+    }
+
     fn text(answer: Answer) -> String {
         match answer.body {
             Content::Text(text) => text,
@@ -199,16 +216,18 @@ mod tests {
         let rule = rule_of("/drop/input/eth/1.2.3.4");
         let put = |overridden_by| {
             let outcome = Inserted { outcome: Outcome::Inserted, overridden_by };
-            text(inserted(&outcome, &rule, Lease::Until(moment(60)), None))
+            text(inserted(&outcome, &rule, Lease::Until(moment(60)), None, &web1()))
         };
         let expires = r#""expires":"1970-01-01T00:01:00Z""#;
-        assert_eq!(put(None), format!("{{{expires},\"result\":\"inserted\",\"rule\":{RULE}}}\n"));
+        assert_eq!(put(None), format!("{{{expires},{HOST},\"result\":\"inserted\",\"rule\":{RULE}}}\n"));
         assert_eq!(
             put(Some(one())),
-            format!("{{{expires},\"overridden_by\":{HELD},\"result\":\"inserted\",\"rule\":{RULE}}}\n")
+            format!(
+                "{{{expires},{HOST},\"overridden_by\":{HELD},\"result\":\"inserted\",\"rule\":{RULE}}}\n"
+            )
         );
-        let delete = |still| text(deleted(&Deleted { outcome: Outcome::Deleted, still }, &rule));
-        let start = format!("{{\"expires\":null,\"result\":\"deleted\",\"rule\":{RULE},\"still\":");
+        let delete = |still| text(deleted(&Deleted { outcome: Outcome::Deleted, still }, &rule, &web1()));
+        let start = format!("{{\"expires\":null,{HOST},\"result\":\"deleted\",\"rule\":{RULE},\"still\":");
         assert_eq!(delete(Vec::new()), format!("{start}[]}}\n"));
         assert_eq!(delete(vec![one(), one()]), format!("{start}[{HELD},{HELD}]}}\n"));
     }
@@ -218,20 +237,24 @@ mod tests {
         let (given, lease) = (List::default(), Lease::Permanent);
         let count = ListResult { present: 1, absent: 2, removed: 3 };
         assert_eq!(
-            text(all_inserted(&given, count, None, lease, None)),
-            "{\"expires\":null,\"inserted\":2,\"refreshed\":1,\"skipped\":[],\"skipped_total\":0}\n"
+            text(all_inserted(&given, count, None, lease, None, &web1())),
+            "{\"expires\":null,\"host\":\"web1\",\"inserted\":2,\"refreshed\":1,\"skipped\":[],\"skipped_total\":0}\n"
         );
         assert_eq!(
-            text(all_inserted(&given, count, Some(3), lease, Some("why".to_owned()))),
-            "{\"expires\":null,\"inserted\":2,\"note\":\"why\",\"refreshed\":1,\"removed\":3,\"skipped\":[],\"skipped_total\":0}\n"
+            text(all_inserted(&given, count, Some(3), lease, Some("why".to_owned()), &web1())),
+            "{\"expires\":null,\"host\":\"web1\",\"inserted\":2,\"note\":\"why\",\"refreshed\":1,\"removed\":3,\"skipped\":[],\"skipped_total\":0}\n"
         );
         assert_eq!(
-            text(all_deleted(&given, count)),
-            "{\"absent\":2,\"deleted\":1,\"skipped\":[],\"skipped_total\":0}\n"
+            text(all_deleted(&given, count, &web1())),
+            "{\"absent\":2,\"deleted\":1,\"host\":\"web1\",\"skipped\":[],\"skipped_total\":0}\n"
         );
-        assert_eq!(text(lists_deleted(7)), "{\"deleted\":7}\n");
-        assert_eq!(text(address_deleted(1, &[one()])), format!("{{\"deleted\":1,\"rows\":[{HELD}]}}\n"));
-        let many: Value = serde_json::from_str(&text(address_deleted(101, &vec![one(); 101]))).unwrap();
+        assert_eq!(text(lists_deleted(7, &web1())), "{\"deleted\":7,\"host\":\"web1\"}\n");
+        assert_eq!(
+            text(address_deleted(1, &[one()], &web1())),
+            format!("{{\"deleted\":1,{HOST},\"rows\":[{HELD}]}}\n")
+        );
+        let many: Value =
+            serde_json::from_str(&text(address_deleted(101, &vec![one(); 101], &web1()))).unwrap();
         assert_eq!((&many["deleted"], many["rows"].as_array().unwrap().len()), (&101.into(), 100));
     }
 

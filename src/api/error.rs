@@ -1,6 +1,8 @@
 //! Errors of requests, and the one place where they become HTTP status codes.
 
+use crate::api::HostName;
 use crate::api::address_list::ListError;
+use crate::api::code;
 use crate::api::url::UrlError;
 use crate::config::clients::Unnamed;
 use crate::firewall::FirewallError;
@@ -57,6 +59,9 @@ pub(super) enum ApiError {
     /// A body where none is expected.
     #[error("this path takes no body: expected the address in the path")]
     Body,
+    /// A body with a content coding (RFC 9110, 8.4).
+    #[error("the body is encoded as \"{}\": expected one that is not compressed", .0.escape_debug())]
+    Compressed(String),
     /// The body is not a list, or can't be read.
     #[error(transparent)]
     List(#[from] ListError),
@@ -109,6 +114,8 @@ impl ApiError {
             | ApiError::Listings(_)
             | ApiError::Ending => 503,
             ApiError::Url(UrlError::Method { .. } | UrlError::NonRestful { .. }) => 405,
+            ApiError::Url(UrlError::Action(_)) => 404,
+            ApiError::Compressed(_) => 415,
             // A broken connection has no status code; the log level follows from 400.
             ApiError::List(ListError::Right(..)) => 403,
             ApiError::List(ListError::Http(error)) => error.status().unwrap_or(400),
@@ -140,6 +147,7 @@ impl ApiError {
     }
 
     fn header(&self) -> Option<(&'static str, String)> {
+        let retry_after = |time: Duration| Some(("Retry-After", whole_seconds(time).to_string()));
         match self {
             ApiError::NotLoggedIn | ApiError::WrongCredentials | ApiError::CertificateEnded => {
                 Some(("WWW-Authenticate", "Basic realm=\"rfw\", charset=\"UTF-8\"".to_owned()))
@@ -147,8 +155,9 @@ impl ApiError {
             ApiError::Url(UrlError::Method { allow } | UrlError::NonRestful { allow }) => {
                 Some(("Allow", (*allow).to_owned()))
             }
-            ApiError::TooManyTries(_, time) => Some(("Retry-After", whole_seconds(*time).to_string())),
-            _ if self.status() == 503 => Some(("Retry-After", BUSY_TIME.as_secs().to_string())),
+            ApiError::Compressed(_) => Some(("Accept-Encoding", "identity".to_owned())),
+            ApiError::TooManyTries(_, time) => retry_after(*time),
+            _ if self.status() == 503 => retry_after(BUSY_TIME),
             _ => None,
         }
     }
@@ -174,20 +183,25 @@ impl ApiError {
     }
 
     /// The answer to the request.
-    pub(super) fn answer(&self) -> Answer {
-        Answer { header: self.header(), ..failed(self.status(), self) }
+    pub(super) fn answer(&self, host: &HostName) -> Answer {
+        self.answer_in_words(self, host)
     }
 
     /// The answer to a client with these rights. What goes wrong in the kernel is told in words of tools and
     /// names of sets, which may be those of lists that it does not see.
-    pub(super) fn answer_to(&self, rights: &Rights) -> Answer {
+    pub(super) fn answer_to(&self, rights: &Rights, host: &HostName) -> Answer {
         match self {
             ApiError::Firewall(error) if error.may_name_lists() && rights.visible().is_some() => {
                 let why = "the packet filter can't be read or changed now: the log of rfw says why";
-                Answer { header: self.header(), ..failed(self.status(), &why) }
+                self.answer_in_words(&why, host)
             }
-            _ => self.answer(),
+            _ => self.answer(host),
         }
+    }
+
+    fn answer_in_words(&self, why: &dyn fmt::Display, host: &HostName) -> Answer {
+        let headers = self.header().into_iter().collect();
+        Answer { headers, ..failed(self.status(), code::of(self), why, host) }
     }
 }
 
@@ -197,11 +211,11 @@ fn whole_seconds(time: Duration) -> u64 {
 }
 
 /// The answer to a request that can't be read; `None` if the connection is broken.
-pub(crate) fn unreadable(error: &HttpError) -> Option<Answer> {
-    error.status().map(|status| failed(status, error))
+pub(super) fn unreadable(error: &HttpError, host: &HostName) -> Option<Answer> {
+    error.status().map(|status| failed(status, code::of_http(error), error, host))
 }
 
-fn failed(status: u16, why: &dyn fmt::Display) -> Answer {
-    let body = json!({ "error": why.to_string() });
-    Answer { status, body: Content::Text(format!("{body}\n")), header: None }
+fn failed(status: u16, code: &str, why: &dyn fmt::Display, host: &HostName) -> Answer {
+    let body = json!({ "code": code, "error": why.to_string(), "host": host.as_str() });
+    Answer::json(status, Content::Text(format!("{body}\n")))
 }

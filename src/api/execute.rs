@@ -40,7 +40,7 @@ impl Service {
         if inserted.outcome != Outcome::Unchanged {
             self.note_change(origin, format!("1 {outcome}{}", Within(list)));
         }
-        Ok(answers::inserted(&inserted, rule, lease, note))
+        Ok(answers::inserted(&inserted, rule, lease, note, &self.host))
     }
 
     /// Takes one address out.
@@ -64,7 +64,7 @@ impl Service {
             usize::from(deleted.outcome == Outcome::Deleted),
             &Within(list).to_string(),
         );
-        Ok(answers::deleted(&deleted, rule))
+        Ok(answers::deleted(&deleted, rule, &self.host))
     }
 
     /// Puts the addresses of a body in.
@@ -104,7 +104,7 @@ impl Service {
         let (who, skipped, within) = (&origin.who, given.skipped_total, Within(put.list));
         log::info!("{who}: list: {put_in}, {skipped} skipped{within}: {scope}, {lease}{because}");
         self.note_change(origin, format!("{put_in}{within}"));
-        Ok(answers::all_inserted(&given, count, removed, lease, note))
+        Ok(answers::all_inserted(&given, count, removed, lease, note, &self.host))
     }
 
     /// Takes the addresses of a body out.
@@ -131,7 +131,7 @@ impl Service {
             Within(list)
         );
         self.note_deletion(origin, present, &Within(list).to_string());
-        Ok(answers::all_deleted(given, count))
+        Ok(answers::all_deleted(given, count, &self.host))
     }
 
     /// Takes out all that lists hold, in one scope or in every.
@@ -156,7 +156,7 @@ impl Service {
         let within = answers::within_lists(lists);
         log::info!("{}: {count} deleted, all{within}{place}", origin.who);
         self.note_deletion(origin, count, &within);
-        Ok(answers::lists_deleted(count))
+        Ok(answers::lists_deleted(count, &self.host))
     }
 
     /// Takes exactly this address or network out, in every scope.
@@ -183,7 +183,7 @@ impl Service {
         log::info!("{who}: {count} deleted, all of {address}{within}");
         self.note_deletion(origin, count, &within);
         let seen: Vec<Held> = deleted.into_iter().filter(|held| origin.sees(held.list)).collect();
-        Ok(answers::address_deleted(count, &seen))
+        Ok(answers::address_deleted(count, &seen, &self.host))
     }
 
     /// What a filter finds, which is yet to be read.

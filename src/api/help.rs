@@ -1,5 +1,6 @@
 //! The help: what a client can ask for.
 
+use crate::api::HostName;
 use crate::config::clients::Client;
 use crate::config::file::Config;
 use crate::http::answer::{Answer, Content};
@@ -44,11 +45,12 @@ const EXAMPLES: [&str; 10] = [
 ];
 
 /// The answer to `GET /`: with the rights of who asks.
-pub(super) fn help(config: &Config, client: &Client) -> Answer {
+pub(super) fn help(config: &Config, client: &Client, host: &HostName) -> Answer {
     let outward = config.outward.as_ref().map(|outward| format!("https://{}", outward.address));
     let local = config.local.as_ref().map(|local| format!("http://{}", local.address));
     let servers: Vec<String> = outward.into_iter().chain(local).collect();
     let help = json!({
+        "host": host.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "listening": servers,
         "default.expire": config.default_expire.to_string(),
@@ -58,7 +60,7 @@ pub(super) fn help(config: &Config, client: &Client) -> Answer {
         "parameters": PARAMETERS,
         "examples": EXAMPLES,
     });
-    Answer { status: 200, body: Content::Text(format!("{help:#}\n")), header: None }
+    Answer::json(200, Content::Text(format!("{help:#}\n")))
 }
 
 /// The rights of a client, with the names and values of their options; a limit that it does not have is

@@ -98,7 +98,7 @@ impl Collecting {
     /// The answer, whose text becomes of the rows part by part.
     fn answer(&mut self) -> Answer {
         let parts = Text { rows: std::mem::take(&mut self.rows).into_text(), _slot: self.slot.take() };
-        Answer { status: 200, body: Content::Parts(Box::new(parts)), header: None }
+        Answer::json(200, Content::Parts(Box::new(parts)))
     }
 }
 

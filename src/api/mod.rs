@@ -4,11 +4,15 @@
 pub(crate) mod address_list;
 mod answers;
 mod attempts;
+mod code;
 mod error;
 mod execute;
 mod help;
+mod host_name;
 mod listing;
 mod login;
+#[cfg_attr(not(test), expect(dead_code, reason = "for what is answered in more than one form"))]
+mod media;
 mod parameters;
 mod permit;
 mod rows;
@@ -19,7 +23,7 @@ mod url_error;
 use crate::api::address_list::{Forbidden, ListError, ListReader};
 use crate::api::attempts::{Attempts, Source, Turn};
 use crate::api::error::ApiError;
-pub(crate) use crate::api::error::unreadable;
+pub(crate) use crate::api::host_name::HostName;
 pub(crate) use crate::api::listing::Collecting;
 use crate::api::listing::Slots;
 use crate::api::status::Changes;
@@ -47,6 +51,7 @@ use tiny_http::Method;
 
 /// The REST API: executes requests on the firewall.
 pub(crate) struct Service {
+    host: HostName,
     config: Config,
     shared: Arc<SharedFirewall>,
     whitelist: Rc<WhiteList>,
@@ -84,6 +89,8 @@ struct Origin {
     client: Arc<Client>,
     method: Method,
     target: String,
+    /// Who answers.
+    host: HostName,
 }
 
 /// The client of a connection, and what its listener requires.
@@ -111,16 +118,18 @@ impl Peer {
 }
 
 impl Service {
-    /// A service on a firewall, to which the white list is applied.
+    /// A service of a host on its firewall, to which the white list is applied.
     ///
     /// # Errors
     /// The rules can't be changed.
     pub(crate) fn new(
+        host: HostName,
         config: Config,
         shared: Arc<SharedFirewall>,
         whitelist: WhiteList,
     ) -> Result<Service, FirewallError> {
         let service = Service {
+            host,
             config,
             shared,
             whitelist: Rc::new(whitelist),
@@ -140,6 +149,11 @@ impl Service {
     pub(crate) fn admits(&self, address: IpAddr) -> bool {
         let from_anywhere = self.config.admits_all() && !self.whitelist.is_never(address);
         from_anywhere || self.whitelist.contains(address)
+    }
+
+    /// The answer to a request that can't be read; `None` if the connection is broken.
+    pub(crate) fn unreadable(&self, error: &HttpError) -> Option<Answer> {
+        error::unreadable(error, &self.host)
     }
 
     /// The white list in force.
@@ -210,7 +224,7 @@ impl Service {
         let who = format!("{} {}", peer.address, client.name.escape_debug());
         let command = self.command(&client, &request, body);
         let Request { method, target, is_form, .. } = request;
-        let origin = Origin { who, client, method, target };
+        let origin = Origin { who, client, method, target, host: self.host.clone() };
         let command = command.map_err(|error| Refusal::Answer(origin.refuse(&error)))?;
         let mut list = match &command {
             Command::InsertAll { body, .. } => Some(ListReader::new(body.reasons, body.replace)),
@@ -226,7 +240,7 @@ impl Service {
             None => Ok(()),
             Some(host) => {
                 let error = ApiError::Misdirected(host.clone());
-                Err(refuse_stranger(&mut self.misdirected, peer, &error, now))
+                Err(refuse_stranger(&mut self.misdirected, peer, &error, &self.host, now))
             }
         }
     }
@@ -248,7 +262,7 @@ impl Service {
             Turn::Later { until, place } => Err(Refusal::Slowed(Box::new(Slowed { request, place, until }))),
             Turn::Full { waiting, until } => {
                 let error = ApiError::TooManyTries(waiting, until.saturating_duration_since(now));
-                Err(refuse_stranger(&mut self.strangers, peer, &error, now).into())
+                Err(refuse_stranger(&mut self.strangers, peer, &error, &self.host, now).into())
             }
         }
     }
@@ -274,10 +288,10 @@ impl Service {
                 Ok(client)
             }
             // A client, who is told as one: not at his place.
-            Err(error @ ApiError::From(..)) => Err(refuse_place(peer, request, &error)),
+            Err(error @ ApiError::From(..)) => Err(refuse_place(peer, request, &error, &self.host)),
             Err(error) => {
                 peer.logged_in = None;
-                let answer = refuse_stranger(&mut self.strangers, peer, &error, now);
+                let answer = refuse_stranger(&mut self.strangers, peer, &error, &self.host, now);
                 if matches!(error, ApiError::WrongCredentials)
                     && let Some(row) = self.attempts.wrong(Source::of(peer), &login::username(request), now)
                 {
@@ -292,10 +306,13 @@ impl Service {
     /// The command of a request that may have this body.
     fn command(&self, client: &Client, request: &Request, body: &Body) -> Result<Command, ApiError> {
         let command = url::parse(&request.method, &request.target, self.config.non_restful)?;
-        if request.from_web_page && !command.only_reads() {
+        if request.from_other_page && !command.only_reads() {
             return Err(ApiError::WebPage);
         }
         body.check_length().map_err(ListError::Http)?;
+        if let Some(coding) = request.content_coding.as_ref().filter(|_| !body.is_empty()) {
+            return Err(ApiError::Compressed(coding.clone()));
+        }
         let command = match command {
             command if body.is_empty() => command.without_body(),
             command if command.has_body() => command,
@@ -336,7 +353,7 @@ impl Service {
             Command::DeleteAll { scope, list: name } => self.delete_all(&origin, &scope, name, &list),
             Command::DeleteLists { lists, scope } => self.delete_lists(&origin, lists, scope.as_ref()),
             Command::DeleteAddress { address, lists } => self.delete_address(&origin, &address, lists),
-            Command::Help => Ok(help::help(&self.config, &origin.client)),
+            Command::Help => Ok(help::help(&self.config, &origin.client, &self.host)),
             Command::Lists(list) => self.lists(&origin, list),
             Command::Insert { rule, put } => self.insert(&origin, &rule, put),
             Command::Delete { rule, list } => self.delete(&origin, &rule, list),
@@ -377,7 +394,7 @@ impl Pending {
     pub(crate) fn fail(&self, error: &HttpError) -> Option<Answer> {
         let target = self.origin.target.escape_debug();
         log::info!("{}: {} {target}: {error}", self.origin.who, self.origin.method);
-        unreadable(error)
+        error::unreadable(error, &self.origin.host)
     }
 
     /// Refuses the request, since the server ends.
@@ -387,16 +404,22 @@ impl Pending {
 }
 
 /// Gives the answer to a client who may not ask, and has the log tell of it now and then.
-fn refuse_stranger(lines: &mut LogLimit, peer: &Peer, error: &ApiError, now: Instant) -> Answer {
+fn refuse_stranger(
+    lines: &mut LogLimit,
+    peer: &Peer,
+    error: &ApiError,
+    host: &HostName,
+    now: Instant,
+) -> Answer {
     lines.log(now, log::Level::Warn, format_args!("{}: {error}", peer.address));
-    error.answer()
+    error.answer(host)
 }
 
 /// Logs that a client asks from where it may not, and gives the answer.
-fn refuse_place(peer: &Peer, request: &Request, error: &ApiError) -> Answer {
+fn refuse_place(peer: &Peer, request: &Request, error: &ApiError, host: &HostName) -> Answer {
     let Request { method, target, .. } = request;
     log::log!(error.level(), "{}: {method} {}: {error}", peer.address, target.escape_debug());
-    error.answer()
+    error.answer(host)
 }
 
 /// Why an address of a list does not go in.
@@ -446,7 +469,7 @@ impl Origin {
     fn refuse(&self, error: &ApiError) -> Answer {
         let target = self.target.escape_debug();
         log::log!(error.level(), "{}: {} {target}: {error}", self.who, self.method);
-        error.answer_to(&self.client.rights)
+        error.answer_to(&self.client.rights, &self.host)
     }
 }
 

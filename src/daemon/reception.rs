@@ -1,6 +1,6 @@
 //! What the requests of a client go through, from the bytes to the API.
 
-use crate::api::{self, Peer, Pending, Service};
+use crate::api::{Peer, Pending, Service};
 use crate::http::answer::Answer;
 use crate::http::body::Body;
 use crate::http::handler::{Handler, Place, Refusal};
@@ -94,7 +94,7 @@ impl Handler for Reception<'_> {
                 _ => &mut self.lines.unreadable,
             };
             lines.log(Instant::now(), log::Level::Info, format_args!("{}: {error}", self.peer.address));
-            return api::unreadable(error);
+            return self.service.unreadable(error);
         };
         pending.fail(error)
     }

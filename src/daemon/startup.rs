@@ -2,7 +2,7 @@
 //! anything is changed; then the ports are bound, the guard rules are installed, and only
 //! then do the sockets listen, so that no unlisted peer can connect in between.
 
-use crate::api::Service;
+use crate::api::{HostName, Service};
 use crate::config::cli::Arguments;
 use crate::config::file::{Config, LocatedError, Setting};
 use crate::config::trusted_file::{self, FileError};
@@ -142,7 +142,7 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
         Ok::<(), FirewallError>(())
     })?;
     notifier.extend(STEP_TIME, Instant::now());
-    let service = Service::new(config, shared.clone(), whitelist)?;
+    let service = Service::new(HostName::of_kernel(), config, shared.clone(), whitelist)?;
     let state = StateWriter::new(&shared).map(Arc::new);
     shared.start_sweeper(state.clone().map(|state| state as Arc<dyn Chore>)).map_err(Failure::Io)?;
     let mut server = Server::new(service, signals, instance, notifier, confinement);

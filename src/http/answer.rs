@@ -5,14 +5,26 @@ use crate::http::message::Request;
 use std::io;
 use tiny_http::{HTTPVersion, Header, Method, Response, StatusCode};
 
-/// A response: status code, JSON body, and at most one header in addition to the fixed ones.
+/// A response: status code, body, and headers in addition to the fixed ones.
 pub(crate) struct Answer {
     /// The status code (RFC 9110, 15).
     pub status: u16,
-    /// The body: JSON that ends with a newline.
+    /// The media type of the body (RFC 9110, 8.3), as [`JSON`].
+    pub media_type: &'static str,
+    /// The body: a text that ends with a newline.
     pub body: Content,
-    /// A header that the status code calls for, such as `Allow` with 405.
-    pub header: Option<(&'static str, String)>,
+    /// Headers that the status code or the body calls for, such as `Allow` with 405.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+/// The media type of JSON (RFC 8259, 11).
+pub(crate) const JSON: &str = "application/json";
+
+impl Answer {
+    /// An answer in JSON without headers of its own.
+    pub(crate) fn json(status: u16, body: Content) -> Answer {
+        Answer { status, media_type: JSON, body, headers: Vec::new() }
+    }
 }
 
 /// The body of an answer.
@@ -63,9 +75,9 @@ impl Delivery {
     /// # Errors
     /// A header can't be printed.
     pub(crate) fn print(self, answer: Answer) -> io::Result<(Vec<u8>, Option<Parts>)> {
-        let own = answer.header.iter().map(|(name, value)| (*name, value.as_str()));
+        let own = answer.headers.iter().map(|(name, value)| (*name, value.as_str()));
         let all = [
-            ("Content-Type", "application/json"),
+            ("Content-Type", answer.media_type),
             ("Cache-Control", "no-store"),
             ("Server", concat!("rfw/", env!("CARGO_PKG_VERSION"))),
         ];
@@ -120,7 +132,8 @@ mod tests {
     use super::*;
 
     fn printed(delivery: Delivery, body: Content) -> String {
-        let answer = Answer { status: 405, body, header: Some(("Allow", "GET".to_owned())) };
+        let headers = vec![("Allow", "GET".to_owned())];
+        let answer = Answer { headers, ..Answer::json(405, body) };
         let (mut bytes, parts) = delivery.print(answer).unwrap();
         if let Some(parts) = parts {
             parts.for_each(|part| bytes.extend(delivery.part(Some(&part))));

@@ -30,9 +30,15 @@ pub(crate) struct Request {
     /// Whether the connection persists after this request (RFC 9112, 9.3); always `false` with
     /// HTTP/1.0.
     pub keep_alive: bool,
-    /// Whether a browser sends it on behalf of a web page: it has `Origin` (Fetch standard), or
-    /// `Sec-Fetch-Site` other than `none` (Fetch Metadata Request Headers).
-    pub from_web_page: bool,
+    /// Whether a browser sends it on behalf of a web page of others: it has `Origin` (Fetch standard), or
+    /// `Sec-Fetch-Site` other than `none` (Fetch Metadata Request Headers), but for `same-origin` with an
+    /// `Origin` that is the host of the request.
+    pub from_other_page: bool,
+    /// The value of `Accept` (RFC 9110, 12.5.1), where there are several, joined by commas; empty for none.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for what is answered in more than one form"))]
+    pub accept: String,
+    /// The value of `Content-Encoding` (RFC 9110, 8.4), if it is any but `identity`.
+    pub content_coding: Option<String>,
     /// Whether the body is said to be a form (`application/x-www-form-urlencoded`), as `curl -d` says it.
     pub is_form: bool,
     /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110, 10.1.1).
@@ -97,13 +103,14 @@ fn parse_headers(bytes: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
     }
     let request = Request {
         method: method.parse().map_err(|()| malformed("not a method"))?,
+        from_other_page: headers.is_from_other_page(host.as_deref()),
         target,
         host,
         authorization: headers.text("Authorization")?.map(Zeroizing::new),
         body: headers.framing(minor)?,
         keep_alive: minor > 0 && !headers.list("Connection").any(|word| word.eq_ignore_ascii_case("close")),
-        from_web_page: headers.all("Origin").next().is_some()
-            || headers.all("Sec-Fetch-Site").any(|site| site != b"none"),
+        accept: headers.list("Accept").collect::<Vec<&str>>().join(","),
+        content_coding: headers.content_coding(),
         is_form: headers.all("Content-Type").any(|kind| kind.eq_ignore_ascii_case(FORM)),
         expects_continue: minor > 0
             && headers.list("Expect").any(|word| word.eq_ignore_ascii_case("100-continue")),
@@ -117,6 +124,13 @@ fn authority(target: &str) -> Option<&str> {
     let (scheme, rest) = target.split_once("://")?;
     let rest = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)).then_some(rest)?;
     rest.split(['/', '?']).next()
+}
+
+/// Whether an origin (RFC 6454, 6.1) is a host and port, by whichever scheme: a browser that says `same-origin`
+/// has compared that.
+fn is_origin_of(origin: &[u8], host: &str) -> bool {
+    let authority = [&b"https://"[..], b"http://"].iter().find_map(|scheme| origin.strip_prefix(*scheme));
+    authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host.as_bytes()))
 }
 
 struct Headers<'a>(&'a [httparse::Header<'a>]);
@@ -142,6 +156,28 @@ impl<'a> Headers<'a> {
     fn list(&self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let texts = self.all(name).filter_map(|value| str::from_utf8(value).ok());
         texts.flat_map(|text| text.split(',').map(|word| word.trim_matches([' ', '\t'])))
+    }
+
+    /// Whether a browser sends it for a page of another origin: one that it does not say to be of this one,
+    /// or whose `Origin` is not `host`.
+    fn is_from_other_page(&self, host: Option<&str>) -> bool {
+        let (mut origins, mut sites) = (self.all("Origin"), self.all("Sec-Fetch-Site"));
+        match (origins.next(), sites.next()) {
+            (None, None) => false,
+            (None, Some(b"none")) => sites.next().is_some(),
+            (Some(origin), Some(b"same-origin")) => {
+                let is_host = |host: &str| is_origin_of(origin, host);
+                !host.is_some_and(is_host) || origins.next().is_some() || sites.next().is_some()
+            }
+            _ => true,
+        }
+    }
+
+    /// How the body is encoded beyond its framing.
+    fn content_coding(&self) -> Option<String> {
+        let mut values =
+            self.all("Content-Encoding").map(|value| String::from_utf8_lossy(value).into_owned());
+        values.find(|value| !value.eq_ignore_ascii_case("identity"))
     }
 
     /// Rejects a request with both framing headers or a repeated one, which allow request
@@ -271,18 +307,34 @@ mod tests {
 
     #[test]
     fn requests_of_web_pages_are_known() {
+        let (same, other) = ("Sec-Fetch-Site: same-origin\r\n", "Sec-Fetch-Site: same-site\r\n");
         let golden = [
-            ("", false),
-            ("Origin: https://example.org\r\n", true),
-            ("Origin: null\r\n", true),
-            ("Sec-Fetch-Site: cross-site\r\n", true),
-            ("Sec-Fetch-Site: same-origin\r\n", true),
-            ("Sec-Fetch-Site: none\r\n", false),
+            (String::new(), false),
+            ("Origin: https://example.org\r\n".to_owned(), true),
+            ("Origin: https://x:7393\r\n".to_owned(), true),
+            ("Origin: null\r\n".to_owned(), true),
+            ("Sec-Fetch-Site: cross-site\r\n".to_owned(), true),
+            ("Sec-Fetch-Site: none\r\n".to_owned(), false),
+            ("Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n".to_owned(), true),
+            (same.to_owned(), true),
+            (format!("{same}Origin: https://x:7393\r\n"), false),
+            (format!("{same}Origin: http://X:7393\r\n"), false),
+            (format!("{other}Origin: https://x:7393\r\n"), true),
+            (format!("{same}{same}Origin: https://x:7393\r\n"), true),
+            (format!("{same}Origin: https://x:7393\r\nOrigin: https://x:7393\r\n"), true),
+            (format!("{same}Origin: https://x\r\n"), true),
+            (format!("{same}Origin: https://x:7393.example.org\r\n"), true),
+            (format!("{same}Origin: https://x:7393/\r\n"), true),
+            (format!("{same}Origin: ftp://x:7393\r\n"), true),
+            (format!("{same}Origin: x:7393\r\n"), true),
+            (format!("{same}Origin: null\r\n"), true),
         ];
         for (header, expected) in golden {
-            let text = format!("PUT / HTTP/1.1\r\nHost: x\r\n{header}\r\n");
-            assert_eq!(read(&text).unwrap().unwrap().from_web_page, expected, "{header}");
+            let text = format!("PUT / HTTP/1.1\r\nHost: x:7393\r\n{header}\r\n");
+            assert_eq!(read(&text).unwrap().unwrap().from_other_page, expected, "{header}");
         }
+        let without_host = format!("PUT / HTTP/1.0\r\n{same}Origin: https://\r\n\r\n");
+        assert!(read(&without_host).unwrap().unwrap().from_other_page);
     }
 
     #[test]

@@ -179,7 +179,9 @@ fn bans_without_an_end_have_none_and_failures_are_told() {
     }
 
     fail2ban.tell(&["set", "app", "banip", "127.0.0.1"]);
-    let line = format!("rfw: PUT 127.0.0.1 at {URL}: {{\"error\":\"127.0.0.1 is white-listed\"}}");
+    let line = format!(
+        "rfw: PUT 127.0.0.1 at {URL}: {{\"code\":\"whitelisted\",\"error\":\"127.0.0.1 is white-listed\""
+    );
     until(SOON, "fail2ban's log has the words of rfw", || fail2ban.log().contains(&line));
 
     // One server that is away keeps no other from banning.

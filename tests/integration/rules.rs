@@ -301,14 +301,14 @@ fn an_answer_has_the_result_the_rule_and_its_expiry() {
         for (method, query, result) in
             [("POST", "?expire=0", "refreshed"), ("DELETE", "", "deleted"), ("DELETE", "", "absent")]
         {
-            let answer = rfw.ok(method, &format!("{path}{query}"));
+            let answer = rfw.told(method, &format!("{path}{query}"));
             let mut expected = serde_json::json!({ "result": result, "rule": rule, "expires": null });
             if method == "DELETE" {
                 expected["still"] = serde_json::json!([]);
             }
             assert_eq!(answer, expected, "{method}");
         }
-        let put = rfw.ok("PUT", "/drop/output/any/2001:db8::1?expire=0");
+        let put = rfw.told("PUT", "/drop/output/any/2001:db8::1?expire=0");
         let rule = serde_json::json!({
             "chain": "OUTPUT", "target": "DROP", "inp": "*", "out": "*",
             "source": "::/0", "destination": "2001:db8::1",

@@ -13,7 +13,7 @@ struct Toy {
 }
 
 fn text(status: u16, text: &str) -> Answer {
-    Answer { status, body: Content::Text(text.to_owned()), header: None }
+    Answer::json(status, Content::Text(text.to_owned()))
 }
 
 impl Handler for Toy {
@@ -357,7 +357,7 @@ fn a_long_answer_is_made_as_it_is_taken_and_given_up_when_it_is_not() {
     talk.conversation.step(Event::Received(GET.as_bytes()), talk.now, &mut talk.toy);
     talk.conversation.take_request().unwrap();
     let body = Content::Parts(Box::new(parts));
-    talk.conversation.answer(Answer { status: 200, body, header: None }, talk.now);
+    talk.conversation.answer(Answer::json(200, body), talk.now);
     let first = talk.conversation.output().len();
     talk.conversation.step(Event::Sent(first - 1), talk.now, &mut talk.toy);
     assert_eq!((made.get(), talk.conversation.output().len()), (0, 1));

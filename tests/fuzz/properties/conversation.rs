@@ -38,7 +38,7 @@ struct Toy {
 }
 
 fn text(status: u16, text: String) -> Answer {
-    Answer { status, body: Content::Text(text), header: None }
+    Answer::json(status, Content::Text(text))
 }
 
 impl Handler for Toy {
@@ -154,7 +154,7 @@ impl Talk {
             Some(b'p') => Content::Parts(Box::new([told.clone(), told].into_iter())),
             _ => Content::Text(told),
         };
-        self.conversation.answer(Answer { status: 200, body, header: None }, self.now);
+        self.conversation.answer(Answer::json(200, body), self.now);
         self.step(Event::Sent(0));
         true
     }

@@ -37,9 +37,10 @@ fn tell(parsed: &Result<Option<(Request, usize)>, HttpError>) -> String {
 
 fn fields(request: &Request) -> String {
     let Request { method, target, host, authorization, body, keep_alive, .. } = request;
-    let Request { from_web_page, expects_continue, minor, .. } = request;
-    let flags = (keep_alive, from_web_page, expects_continue, minor);
-    format!("{method} {target:?} {host:?} {authorization:?} {body:?} {flags:?}")
+    let Request { from_other_page, expects_continue, minor, .. } = request;
+    let (accept, coding) = (&request.accept, &request.content_coding);
+    let flags = (keep_alive, from_other_page, expects_continue, minor);
+    format!("{method} {target:?} {host:?} {authorization:?} {body:?} {flags:?} {accept:?} {coding:?}")
 }
 
 fn check(request: &Request, head: &[u8]) {
@@ -81,7 +82,9 @@ fn print(request: &Request) -> String {
             Framing::Chunked => Some("transfer-encoding: CHUNKED".to_owned()),
         },
         (request.minor > 0 && !request.keep_alive).then(|| "Connection: x, Close".to_owned()),
-        request.from_web_page.then(|| "Origin: null".to_owned()),
+        request.from_other_page.then(|| "Origin: null".to_owned()),
+        Some(&request.accept).filter(|accept| !accept.is_empty()).map(|accept| format!("Accept: {accept}")),
+        request.content_coding.as_ref().map(|coding| format!("Content-Encoding: {coding}")),
         request.expects_continue.then(|| "Expect: 100-Continue".to_owned()),
     ];
     lines.into_iter().flatten().for_each(|line| head = format!("{head}{line}\r\n"));

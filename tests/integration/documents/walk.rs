@@ -6,7 +6,7 @@
 mod stage;
 
 use super::{RFW, read};
-use crate::host::Host;
+use crate::host::{Host, node_name};
 use stage::{Machine, Stage};
 
 /// A file or a command of a document, in the order in which they stand there.
@@ -50,7 +50,8 @@ fn commands(text: &str) -> Vec<Step> {
     steps
 }
 
-/// A text with moments, numbers of protocols and widths of columns that are the same everywhere.
+/// A text with moments, names of hosts in answers, numbers of protocols and widths of columns that are the
+/// same everywhere.
 fn plain(text: &str) -> String {
     let is_moment = |word: &str| {
         word.len() >= 20
@@ -65,7 +66,10 @@ fn plain(text: &str) -> String {
         });
         let line: String = words.collect();
         let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
-        plain.push(line.replace(" 0 -- ", " all -- ").replace(" 6 -- ", " tcp -- "));
+        let line = line.replace(" 0 -- ", " all -- ").replace(" 6 -- ", " tcp -- ");
+        let hosts = [node_name(), "toronto".to_owned(), "berlin".to_owned()];
+        let named = |host: &String| format!("\"host\":\"{host}\"");
+        plain.push(hosts.iter().map(named).fold(line, |line, named| line.replace(&named, "\"host\":HOST")));
     }
     plain.join("\n")
 }
@@ -176,6 +180,7 @@ fn what_is_shown_is_compared_but_for_moments_and_ellipses() {
         ("a\n", "b\n", false),
         ("at 2026-11-22T10:15:00Z */", "at 2031-01-01T00:00:00.5Z */", true),
         ("{\"expires\":\"2026-11-22T10:15:00Z\"}", "{\"expires\":null}", false),
+        ("{\"host\":\"toronto\"}", &format!("{{\"host\":\"{}\"}}", node_name()), true),
         ("{\"a\":1,…,\"c\":3}", "{\"a\":1,\"b\":2,\"c\":3}", true),
         ("{\"a\":1,…,\"c\":3}", "{\"a\":1,\"b\":2,\"c\":4}", false),
         ("a\n…\nd\n", "a\nb\nc\nd\n", true),

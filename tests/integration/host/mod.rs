@@ -240,6 +240,11 @@ impl Drop for Host {
     }
 }
 
+/// The name that the kernel has for this machine, which answers name.
+pub fn node_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").expect("a name").trim().to_owned()
+}
+
 /// Waits until something has come true. To look often takes the processor from other tests: the
 /// pause is a tenth of what has been waited.
 #[track_caller]

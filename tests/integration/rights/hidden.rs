@@ -2,7 +2,7 @@
 //! not in an error.
 
 use super::{Ask, ask, ask_in_one, ok, refused, section, start};
-use crate::host::{Host, Reply, VARIANTS, in_all_ways, in_both_variants};
+use crate::host::{Host, Reply, VARIANTS, in_all_ways, in_both_variants, node_name};
 use crate::named_lists::kernel::{assert_same, held, kill_and_spawn};
 use serde_json::{Value, json};
 
@@ -146,7 +146,7 @@ fn an_address_in_several_lists_goes_out_of_all_that_a_client_sees_or_of_none() {
             // Who sees none of them deletes what it may, and is shown nothing.
             let reply = ask(&host, "none", &line, "");
             assert_silent(&reply);
-            assert_eq!(reply.json(), json!({ "deleted": 3, "rows": [] }), "{address}");
+            assert_eq!(reply.json(), json!({ "deleted": 3, "host": node_name(), "rows": [] }), "{address}");
             let reply = ask(&host, "wide", &line, "");
             assert_silent(&reply);
             assert_eq!((&reply.json()["deleted"], lists(&reply.json()["rows"])), (&json!(1), vec!["mine"]));
@@ -259,7 +259,7 @@ fn what_a_hidden_list_has_shows_in_no_count_and_no_result() {
             assert_eq!(counts(&answer, ["inserted", "removed"]), [1, 3]);
             let line = "DELETE /list?address=1.1.1.2";
             assert_eq!(lists(&ok(&host, "own", line, "")["rows"]), ["mine"]);
-            assert_eq!(ok(&host, "own", line, ""), json!({ "deleted": 0, "rows": [] }));
+            assert_eq!(ok(&host, "own", line, ""), json!({ "deleted": 0, "host": node_name(), "rows": [] }));
             assert_eq!(change("DELETE", "?list=mine", "")["deleted"], 1);
         }
         assert_eq!(held(&host, iptables).len(), 8);

@@ -1,7 +1,7 @@
 //! Who a client is, from where it may come, and what the log tells of one that is refused.
 
 use super::{Ask, ask, ask_in_one, ok, refused, section, start};
-use crate::host::{Host, SOON, VARIANTS, until};
+use crate::host::{Host, SOON, VARIANTS, node_name, until};
 use serde_json::json;
 
 const IPTABLES: &str = VARIANTS[0];
@@ -30,7 +30,10 @@ fn a_client_comes_from_its_own_addresses_of_the_white_list() {
     for (source, name) in golden {
         let (status, body) = from(&rfw, source, &format!("{name}:secret of {name}"), path);
         let error = format!("no right to be {name} from {source} (from)");
-        assert_eq!((status, body), (403, format!("{{\"error\":\"{error}\"}}\n")));
+        assert_eq!(
+            (status, body),
+            (403, format!("{{\"code\":\"no_right\",\"error\":\"{error}\",\"host\":\"{}\"}}\n", node_name()))
+        );
         let line = format!("{source}: PUT {path}: {error}");
         until(SOON, "it is logged", || rfw.log().contains(&line));
     }

@@ -143,7 +143,8 @@ fn assert_refused(case: &Case, client: &str, right: &str, reply: &Reply) {
     }
     let answer = reply.json();
     let keys: Vec<&String> = answer.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["error"], "{}: {client}", case.at);
+    assert_eq!(keys, ["code", "error", "host"], "{}: {client}", case.at);
+    assert_eq!(answer["code"], "no_right", "{}: {client}", case.at);
     let error = answer["error"].as_str().unwrap();
     let right = if right == "lists" && case.reads() { "read" } else { right };
     let is_named = |right: &str| error.contains(&format!("({right})"));

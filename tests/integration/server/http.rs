@@ -2,7 +2,7 @@
 
 use super::{IPTABLES, LOGIN, connect_tls, local, rules};
 use crate::golden::cases;
-use crate::host::{Host, Reply, SOON, until};
+use crate::host::{Host, Reply, SOON, node_name, until};
 use std::thread;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ fn every_request_as_bytes_has_its_status() {
         }
         if reply.status >= 400 {
             assert!(reply.json()["error"].as_str().is_some_and(|text| text.len() > 4), "{at} {reply:#?}");
+            assert!(reply.json()["code"].as_str().is_some_and(|code| code.len() > 2), "{at} {reply:#?}");
+            assert_eq!(reply.json()["host"], node_name(), "{at}");
         }
         if reply.status == 405 {
             let allow = reply.header("Allow").unwrap_or_else(|| panic!("{at}: no Allow"));

@@ -1,0 +1,24 @@
+//! The name by which answers tell of which host they are.
+
+use std::rc::Rc;
+
+/// The name of this host, as `uname -n` prints it; shared by all that answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostName(Rc<str>);
+
+impl HostName {
+    /// A host of that name.
+    pub(crate) fn new(name: &str) -> HostName {
+        HostName(Rc::from(name))
+    }
+
+    /// The name that the kernel has for this host, its node name (uname(2)).
+    pub(crate) fn of_kernel() -> HostName {
+        HostName::new(&rustix::system::uname().nodename().to_string_lossy())
+    }
+
+    /// The name.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
