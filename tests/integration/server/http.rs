@@ -125,7 +125,7 @@ fn pipelined_requests_are_all_answered_in_their_order() {
         let reply = talk.reply();
         assert_eq!((reply.status, reply.json()["rule"]["source"].as_str()), (200, Some(address.as_str())));
     }
-    assert_eq!(talk.reply().status, 400);
+    assert_eq!(talk.reply().status, 404);
     assert_eq!(talk.reply().json().as_array().map(Vec::len), Some(40));
     assert!(!talk.is_over());
     // Over TLS, where a record may hold more than one request.
