@@ -18,6 +18,7 @@ TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 # package sets DESTDIR, which goes before all of these.
 PREFIX = /usr/local
 SYSCONFDIR = /etc
+bindir = $(PREFIX)/bin
 sbindir = $(PREFIX)/sbin
 datadir = $(PREFIX)/share
 mandir = $(datadir)/man
@@ -44,6 +45,8 @@ test-deps += timeout:coreutils mkfifo:coreutils prlimit:util-linux script:bsduti
 test-deps += nft:nftables perl:perl-base
 test-deps += fail2ban-server:fail2ban systemd-analyze:systemd readelf:binutils
 test-deps += dpkg-deb:dpkg ssh-keygen:openssh-client setsid:util-linux
+# rfwctl is for any shell of POSIX, and completes in two:
+test-deps += dash:dash busybox:busybox zsh:zsh
 # Checking shell scripts and the unit:
 lint-deps = $(build-deps) awk:mawk shellcheck:shellcheck systemd-analyze:systemd
 
@@ -124,13 +127,13 @@ lint: lint-deps	## check format, Rust, documentation, crates and shell scripts
 .PHONY: install
 install: built	## install rfw; takes PREFIX, SYSCONFDIR, DESTDIR
 	@export DESTDIR SYSCONFDIR='$(SYSCONFDIR)' BINARY='$(BINARY)'
-	export sbindir='$(sbindir)' datadir='$(datadir)' mandir='$(mandir)' docdir='$(docdir)' unitdir='$(unitdir)'
+	export bindir='$(bindir)' sbindir='$(sbindir)' datadir='$(datadir)' mandir='$(mandir)' docdir='$(docdir)' unitdir='$(unitdir)'
 	etc/install.sh install
 
 .PHONY: uninstall
 uninstall:	## remove the programs again, and keep the configuration
 	@export DESTDIR SYSCONFDIR='$(SYSCONFDIR)' BINARY='$(BINARY)'
-	export sbindir='$(sbindir)' datadir='$(datadir)' mandir='$(mandir)' docdir='$(docdir)' unitdir='$(unitdir)'
+	export bindir='$(bindir)' sbindir='$(sbindir)' datadir='$(datadir)' mandir='$(mandir)' docdir='$(docdir)' unitdir='$(unitdir)'
 	etc/install.sh uninstall
 
 # Not for cargo to find out: root installs what someone else has built, perhaps

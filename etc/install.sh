@@ -11,13 +11,16 @@ fail() {
     exit 1
 }
 
-: "${SYSCONFDIR:?}" "${sbindir:?}" "${datadir:?}" "${mandir:?}" "${docdir:?}" "${unitdir:?}"
+: "${SYSCONFDIR:?}" "${bindir:?}" "${sbindir:?}" "${datadir:?}" "${mandir:?}" "${docdir:?}" "${unitdir:?}"
 : "${BINARY:?}"
 DESTDIR=${DESTDIR-}
 DESTDIR=${DESTDIR%/}
 cd -- "$(dirname -- "$0")/.."
 conf_dir=$SYSCONFDIR/rfw
 share_dir=$datadir/rfw
+# Where bash and zsh look for the completion of a command.
+bash_dir=$datadir/bash-completion/completions
+zsh_dir=$datadir/zsh/site-functions
 # What came with the last installation: an example, and what the next one compares with.
 examples=$docdir/examples
 logrotate=$SYSCONFDIR/logrotate.d/rfw
@@ -25,7 +28,7 @@ new_logrotate=$conf_dir/logrotate.new
 
 # These are written into other files and into commands to type, so they may have
 # nothing that is special there.  DESTDIR may.
-for path in "$SYSCONFDIR" "$sbindir" "$datadir" "$mandir" "$docdir" "$unitdir"; do
+for path in "$SYSCONFDIR" "$bindir" "$sbindir" "$datadir" "$mandir" "$docdir" "$unitdir"; do
     case $path in
         *[!A-Za-z0-9/._+-]*) fail "only A-Z a-z 0-9 / . _ + - may be in '$path'" ;;
         /*) ;;
@@ -104,7 +107,14 @@ install_rfw() {
 
     folder 755 "$sbindir"
     put 755 "$BINARY" "$sbindir/rfw"
-    for page in rfw.8 rfw.conf.5 rfwgen.1; do
+    folder 755 "$bindir"
+    fill etc/rfwctl/rfwctl
+    put 755 "$copy" "$bindir/rfwctl"
+    folder 755 "$bash_dir"
+    put 644 etc/rfwctl/completion/rfwctl "$bash_dir/rfwctl"
+    folder 755 "$zsh_dir"
+    put 644 etc/rfwctl/completion/_rfwctl "$zsh_dir/_rfwctl"
+    for page in rfw.8 rfw.conf.5 rfwgen.1 rfwctl.1; do
         folder 755 "$mandir/man${page##*.}"
         put 644 "etc/man/$page" "$mandir/man${page##*.}/$page"
     done
@@ -124,6 +134,8 @@ install_rfw() {
     put 755 etc/deploy/rfwgen "$conf_dir/deploy/rfwgen"
     put 644 etc/deploy/README.md "$conf_dir/deploy/README.md"
     folder 755 "$examples"
+    fill etc/rfwctl/servers
+    put 644 "$copy" "$examples/servers"
     fill etc/rfw.conf
     keep 600 "$copy" "$conf_dir/rfw.conf" "$conf_dir/rfw.conf.new"
     fill etc/white.list
@@ -189,11 +201,11 @@ remove_empty() {
 
 uninstall_rfw() {
     [ -n "$DESTDIR" ] || refuse_while_in_use
-    for file in "$sbindir/rfw" "$mandir/man8/rfw.8" "$mandir/man5/rfw.conf.5" \
-        "$mandir/man1/rfwgen.1" "$unitdir/rfw.service" "$unitdir/rfw-restore.service" \
+    for file in "$sbindir/rfw" "$bindir/rfwctl" "$bash_dir/rfwctl" "$zsh_dir/_rfwctl" \
+        "$mandir/man8/rfw.8" "$mandir/man5/rfw.conf.5" "$mandir/man1/rfwgen.1" "$mandir/man1/rfwctl.1" "$unitdir/rfw.service" "$unitdir/rfw-restore.service" \
         "$share_dir/fail2ban/action.d/rfw.conf" \
         "$docdir/LICENSE" "$docdir/README.md" "$docdir/crates.txt" \
-        "$examples/rfw.conf" "$examples/white.list" "$examples/logrotate" \
+        "$examples/rfw.conf" "$examples/white.list" "$examples/logrotate" "$examples/servers" \
         "$conf_dir/deploy/rfwgen" "$conf_dir/deploy/README.md" \
         "$conf_dir/rfw.conf.new" "$conf_dir/white.list.new" "$logrotate" "$new_logrotate"; do
         remove "$file"

@@ -12,7 +12,8 @@ use std::fs;
 use std::thread;
 
 const RFW: &str = env!("CARGO_BIN_EXE_rfw");
-const MANUALS: [&str; 3] = ["etc/man/rfw.8", "etc/man/rfw.conf.5", "etc/man/rfwgen.1"];
+const MANUALS: [&str; 4] =
+    ["etc/man/rfw.8", "etc/man/rfw.conf.5", "etc/man/rfwgen.1", "etc/man/rfwctl.1"];
 
 /// A file of the source tree.
 #[track_caller]
@@ -157,6 +158,34 @@ fn the_help_and_the_manual_of_rfwgen_name_the_same_options_and_numbers() {
     let statuses = line.split([' ', ',']).filter(|word| word.parse::<u8>().is_ok());
     let manual = items(section(&manual, "EXIT STATUS"), "").into_iter().map(|(head, _)| head);
     assert_eq!(manual.collect::<Vec<_>>(), statuses.collect::<Vec<_>>());
+}
+
+#[test]
+fn the_help_the_manual_and_the_completions_of_rfwctl_name_the_same() {
+    let manual = read("etc/man/rfwctl.1");
+    let help = host::run(&format!("{}/etc/rfwctl/rfwctl", env!("CARGO_MANIFEST_DIR")), &["--help"]).ok();
+    let options = flags_of_help(&help);
+    let names = |flags: &Flags| -> BTreeMap<String, String> {
+        flags.iter().map(|(name, (argument, _))| (name.clone(), argument.clone())).collect()
+    };
+    assert_eq!(names(&flags_of_manual(&manual)), names(&options));
+    assert_eq!(synopsis(&manual), options.keys().cloned().collect());
+    let commands: BTreeSet<&str> =
+        help.lines().filter_map(|line| line.strip_prefix("  ")?.split([' ', '-']).next()).collect();
+    let commands: Vec<&str> = commands.into_iter().filter(|word| !word.is_empty()).collect();
+    let told = items(section(&manual, "DESCRIPTION"), "Cm");
+    let mut told: Vec<&str> = told.into_iter().filter_map(|(head, _)| head.split(' ').next()).collect();
+    told.sort_unstable();
+    assert_eq!(told, commands);
+    for completion in ["rfwctl", "_rfwctl"] {
+        let text = read(&format!("etc/rfwctl/completion/{completion}"));
+        let words: Vec<&str> =
+            text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| !word.is_empty()).collect();
+        let wanted = options.keys().map(String::as_str).filter(|name| *name != "-h");
+        for word in wanted.chain(commands.iter().copied()) {
+            assert!(words.contains(&word), "{completion} lacks {word}");
+        }
+    }
 }
 
 #[test]

@@ -152,6 +152,7 @@ fn everything_is_installed_with_its_mode() {
         ("etc/rfw/rfw.conf", "etc/rfw.conf"),
         ("etc/rfw/white.list", "etc/white.list"),
         ("etc/rfw/deploy/rfwgen", "etc/deploy/rfwgen"),
+        ("usr/local/bin/rfwctl", "etc/rfwctl/rfwctl"),
         ("usr/local/share/man/man8/rfw.8", "etc/man/rfw.8"),
     ] {
         let file = fs::read_to_string(Path::new(TREE).join(file)).unwrap();
