@@ -28,7 +28,7 @@ new_logrotate=$conf_dir/logrotate.new
 
 # These are written into other files and into commands to type, so they may have
 # nothing that is special there.  DESTDIR may.
-for path in "$SYSCONFDIR" "$bindir" "$sbindir" "$datadir" "$mandir" "$docdir" "$unitdir"; do
+for path in "$SYSCONFDIR" "$sbindir" "$bindir" "$datadir" "$mandir" "$docdir" "$unitdir"; do
     case $path in
         *[!A-Za-z0-9/._+-]*) fail "only A-Z a-z 0-9 / . _ + - may be in '$path'" ;;
         /*) ;;
