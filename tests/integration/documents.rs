@@ -12,8 +12,7 @@ use std::fs;
 use std::thread;
 
 const RFW: &str = env!("CARGO_BIN_EXE_rfw");
-const MANUALS: [&str; 4] =
-    ["etc/man/rfw.8", "etc/man/rfw.conf.5", "etc/man/rfwgen.1", "etc/man/rfwctl.1"];
+const MANUALS: [&str; 4] = ["etc/man/rfw.8", "etc/man/rfw.conf.5", "etc/man/rfwgen.1", "etc/man/rfwctl.1"];
 
 /// A file of the source tree.
 #[track_caller]
@@ -179,8 +178,10 @@ fn the_help_the_manual_and_the_completions_of_rfwctl_name_the_same() {
     assert_eq!(told, commands);
     for completion in ["rfwctl", "_rfwctl"] {
         let text = read(&format!("etc/rfwctl/completion/{completion}"));
-        let words: Vec<&str> =
-            text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').filter(|word| !word.is_empty()).collect();
+        let words: Vec<&str> = text
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+            .filter(|word| !word.is_empty())
+            .collect();
         let wanted = options.keys().map(String::as_str).filter(|name| *name != "-h");
         for word in wanted.chain(commands.iter().copied()) {
             assert!(words.contains(&word), "{completion} lacks {word}");

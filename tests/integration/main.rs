@@ -36,6 +36,7 @@ mod neighbours;
 mod readings;
 mod release;
 mod repair;
+mod rfwctl;
 mod rfwgen;
 mod rights;
 mod rules;
