@@ -2,7 +2,7 @@
 
 use super::{SHELLS, ctl};
 use crate::golden::cases;
-use crate::host::{Host, run};
+use crate::host::Host;
 use serde_json::{Value, from_str, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -72,12 +72,13 @@ fn a_file_with_a_secret_that_others_can_read_is_refused() {
     }
 }
 
-/// What bash and zsh offer behind what is typed.
+const SERVERS: &str = "web1 https://a @web\nweb2 https://b @web @north\n";
+
 #[test]
-fn commands_servers_and_groups_are_completed() {
+fn bash_completes_commands_servers_and_groups() {
     let host = Host::new();
     let tree = env!("CARGO_MANIFEST_DIR");
-    host.write("servers", 0o600, "web1 https://a @web\nweb2 https://b @web @north\n");
+    host.write("servers", 0o600, SERVERS);
     let completed = |line: &str| {
         let script = format!(
             "PATH={tree}/etc/rfwctl:$PATH; . {tree}/etc/rfwctl/completion/rfwctl; read -ra COMP_WORDS <<<'{line}'; \
@@ -91,5 +92,23 @@ fn commands_servers_and_groups_are_completed() {
     assert_eq!(completed("rfwctl block -a "), "drop reject accept");
     assert_eq!(completed("rfwctl why 1.2.3.4 -f servers -s "), "@north @web web1 web2");
     assert_eq!(completed("rfwctl why 1.2.3.4 -f servers -s web1,@n"), "web1,@north");
-    run("zsh", &["-n", &format!("{tree}/etc/rfwctl/completion/_rfwctl")]).ok();
+}
+
+/// zsh on a terminal, in which keys are typed: `@n` and a tab become `@north`.
+#[test]
+fn zsh_completes_commands_servers_and_groups() {
+    let host = Host::new();
+    host.write("servers", 0o600, SERVERS);
+    let script = r#"
+        zmodload zsh/zpty
+        zpty z env TERM=dumb PATH=$1/etc/rfwctl:$PATH zsh -f -i
+        zpty -w z "PS1=; fpath=($1/etc/rfwctl/completion \$fpath); autoload -U compinit; compinit -u -D; echo RE''ADY"
+        zpty -r -m z line '*READY*'
+        for keys shown in 'rfwctl unb' '*unblock*' ' 1.2.3.4 -f servers -s web1,@n' '*web1,@north*'; do
+            zpty -w -n z $keys$'\t'
+            zpty -r -m z line $shown || exit 1
+        done
+        print -r done"#;
+    let said = host.run("timeout", &["60", "zsh", "-f", "-c", script, "zsh", env!("CARGO_MANIFEST_DIR")]);
+    assert_eq!(said.ok(), "done\n");
 }
