@@ -7,6 +7,7 @@ mod attempts;
 mod code;
 mod error;
 mod execute;
+mod health;
 mod help;
 mod host_name;
 mod listing;
@@ -23,6 +24,8 @@ mod url_error;
 use crate::api::address_list::{Forbidden, ListError, ListReader};
 use crate::api::attempts::{Attempts, Source, Turn};
 use crate::api::error::ApiError;
+use crate::api::health::Glance;
+pub(crate) use crate::api::health::Surroundings;
 pub(crate) use crate::api::host_name::HostName;
 pub(crate) use crate::api::listing::Collecting;
 use crate::api::listing::Slots;
@@ -62,6 +65,12 @@ pub(crate) struct Service {
     changes: Changes,
     /// Whether the log has told that the background thread hangs.
     is_stalled: bool,
+    started: SystemTime,
+    /// Whether iptables is that of nf_tables.
+    uses_nft: bool,
+    surroundings: Surroundings,
+    /// What the firewall told of itself last.
+    glance: Glance,
 }
 
 /// What comes of a request that has been executed.
@@ -128,6 +137,7 @@ impl Service {
         shared: Arc<SharedFirewall>,
         whitelist: WhiteList,
     ) -> Result<Service, FirewallError> {
+        let uses_nft = shared.with(|firewall| firewall.uses_nft());
         let service = Service {
             host,
             config,
@@ -139,6 +149,10 @@ impl Service {
             attempts: Attempts::default(),
             changes: Changes::default(),
             is_stalled: false,
+            started: SystemTime::now(),
+            uses_nft,
+            surroundings: Surroundings::default(),
+            glance: Glance::default(),
         };
         service.apply_whitelist(&service.config, &service.whitelist)?;
         Ok(service)
@@ -354,6 +368,7 @@ impl Service {
             Command::DeleteLists { lists, scope } => self.delete_lists(&origin, lists, scope.as_ref()),
             Command::DeleteAddress { address, lists } => self.delete_address(&origin, &address, lists),
             Command::Help => Ok(help::help(&self.config, &origin.client, &self.host)),
+            Command::Health => Ok(self.health(&origin, SystemTime::now())),
             Command::Lists(list) => self.lists(&origin, list),
             Command::Insert { rule, put } => self.insert(&origin, &rule, put),
             Command::Delete { rule, list } => self.delete(&origin, &rule, list),

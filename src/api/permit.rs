@@ -13,7 +13,7 @@ use crate::rule::rights::{MissingRight, Rights};
 pub(super) fn check(rights: &Rights, command: &Command, default: Interval) -> Result<(), MissingRight> {
     let time = |put: &Put| rights.check_time(put.expire.unwrap_or(default));
     match command {
-        Command::Help => Ok(()),
+        Command::Help | Command::Health => Ok(()),
         Command::List(filter) => rights.check_read(filter.list),
         Command::Lists(list) => rights.check_read(*list),
         Command::Insert { rule, put } => rights.check_rule(rule, put.list).and_then(|()| time(put)),

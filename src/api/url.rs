@@ -8,6 +8,7 @@
 //! /list[/chain[/interface]]                                            GET, with list=, address=
 //! /list                                                                DELETE, with list= or address=
 //! /lists                                                               GET, with list=
+//! /health                                                              GET
 //! /
 //! ```
 //!
@@ -32,6 +33,8 @@ use tiny_http::Method;
 pub(crate) enum Command {
     /// Describe the API.
     Help,
+    /// Tell whether all is well.
+    Health,
     /// List the rules that a filter matches.
     List(Filter),
     /// Tell what a list, or each, holds.
@@ -107,7 +110,7 @@ pub(crate) struct BodyOptions {
 impl Command {
     /// Whether it changes nothing.
     pub(crate) fn only_reads(&self) -> bool {
-        matches!(self, Command::Help | Command::List(_) | Command::Lists(_))
+        matches!(self, Command::Help | Command::Health | Command::List(_) | Command::Lists(_))
     }
 
     /// Whether its addresses are those of a body.
@@ -149,6 +152,7 @@ pub(crate) fn parse(method: &Method, target: &str, non_restful: bool) -> Result<
     match action.to_ascii_lowercase().as_str() {
         "list" => list(verb, segments, &parameters),
         "lists" => lists(verb, segments, &parameters),
+        "health" => bare(Command::Health, verb, segments, &parameters),
         _ => match Target::parse(&action) {
             Some(target) => change(verb, target, segments, &parameters, non_restful),
             None => Err(UrlError::Action(action)),
@@ -160,6 +164,19 @@ fn help(verb: Verb, parameters: &Parameters) -> Result<Command, UrlError> {
     verb.only_read()?;
     parameters.only(&[])?;
     Ok(Command::Help)
+}
+
+/// A command that takes nothing with it.
+fn bare(
+    command: Command,
+    verb: Verb,
+    segments: Segments,
+    parameters: &Parameters,
+) -> Result<Command, UrlError> {
+    verb.only_read()?;
+    parameters.only(&[])?;
+    segments.end()?;
+    Ok(command)
 }
 
 fn list(verb: Verb, mut segments: Segments, parameters: &Parameters) -> Result<Command, UrlError> {

@@ -81,6 +81,12 @@ impl CertificateWatch {
         CertificateWatch { expiries, next: start }
     }
 
+    /// What has ended by `now`, in a sentence each.
+    pub(super) fn ended(&self, now: SystemTime) -> Vec<String> {
+        let ended = self.expiries.iter().filter(|expiry| expiry.ends < now);
+        ended.filter_map(|expiry| expiry.warning(now)).collect()
+    }
+
     /// When the next look is due.
     pub(super) fn next(&self) -> Instant {
         self.next

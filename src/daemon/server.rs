@@ -8,7 +8,7 @@
 
 mod reload;
 
-use crate::api::{Outcome, Peer, Service};
+use crate::api::{Outcome, Peer, Service, Surroundings};
 use crate::config::file::Config;
 use crate::daemon::certificate::{CertificateWatch, Expiry};
 use crate::daemon::confinement::Confinement;
@@ -157,6 +157,7 @@ impl Server {
             self.notifier.turn(now);
             self.heed_signals(ready.signals, now);
             self.converse(&ready.clients, now);
+            self.tell_surroundings();
             self.execute(now);
             self.collect();
             self.expire(now);
@@ -441,6 +442,15 @@ impl Server {
         // The end of a handshake has shown its certificate.
         client.peer = reception.peer;
         Some(done)
+    }
+
+    /// Tells the API what only the server knows.
+    fn tell_surroundings(&mut self) {
+        let watch = self.certificate.as_ref();
+        self.service.surround(Surroundings {
+            certificate_ends: self.identity.as_ref().map(|identity| identity.ends),
+            ended: watch.map(|watch| watch.ended(SystemTime::now())).unwrap_or_default(),
+        });
     }
 
     /// Tells the service manager what rfw holds, where that may have changed.

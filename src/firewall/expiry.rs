@@ -274,6 +274,7 @@ impl SharedFirewall {
             false => used.unwrap_or_else(|| begun.elapsed()),
         };
         self.looks().looked(Instant::now(), cost, sets);
+        firewall.note_look(&looked);
         // One that fails is made again after the usual time.
         if looked.is_ok() {
             self.look_soon_after(&firewall);

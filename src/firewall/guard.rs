@@ -208,9 +208,20 @@ impl Firewall {
         })
     }
 
-    /// The guard rules of a family for a white list. What they look up in a set is put into that, so
-    /// that it is there before they are.
+    /// The guard rules of a family for a white list, which are remembered. What they look up in a set is put into
+    /// that, so that it is there before they are.
     pub(super) fn wanted_guards(
+        &mut self,
+        family: Family,
+        port: Option<Port>,
+        list: &WhiteList,
+    ) -> Result<Wanted, FirewallError> {
+        let wanted = self.make_guards(family, port, list)?;
+        self.guards.insert(family, wanted.rules.clone());
+        Ok(wanted)
+    }
+
+    fn make_guards(
         &mut self,
         family: Family,
         port: Option<Port>,

@@ -14,6 +14,7 @@ mod facts;
 mod family_list;
 mod first;
 mod guard;
+pub(crate) mod health;
 pub(crate) mod listing;
 mod lists;
 mod looks;
@@ -38,7 +39,7 @@ use crate::firewall::lists::Updates;
 use crate::firewall::repair::Repairs;
 use crate::firewall::rule_cache::{ForwardChain, RuleCache};
 use crate::firewall::table::{Plan, Table};
-use crate::kernel::guard::Port;
+use crate::kernel::guard::{Guard, Port};
 use crate::kernel::iptables::{Change, Transaction};
 use crate::kernel::set_key::SetKey;
 use crate::rule::label::Label;
@@ -53,7 +54,7 @@ pub(crate) use sets::Step;
 use sets::{EntryResult, ListOp, Sets};
 use state::State;
 use state::journal::Item;
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::iter;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
@@ -93,6 +94,10 @@ pub(crate) struct Firewall {
     warned_guard: bool,
     /// The port that is guarded, if there is one, and the white list in force.
     guarded: Option<(Option<Port>, WhiteList)>,
+    /// The guard rules that were wanted last, in the order of insertion.
+    guards: BTreeMap<Family, Vec<Guard>>,
+    /// Why the last look at what others have done has failed, if it has.
+    look_failure: Option<String>,
     updates: Updates,
     repairs: Repairs,
     /// What `stay.first` has moved.
@@ -113,6 +118,8 @@ impl Firewall {
             warned_many: false,
             warned_guard: false,
             guarded: None,
+            guards: BTreeMap::new(),
+            look_failure: None,
             updates: Updates::new(),
             repairs: Repairs::default(),
             moves: Moves::default(),

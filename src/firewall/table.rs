@@ -220,6 +220,8 @@ pub(crate) struct Table {
     own_change: Option<(u32, u32)>,
     /// The last logged reason why the output was incomplete, so that it is logged once.
     unreadable: Option<String>,
+    /// Why the last reading has failed, if it has.
+    failure: Option<String>,
 }
 
 impl Table {
@@ -264,6 +266,7 @@ impl Table {
             read: false,
             own_change: None,
             unreadable: None,
+            failure: None,
         }
     }
 
@@ -280,6 +283,11 @@ impl Table {
     /// The iptables command with its version and variant.
     pub(super) fn program(&self) -> &str {
         &self.commands.told
+    }
+
+    /// Why the last reading has failed, if it has.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// The rules of rfw, as last read or changed.
@@ -326,6 +334,7 @@ impl Table {
     pub(crate) fn refresh(&mut self) -> Result<(), ProgramError> {
         let refreshed = self.read_if_changed();
         self.log_unreadable(refreshed.as_ref().err());
+        self.failure = refreshed.as_ref().err().map(ToString::to_string);
         refreshed
     }
 

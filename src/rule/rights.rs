@@ -197,6 +197,14 @@ impl Rights {
         }
     }
 
+    /// Whether it may see every list.
+    ///
+    /// # Errors
+    /// The right that is missing.
+    pub(crate) fn check_read_all(&self) -> Result<(), MissingRight> {
+        if self.read == Read::All { Ok(()) } else { Err(MissingRight::ReadAll) }
+    }
+
     /// Whether it may see what is in a list.
     pub(crate) fn sees(&self, list: ListName) -> bool {
         match self.read {
@@ -436,6 +444,9 @@ pub(crate) enum MissingRight {
     /// To see anything.
     #[error("no right to see lists (read)")]
     Read,
+    /// To see all lists.
+    #[error("no right to see all lists (read)")]
+    ReadAll,
     /// To see a list.
     #[error("no right to see the list {word} (read)", word = .0.word())]
     ReadList(ListName),

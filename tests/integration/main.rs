@@ -26,6 +26,7 @@ mod expiry;
 mod fail2ban;
 mod faults;
 mod guard;
+mod health;
 mod install;
 mod layout;
 mod limits;

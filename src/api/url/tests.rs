@@ -21,6 +21,7 @@ fn printed(command: &Command) -> String {
     };
     match command {
         Command::Help => "help".to_owned(),
+        Command::Health => "health".to_owned(),
         Command::List(Filter { chain, interface, address, list, .. }) => {
             let list = list.map(|list| format!(" in {}", list.word())).unwrap_or_default();
             format!("list {chain:?} {interface:?} {:?}{list}", address.map(|address| address.to_string()))
@@ -73,6 +74,7 @@ fn other_methods_are_named_what_is_allowed() {
         ("/drop/input/any", false, "PUT, POST, DELETE"),
         ("/list", true, "GET, HEAD, DELETE"),
         ("/lists", true, "GET, HEAD"),
+        ("/health", true, "GET, HEAD"),
         ("/", false, "GET, HEAD"),
     ];
     for method in [Method::Patch, Method::Options, Method::Trace, Method::Connect] {

@@ -40,6 +40,29 @@ pub(crate) struct State {
     adopted: Option<Header>,
     /// The latest time that was seen: what ended until then had ended, whatever the clock says now.
     latest: SystemTime,
+    /// What came of writing it.
+    writings: Writings,
+}
+
+/// How the state file fares.
+#[derive(Debug, Default)]
+struct Writings {
+    /// When it was written last.
+    saved: Option<Moment>,
+    /// Why it could not be written the last time.
+    failed: Option<String>,
+}
+
+impl Writings {
+    /// Takes down that it was written.
+    fn saved(&mut self, at: Moment) {
+        *self = Writings { saved: Some(at), failed: None };
+    }
+
+    /// Takes down that it could not be written.
+    fn failed(&mut self, error: &io::Error) {
+        self.failed = Some(error.to_string());
+    }
 }
 
 impl Firewall {
@@ -49,8 +72,9 @@ impl Firewall {
         match clock::boot_id() {
             Ok(boot) => {
                 let journal = Journal::default();
+                let (adopted, writings) = (None, Writings::default());
                 self.state =
-                    Some(State { path, boot, journal, set_aside: false, adopted: None, latest: now });
+                    Some(State { path, boot, journal, set_aside: false, adopted, latest: now, writings });
             }
             Err(error) => log::warn!(
                 "the state file {} is not used, since the kernel does not tell one boot from another \
@@ -162,6 +186,16 @@ fn check_file(path: &Path) -> String {
 }
 
 impl State {
+    /// When the file was written last.
+    pub(super) fn saved(&self) -> Option<Moment> {
+        self.writings.saved
+    }
+
+    /// Where it could not be written the last time, and why.
+    pub(super) fn failure(&self) -> Option<(&Path, &str)> {
+        self.writings.failed.as_deref().map(|why| (self.path.as_path(), why))
+    }
+
     /// What the state file holds, with the changes that are not in it yet; what had ended when it was
     /// written may be in it too.
     pub(super) fn entries(&self) -> Option<Entries> {

@@ -13,6 +13,7 @@ use crate::firewall::{Firewall, FirewallError};
 use crate::kernel::set_key::SetKey;
 use crate::rule::Rule;
 use crate::rule::label::Label;
+use crate::rule::lease::Moment;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
@@ -76,7 +77,9 @@ impl StateWriter {
         let (path, adopted) = {
             let mut firewall = shared.lock();
             let state = firewall.state.as_mut()?;
-            (state.path.clone(), state.adopted.take())
+            let adopted = state.adopted.take();
+            adopted.iter().for_each(|header| state.writings.saved(header.written));
+            (state.path.clone(), adopted)
         };
         let mut file = StateFile::new(path);
         if let Some(Err(error)) = adopted.map(|header| file.go_on(header)) {
@@ -122,16 +125,19 @@ impl StateWriter {
         }
         match result {
             Ok(()) => {
-                self.shared.lock().state_written(rewrite);
+                self.shared.lock().state_written(rewrite, SystemTime::now());
                 writing.tell_success();
                 return true;
             }
-            Err(WriteError::Disk(error)) => writing.tell_failure(&error),
+            Err(WriteError::Disk(error)) => {
+                writing.tell_failure(&error);
+                self.shared.lock().state_not_writable(&error);
+            }
             Err(error) => {
                 log::debug!("the state file is not written anew yet: {error}");
                 // What has changed goes to the one that is there.
                 if append(writing, &work).is_ok() {
-                    self.shared.lock().state_written(false);
+                    self.shared.lock().state_written(false, SystemTime::now());
                     return false;
                 }
             }
@@ -263,11 +269,16 @@ impl Firewall {
         self.state.iter_mut().for_each(|state| state.journal.put_off(until));
     }
 
-    fn state_written(&mut self, whole: bool) {
+    fn state_written(&mut self, whole: bool, now: SystemTime) {
         if let Some(state) = &mut self.state {
+            state.writings.saved(Moment::at_or_after(now));
             state.journal.written(whole);
             state.set_aside &= !whole;
         }
+    }
+
+    fn state_not_writable(&mut self, error: &io::Error) {
+        self.state.iter_mut().for_each(|state| state.writings.failed(error));
     }
 
     fn state_failed(&mut self) {

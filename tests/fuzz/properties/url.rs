@@ -70,6 +70,7 @@ fn print(command: &Command) -> (Method, String) {
     };
     let (method, path, query) = match command {
         Command::Help => (Method::Get, "/".to_owned(), Vec::new()),
+        Command::Health => (Method::Get, "/health".to_owned(), Vec::new()),
         Command::List(filter) => (Method::Get, filter_path(filter), filter_query(filter)),
         Command::Lists(list) => {
             let query = list.map(|list| format!("list={}", list.word())).into_iter().collect();
