@@ -3,6 +3,7 @@
 
 mod answers;
 mod files;
+mod live;
 
 use crate::golden::cases;
 use crate::host::{Host, Rfw, SOON, Said, run, until};
@@ -189,9 +190,11 @@ fn other_targets_and_places_are_asked_for_and_refusals_are_told_in_the_words_of_
         assert_eq!(said.ok(), "web1: 1.2.3.4 is rejected for ever\n");
         let rules = rfw.host.rules("iptables", "OUTPUT").join("\n");
         assert!(rules.contains("-A OUTPUT -d 1.2.3.4/32 -o eth0 "), "{rules}");
+        ask("block 1.2.3.4 -l bad").ok();
         ask("block 1.2.3.0/24 -a accept -l good").ok();
         let said = timeless(&ask("block 1.2.3.4 -l bad").ok());
-        let accepted = "; but it is accepted by 1.2.3.0/24 in the list good (accept input any)\n";
+        let accepted =
+            ", and was before; but it is accepted by 1.2.3.0/24 in the list good (accept input any)\n";
         assert!(said.ends_with(accepted), "{said}");
         let said = ask("unblock 1.2.3.4 -a reject -c output -i eth0");
         assert!(said.out.starts_with("web1: 1.2.3.4 is unblocked"), "{said:#?}");

@@ -1,15 +1,19 @@
 //! What servers answer, right or not: a program in the place of rfw gives answers that no rfw would.
 
 use super::{Running, SHELLS, ctl};
-use crate::host::{Host, SOON, run, until};
+use crate::host::{Host, SOON, until};
 use std::fs;
 use std::process::{Child, Stdio};
 
 /// Gives the files PORT.1, PORT.2 ... one after the other, and the last one again and again; what it was
-/// asked is in PORT.asked.
+/// asked is in PORT.asked. @N@ in an answer is the moment that is N seconds from now.
 const SERVER: &str = r#"
 use IO::Socket::INET;
 my ($port, $number) = ($ARGV[0], 0);
+sub moment {
+    my ($second, $minute, $hour, $day, $month, $year) = gmtime(time + $_[0]);
+    return sprintf('%d-%02d-%02dT%02d:%02d:%02dZ', $year + 1900, $month + 1, $day, $hour, $minute, $second);
+}
 my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port, Listen => 20, ReuseAddr => 1) or die $!;
 open(my $asked, '>>', "$port.asked") or die $!;
 $asked->autoflush(1);
@@ -18,7 +22,7 @@ while (my $client = $listener->accept) {
     while (my $line = <$client>) { last if $line eq "\r\n" }
     $number++ if -e "$port." . ($number + 1);
     open(my $file, '<', "$port.$number") or die $!;
-    print $client (join '', <$file>);
+    print $client (map { s/@(-?\d+)@/moment($1)/ger } <$file>);
     close $client;
     print $asked $request;
 }
@@ -130,18 +134,15 @@ fn what_a_server_answers_can_not_disturb_a_terminal() {
     }
 }
 
-fn moment(offset: &str) -> String {
-    run("date", &["-u", "-d", offset, "+%Y-%m-%dT%H:%M:%SZ"]).ok().trim().to_owned()
-}
+const DAY: i64 = 86_400;
 
-fn health(now: &str, ends: &str, problems: &str) -> String {
+/// An answer to /health, with a clock and an end of the certificate that many seconds from now.
+fn health(now: i64, ends: i64, problems: &str) -> String {
     let status = if problems.is_empty() { "ok" } else { "failing" };
     format!(
-        "{{\"certificate_expires\":\"{}\",\"entries\":1204,\"host\":\"a\",\"lists\":null,\"now\":\"{}\",\
+        "{{\"certificate_expires\":\"@{ends}@\",\"entries\":1204,\"host\":\"a\",\"lists\":null,\"now\":\"@{now}@\",\
          \"problems\":[{problems}],\"started\":\"2026-11-27T10:00:00Z\",\"state_saved\":null,\"status\":\"{status}\",\
-         \"variant\":\"nft\",\"version\":\"0.7.0\"}}\n",
-        moment(ends),
-        moment(now)
+         \"variant\":\"nft\",\"version\":\"0.7.0\"}}\n"
     )
 }
 
@@ -150,10 +151,10 @@ fn the_status_of_servers_is_that_of_a_nagios_plug_in() {
     let host = with_server(&[8001, 8002, 8003, 8004]);
     let problems = "{\"code\":\"guard_missing\",\"error\":\"the guard is missing\"},{\"code\":\"x\",\"error\":\"and \\\"more\\\"\"}";
     for shell in SHELLS {
-        let well = health("now", "now + 400 days 1 hour", "");
-        let ends = health("now", "now + 12 days 1 hour", "");
-        let late = health("now - 90 seconds", "now + 400 days", "");
-        let ill = health("now", "now + 400 days", problems);
+        let well = health(0, 400 * DAY + 3600, "");
+        let ends = health(0, 12 * DAY + 3600, "");
+        let late = health(-90, 400 * DAY, "");
+        let ill = health(0, 400 * DAY, problems);
         let _servers = [(8001, 200, &well), (8002, 200, &ends), (8003, 200, &late), (8004, 503, &ill)]
             .map(|(port, status, body)| Server::start(&host, port, &[(status, "", body)]));
         let status = |words: &[&str]| ctl(&host, shell, &[&["status", "-f", "servers"], words].concat());
