@@ -150,12 +150,12 @@ fn health(now: i64, ends: i64, problems: &str) -> String {
 fn the_status_of_servers_is_that_of_a_nagios_plug_in() {
     let host = with_server(&[8001, 8002, 8003, 8004]);
     let problems = "{\"code\":\"guard_missing\",\"error\":\"the guard is missing\"},{\"code\":\"x\",\"error\":\"and \\\"more\\\"\"}";
-    for shell in SHELLS {
+    for (shell, clock, words) in [(SHELLS[0], -90, " s late\n"), (SHELLS[1], 90, " s ahead\n")] {
         let well = health(0, 400 * DAY + 3600, "");
         let ends = health(0, 12 * DAY + 3600, "");
-        let late = health(-90, 400 * DAY, "");
+        let off = health(clock, 400 * DAY, "");
         let ill = health(0, 400 * DAY, problems);
-        let _servers = [(8001, 200, &well), (8002, 200, &ends), (8003, 200, &late), (8004, 503, &ill)]
+        let _servers = [(8001, 200, &well), (8002, 200, &ends), (8003, 200, &off), (8004, 503, &ill)]
             .map(|(port, status, body)| Server::start(&host, port, &[(status, "", body)]));
         let status = |words: &[&str]| ctl(&host, shell, &[&["status", "-f", "servers"], words].concat());
         let said = status(&["-s", "s8001"]);
@@ -176,7 +176,7 @@ fn the_status_of_servers_is_that_of_a_nagios_plug_in() {
         assert_eq!(status(&["-s", "s8002", "--crit", "13"]).status, Some(2));
         let said = status(&["-s", "s8003"]);
         assert_eq!(said.status, Some(1), "{said:#?}");
-        assert!(said.out.contains(": the clock is ") && said.out.contains(" s late\n"), "{said:#?}");
+        assert!(said.out.contains(": the clock is ") && said.out.contains(words), "{said:#?}");
         let said = status(&[]);
         assert_eq!((said.status, said.err.as_str()), (Some(2), ""), "{said:#?}");
         assert!(said.out.starts_with("RFW CRITICAL: 3 of 4 servers: s8002, s8003, s8004\n"), "{said:#?}");
