@@ -42,7 +42,7 @@ impl Fail2ban<'_> {
         }
         host.write("f2b/action.d/rfw.conf", 0o644, ACTION);
         host.write("f2b/rfw.curl", 0o600, "user = \"me:secret\"\ncacert = \"ca.crt\"\n");
-        let filter = "[Definition]\nfailregex = ^ bad <HOST>$\ndatepattern = {EPOCH}\n";
+        let filter = "[Definition]\nfailregex = ^ bad <HOST>(?: .*)?$\ndatepattern = {EPOCH}\n";
         host.write("f2b/filter.d/app.conf", 0o644, filter);
         host.write("app.log", 0o644, "");
         // A path in the host's own /run is short enough for a socket.
@@ -76,8 +76,13 @@ impl Fail2ban<'_> {
 
     /// Writes a line to the log that it watches.
     fn sees(&self, address: &str) {
+        self.sees_at(now(), address);
+    }
+
+    /// The same with a line of that time.
+    fn sees_at(&self, time: u64, address: &str) {
         let mut log = fs::OpenOptions::new().append(true).open(self.host.dir.join("app.log")).unwrap();
-        writeln!(log, "{} bad {address}", now()).unwrap();
+        writeln!(log, "{time} bad {address}").unwrap();
     }
 
     /// Its log, and what it said on its standard output and error.
@@ -117,10 +122,23 @@ fn ban(host: &Host, address: &str) -> Option<String> {
 
 /// Jails that ban by rfw at these servers.
 fn jail(name: &str, bantime: &str, urls: &str) -> String {
+    jail_with(name, bantime, &format!("urls=\"{urls}\""))
+}
+
+/// The same with options of the action.
+fn jail_with(name: &str, bantime: &str, options: &str) -> String {
     format!(
         "[{name}]\nenabled = true\nfilter = app\nlogpath = app.log\nbackend = polling\nusedns = no\n\
-         maxretry = 1\nbantime = {bantime}\nbanaction = rfw[urls=\"{urls}\", curlrc=f2b/rfw.curl]\n"
+         maxretry = 1\nbantime = {bantime}\nbanaction = rfw[{options}, curlrc=f2b/rfw.curl]\n"
     )
+}
+
+/// The end of a ban in seconds since 1970, from its comment, which has to go on like this.
+#[track_caller]
+fn end_of(comment: &str, rest: &str) -> u64 {
+    let end = comment.strip_prefix("rfw until ").expect("a ban that ends");
+    let end = end.strip_suffix(rest).unwrap_or_else(|| panic!("{comment:?} is not … {rest:?}"));
+    run("date", &["-u", "-d", end, "+%s"]).ok().trim().parse().unwrap()
 }
 
 fn started(host: &Host) -> Rfw<'_> {
@@ -138,9 +156,7 @@ fn what_fail2ban_bans_is_in_the_kernel_until_it_unbans_it() {
     for address in ["192.0.2.7", "2001:db8::7"] {
         until(SOON, "the address is banned", || ban(&host, address).is_some());
         let comment = ban(&host, address).unwrap();
-        let end = comment.strip_prefix("rfw until ").expect("a ban that ends");
-        let end = end.strip_suffix(" list f2b-app").expect("the list of the jail");
-        let end: u64 = run("date", &["-u", "-d", end, "+%s"]).ok().trim().parse().unwrap();
+        let end = end_of(&comment, " list app by me: fail2ban app: 1 failures");
         assert!((before + 600..=now() + 601).contains(&end), "{comment}, banned after {before}");
     }
     fail2ban.tell(&["set", "app", "unbanip", "192.0.2.7", "2001:db8::7"]);
@@ -152,10 +168,10 @@ fn what_fail2ban_bans_is_in_the_kernel_until_it_unbans_it() {
     rfw.ok("PUT", "/drop/input/any/192.0.2.8?expire=0");
     fail2ban.tell(&["set", "app", "banip", "192.0.2.8", "192.0.2.9"]);
     until(SOON, "both are banned", || {
-        let inserted = |address| rfw.log().contains(&format!("inserted in f2b-app: INPUT -s {address} "));
+        let inserted = |address| rfw.log().contains(&format!("inserted in app: INPUT -s {address} "));
         inserted("192.0.2.8") && inserted("192.0.2.9")
     });
-    rfw.ok("DELETE", "/drop/input/any/192.0.2.9?list=f2b-app");
+    rfw.ok("DELETE", "/drop/input/any/192.0.2.9?list=app");
     fail2ban.stop();
     assert_eq!(host.rules("iptables", "INPUT").len(), 1, "fail2ban frees what it banned");
     assert_eq!(ban(&host, "192.0.2.8").as_deref(), Some("rfw permanent"));
@@ -175,7 +191,7 @@ fn bans_without_an_end_have_none_and_failures_are_told() {
     fail2ban.tell(&["set", "app", "banip", "192.0.2.7", "2001:db8::7"]);
     for address in ["192.0.2.7", "2001:db8::7"] {
         until(SOON, "the address is banned", || ban(&host, address).is_some());
-        assert_eq!(ban(&host, address).unwrap(), "rfw permanent list f2b-app");
+        assert_eq!(ban(&host, address).unwrap(), "rfw permanent list app by me: fail2ban app: 0 failures");
     }
 
     fail2ban.tell(&["set", "app", "banip", "127.0.0.1"]);
@@ -194,8 +210,72 @@ fn bans_without_an_end_have_none_and_failures_are_told() {
     fail2ban.tell(&["set", "Each-Jail-Of-Many", "banip", "192.0.2.9"]);
     until(SOON, "the address is banned", || ban(&host, "192.0.2.9").is_some());
     let comment = ban(&host, "192.0.2.9").unwrap();
-    assert!(comment.ends_with(" list f2b-each-jail-of"), "{comment}");
+    let sum = run("sh", &["-c", "printf each-jail-of-many | cksum"]).ok();
+    let sum: u64 = sum.split(' ').next().unwrap().parse().unwrap();
+    let rest = format!(" list each-jail-o-{:04} by me: fail2ban Each-Jail-Of-Many: 0 failures", sum % 10000);
+    assert!(comment.ends_with(&rest), "{comment}");
     fail2ban.tell(&["set", "Each-Jail-Of-Many", "unbanip", "192.0.2.9"]);
     until(SOON, "the address is free", || ban(&host, "192.0.2.9").is_none());
     assert!(!fail2ban.log().contains("secret"), "{}", fail2ban.log());
+}
+
+#[test]
+fn a_restart_of_fail2ban_bans_once_more_with_the_old_end() {
+    let host = Host::new();
+    let rfw = started(&host);
+    let jails = jail("app", "10m", URL);
+    let mut fail2ban = Fail2ban::start(&host, &jails);
+    let seen = now() - 100;
+    fail2ban.sees_at(seen, "192.0.2.7");
+    until(SOON, "the address is banned", || ban(&host, "192.0.2.7").is_some());
+    let end = || end_of(&ban(&host, "192.0.2.7").unwrap(), " list app by me: fail2ban app: 1 failures");
+    let first = end();
+    let database = || fs::read(host.dir.join("f2b.sqlite3")).unwrap();
+    let is_kept = || database().windows(9).any(|bytes| bytes == b"192.0.2.7");
+    until(SOON, "fail2ban has written down its ban", is_kept);
+
+    // It lifts its bans when it is stopped, and bans them once more.
+    fail2ban.stop();
+    assert_eq!(ban(&host, "192.0.2.7"), None);
+    let fail2ban = Fail2ban::start(&host, &jails);
+    until(SOON, "the address is banned again", || ban(&host, "192.0.2.7").is_some());
+    assert!(end().abs_diff(first) <= 2, "{} and {first}", end());
+
+    // A crash lifts nothing: what is there is renewed, not doubled.
+    drop(fail2ban);
+    assert!(ban(&host, "192.0.2.7").is_some());
+    host.run("rm", &["/run/f2b.sock"]).ok();
+    let fail2ban = Fail2ban::start(&host, &jails);
+    until(SOON, "the ban is renewed", || rfw.log().contains("refreshed in app: INPUT -s 192.0.2.7 "));
+    assert!(end().abs_diff(first) <= 2, "{} and {first}", end());
+    assert_eq!(host.rules("iptables", "INPUT").len(), 1);
+    fail2ban.tell(&["set", "app", "unbanip", "192.0.2.7"]);
+    until(SOON, "the address is free", || ban(&host, "192.0.2.7").is_none());
+    assert!(!fail2ban.log().contains("ERROR"), "{}", fail2ban.log());
+}
+
+#[test]
+fn options_of_the_action_are_taken_as_they_are_meant() {
+    let host = Host::new();
+    let _rfw = started(&host);
+    let options = "ipv6prefix=64, list=\"-Web 1/<name>\", reason=\"\u{e9}<name>, <failures> <matches>\"";
+    let fail2ban = Fail2ban::start(&host, &jail_with("app", "10m", options));
+    fail2ban.sees("2001:db8:1:2:3:4:5:6 \"$(id)\" `id` %41&list=x #+");
+    let rule = || {
+        let rules = host.rules("ip6tables", "INPUT");
+        rules.into_iter().find(|rule| rule.contains("-s 2001:db8:1:2::/64 "))
+    };
+    until(SOON, "the network is banned", || rule().is_some());
+    let rule_text = rule().unwrap();
+    let start = " list web_1_app by me: app, 1 ";
+    let (_, matches) = rule_text.split_once(start).unwrap_or_else(|| panic!("no {start:?}: {rule_text}"));
+    assert!(
+        matches.ends_with(" bad 2001:db8:1:2:3:4:5:6  $(id)  `id` %41&list=x #+\" -j DROP"),
+        "{rule_text}"
+    );
+    fail2ban.tell(&["set", "app", "banip", "192.0.2.9"]);
+    until(SOON, "the address is banned", || ban(&host, "192.0.2.9").is_some());
+    fail2ban.tell(&["set", "app", "unbanip", "2001:db8:1:2:3:4:5:6"]);
+    until(SOON, "the network is free", || rule().is_none());
+    assert!(!fail2ban.log().contains("ERROR"), "{}", fail2ban.log());
 }
