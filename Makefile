@@ -42,7 +42,7 @@ bench-deps = $(demo-deps) ipset:ipset kill:procps taskset:util-linux
 # lay programs over a host that come in packages of Debian:
 test-deps = $(bench-deps) iptables-nft:iptables iptables-legacy:iptables
 test-deps += timeout:coreutils mkfifo:coreutils prlimit:util-linux script:bsdutils flock:util-linux mandoc:mandoc
-test-deps += nft:nftables perl:perl-base
+test-deps += nft:nftables perl:perl-base busybox:busybox dash:dash
 test-deps += fail2ban-server:fail2ban systemd-analyze:systemd readelf:binutils
 test-deps += dpkg-deb:dpkg ssh-keygen:openssh-client setsid:util-linux
 # rfwctl is for any shell of POSIX, and completes in two:

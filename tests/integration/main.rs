@@ -25,6 +25,7 @@ mod documents;
 mod expiry;
 mod fail2ban;
 mod faults;
+mod feed;
 mod guard;
 mod health;
 mod install;

@@ -2,10 +2,12 @@
 //! and else their own commands one by one. Whatever they do, what rfw blocks is blocked again soon, and
 //! what they have made is as they made it. `etc/doc/neighbours.md` tells the same to administrators.
 
+mod crowdsec;
 mod docker;
 mod fail2ban;
 mod files;
 mod firewalld;
+mod import;
 mod inserted;
 mod kubernetes;
 mod overlay;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Prepares it as its package does when it is installed. The kernel's settings are not its business here.
 #[track_caller]
-fn prepare(host: &Host) {
+pub fn prepare(host: &Host) {
     let script = "cp /usr/share/ufw/iptables/*.rules /usr/share/ufw/*.init /usr/share/ufw/ufw.conf /etc/ufw/
         chmod 640 /etc/ufw/*.rules /etc/ufw/*.init
         sed -i 's/^IPT_SYSCTL=.*/IPT_SYSCTL=/' /etc/default/ufw";
