@@ -84,6 +84,7 @@ fn a_list_becomes_what_was_sent() {
         // An empty list takes back what is there, where it is said to be fine.
         feed("feed tor - --replace", "# none\n").fails_with(3);
         assert_eq!(in_list(&rfw, "tor").len(), 4);
+        feed("feed tor - --replace --min 0", "").fails_with(3);
         let said = feed("feed tor - --replace --min 0", "# none\n").ok();
         assert_eq!(said, "one: tor: 3 removed\n");
         assert_eq!(in_list(&rfw, "tor"), ["1.2.3.7"]);
@@ -103,7 +104,7 @@ fn a_list_that_is_not_as_expected_is_not_sent() {
         assert_eq!(before.len(), 10);
 
         let cases = [
-            ("", "standard input has no address: not sent"),
+            ("", "standard input is empty: not sent"),
             ("# none\n", "standard input has no address: not sent"),
             ("1.2.3.4\n<html>\n", "standard input: is a web page, not a list: not sent"),
             ("<!DOCTYPE html>\n", "standard input: is a web page, not a list: not sent"),
@@ -217,7 +218,7 @@ fn half_a_download_is_not_sent() {
             ("chunk", "curl: (18) "),
             ("page", "is a web page, not a list"),
             ("file", "curl: (1) "),
-            ("nothing", "has no address"),
+            ("nothing", "is empty"),
             ("gone", "curl: (22) The requested URL returned error: 404"),
         ] {
             let said = feed(path).fails_with(3);
