@@ -233,7 +233,8 @@ fn half_a_download_is_not_sent() {
 fn a_long_upload_shows_on_a_terminal_how_far_it_is() {
     let host = Host::new();
     let rfw = started(&host, "iptables", "");
-    let long: String = (0..120_000).map(|n| format!("1.{}.{}.{}\n", n >> 16, n >> 8 & 255, n & 255)).collect();
+    let long: String =
+        (0..120_000).map(|n| format!("1.{}.{}.{}\n", n >> 16, n >> 8 & 255, n & 255)).collect();
     host.write("long", 0o644, &long);
     let line = format!("dash {RFWCTL} feed long long -f servers");
     let said = host.run("script", &["-qec", &line, "/dev/null"]);
