@@ -62,10 +62,13 @@ fn a_list_becomes_what_was_sent() {
         let words = ["feed", "tor", "a list", "--replace", "--reasons", "-t", "0"];
         let all = [&shell[1..], &[RFWCTL, "-f", "servers"], &words].concat();
         let said = host.run(shell[0], &all).ok();
-        let start = "one: tor: 1 inserted, 1 refreshed, 2 removed, for ever; 2 skipped: ";
+        let start = "one: tor: 1 inserted, 1 refreshed, 2 removed, for ever; 2 skipped, the first: 10.0.0.1 ";
         assert!(said.starts_with(start), "{said}");
         assert_eq!(in_list(&rfw, "tor"), ["1.2.3.4", "1.2.3.6"]);
         assert_eq!(rfw.ok("GET", "/list?address=1.2.3.6")[0]["reason"], "scans");
+
+        let said = rfwctl(&host, shell, "feed own - --special -t 1h", "10.0.0.1\n").ok();
+        assert!(said.starts_with("one: own: 1 inserted, 0 refreshed, until "), "{said}");
 
         // Without --replace it is added; CSV and JSON are for programs.
         let said = feed("feed tor - -t 1h -a reject -i eth0 --csv", "1.2.3.7\n").ok();

@@ -18,7 +18,7 @@ set -e
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/etc
 cp -a /etc/. /mnt/etc 2>/dev/null || true
-rm -rf /mnt/etc/rfw /mnt/etc/rfw-feed /mnt/etc/resolv.conf
+rm -rf /mnt/etc/rfw /mnt/etc/resolv.conf
 echo nameserver 9.9.9.9 >/mnt/etc/resolv.conf
 mount --bind /mnt/etc /etc
 for folder in /root /run /usr/local /var/lib /var/log; do mount -t tmpfs -o mode=755 tmpfs $folder; done
@@ -117,14 +117,15 @@ done
 const CURL: &str = r#"#!/bin/bash -e
 PATH=${PATH#*:}
 arguments=()
-output=''
+if [ "$*" = '-q -fsSL -K -' ]; then
+    config=$(cat)
+    case $config in *'"https://iplists.firehol.org/'*) cp "$STAGE/firehol" "$(sed -n 's/^output = "\(.*\)"/\1/p' <<<"$config")"; exit ;; esac
+    exec curl "$@" <<<"$config"
+fi
 for argument; do
     case $argument in
         me) argument=me:$(nsenter -t "$(cat "$STAGE/11.11.11.11.pid")" -m sed -n 's/^auth.password = //p' /etc/rfw/rfw.conf) ;;
-        https://iplists.firehol.org/*) cp "$STAGE/firehol" "$output"; exit ;;
     esac
-    [ "${last-}" != -o ] || output=$argument
-    last=$argument
     arguments+=("$argument")
 done
 case " $* " in *' -u me '*) arguments+=(--no-progress-meter) ;; esac
