@@ -1,6 +1,8 @@
 //! Rows, packed and as text.
 
+use super::text::{push_network, push_number};
 use super::*;
+use crate::rule::label::Label;
 use crate::rule::lease::Interval;
 use crate::rule::note::Reason;
 use crate::rule::rule_of;
