@@ -2,6 +2,7 @@
 
 use crate::api::HostName;
 use crate::api::address_list::List;
+use crate::api::format::{Format, push_csv};
 use crate::firewall::{self, Deleted, Held, Inserted, ListResult, ListSummary, Outcome, WhichLists};
 use crate::http::answer::{Answer, Content};
 use crate::rule::lease::Lease;
@@ -73,12 +74,33 @@ pub(super) fn address_deleted(count: usize, seen: &[Held], host: &HostName) -> A
     succeeded(members([("deleted", count.into()), ("rows", rows)]), host)
 }
 
-/// The answer to a GET of the lists: an array, one row a line.
-pub(super) fn summaries(lists: &[ListSummary]) -> Answer {
-    let rows: Vec<String> =
-        lists.iter().map(|summary| Value::from(summarized(summary)).to_string()).collect();
-    let body = if rows.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", rows.join(",\n")) };
-    Answer::json(200, Content::Text(body))
+/// The columns of the lists in CSV.
+const LIST_COLUMNS: [&str; 10] =
+    ["list", "chain", "target", "inp", "out", "v4", "v6", "expires", "updated", "by"];
+
+/// The answer to a GET of the lists, one a line.
+pub(super) fn summaries(lists: &[ListSummary], format: Format) -> Answer {
+    let rows = lists.iter().map(summarized);
+    let body = if format == Format::Csv { table(rows) } else { array(rows) };
+    Answer { media_type: format.media_type(), ..Answer::json(200, Content::Text(body)) }
+}
+
+fn array(rows: impl Iterator<Item = Map<String, Value>>) -> String {
+    let rows: Vec<String> = rows.map(|row| Value::from(row).to_string()).collect();
+    if rows.is_empty() { "[]\n".to_owned() } else { format!("[\n{}\n]\n", rows.join(",\n")) }
+}
+
+/// The lists in CSV; what is null is an empty field.
+fn table(rows: impl Iterator<Item = Map<String, Value>>) -> String {
+    let mut text = LIST_COLUMNS.join(",") + "\n";
+    for row in rows {
+        for (number, column) in LIST_COLUMNS.iter().enumerate() {
+            text.push_str(if number > 0 { "," } else { "" });
+            push_csv(&mut text, row.get(*column).and_then(Value::as_str).unwrap_or_default());
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn summarized(summary: &ListSummary) -> Map<String, Value> {
@@ -275,11 +297,17 @@ mod tests {
             ..summary.clone()
         };
         assert_eq!(
-            text(summaries(&[summary, unnamed])),
+            text(summaries(std::slice::from_ref(&summary), Format::Csv)),
+            "list,chain,target,inp,out,v4,v6,expires,updated,by\n\
+             tor,FORWARD,REJECT,*,eth0,3,0,1970-01-01T00:01:00Z,1970-01-01T00:00:00Z,\"a\"\"b\"\n"
+        );
+        assert_eq!(
+            text(summaries(&[summary, unnamed], Format::Json)),
             "[\n{\"by\":\"a\\\"b\",\"chain\":\"FORWARD\",\"expires\":\"1970-01-01T00:01:00Z\",\"inp\":\"*\",\"list\":\"tor\",\"out\":\"eth0\",\"target\":\"REJECT\",\"updated\":\"1970-01-01T00:00:00Z\",\"v4\":\"3\",\"v6\":\"0\"},\n\
              {\"by\":null,\"chain\":\"FORWARD\",\"expires\":null,\"inp\":\"*\",\"list\":\"\",\"out\":\"eth0\",\"target\":\"REJECT\",\"updated\":null,\"v4\":\"3\",\"v6\":\"0\"}\n]\n"
         );
-        assert_eq!(text(summaries(&[])), "[]\n");
+        assert_eq!(text(summaries(&[], Format::Json)), "[]\n");
+        assert_eq!(text(summaries(&[], Format::Csv)).lines().count(), 1);
     }
 
     #[test]

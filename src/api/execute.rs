@@ -3,6 +3,7 @@
 use crate::api::address_list::List;
 use crate::api::answers::{self, Because, Within};
 use crate::api::error::ApiError;
+use crate::api::format::Format;
 use crate::api::url::{BodyOptions, Put};
 use crate::api::{Origin, Service};
 use crate::firewall::listing::{Filter, Listing};
@@ -194,10 +195,15 @@ impl Service {
     }
 
     /// What a list, or each, holds in each scope.
-    pub(super) fn lists(&self, origin: &Origin, wanted: Option<ListName>) -> Result<Answer, ApiError> {
+    pub(super) fn lists(
+        &self,
+        origin: &Origin,
+        wanted: Option<ListName>,
+        format: Format,
+    ) -> Result<Answer, ApiError> {
         let told = |list| wanted.is_none_or(|wanted| wanted == list) && origin.sees(list);
         let lists = self.shared.read(|firewall| firewall.lists(told, SystemTime::now()))?;
-        Ok(answers::summaries(&lists))
+        Ok(answers::summaries(&lists, format))
     }
 
     fn interval(&self, put: &Put) -> Interval {

@@ -13,14 +13,14 @@ const GRAMMAR: [&str; 10] = [
     "PUT|DELETE /{drop|accept|reject}/{input|output|forward}/{interface|any}[?parameters] with a list of addresses as body",
     "DELETE /{drop|accept|reject}/{input|output|forward}/{interface|any}?list=name without a body: all of that list there",
     "DELETE /list?list={name|-|*} or ?address=address[/mask], or both: all of a list (- is the unnamed one, * is all), exactly that address",
-    "GET /list[/chain[/interface]][?list={name|-}][&address=address[/mask]]",
-    "GET /lists[?list={name|-}]",
+    "GET /list[/chain[/interface]][?list={name|-}][&address=address[/mask]][&target={drop|accept|reject}][&format={json|csv|plain}]",
+    "GET /lists[?list={name|-}][&format={json|csv}]",
     "GET /",
     "GET /health",
     "an interface that does not end in a digit is a prefix: eth is eth+; in forward, 0.0.0.0 or :: on one side is any address",
 ];
 
-const PARAMETERS: [&str; 9] = [
+const PARAMETERS: [&str; 11] = [
     "expire=seconds, or a number with s, m, h or d; 0 is permanent; without it default.expire",
     "list=name: the list of the address, 1 to 16 of a-z, 0-9, dot, _ and -, a letter or digit first; without it the unnamed list",
     "reason=words: why, at most 120 bytes without control characters and \"; the next PUT sets or clears it",
@@ -29,6 +29,8 @@ const PARAMETERS: [&str; 9] = [
     "special=true, with a body: takes what is not globally reachable (RFC 6890), which drop and reject skip",
     "wait=true: accepted, since every request waits until the kernel has it",
     "address=address[/mask], of a list: only what holds this address",
+    "target=drop|accept|reject, of a list: only what has this target",
+    "format=json|csv|plain, of a list: csv is a table, plain the addresses alone, one a line; without it what the header Accept prefers",
     "modify=insert|delete: turns a GET into a change, where non.restful is on",
 ];
 

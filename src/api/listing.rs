@@ -4,6 +4,7 @@
 
 use crate::api::Origin;
 use crate::api::error::ApiError;
+use crate::api::format::Format;
 use crate::api::rows::{RowText, Rows};
 use crate::firewall::Step;
 use crate::firewall::listing::{Filter, Listing};
@@ -55,6 +56,7 @@ impl Drop for Slot {
 pub(crate) struct Collecting {
     origin: Origin,
     listing: Listing,
+    format: Format,
     rows: Rows,
     slots: Slots,
     /// Its place, once it is a long one.
@@ -63,8 +65,8 @@ pub(crate) struct Collecting {
 
 impl Collecting {
     /// A listing of which nothing is read yet.
-    pub(super) fn new(origin: Origin, listing: Listing, slots: &Slots) -> Collecting {
-        Collecting { origin, listing, rows: Rows::default(), slots: slots.clone(), slot: None }
+    pub(super) fn new(origin: Origin, listing: Listing, format: Format, slots: &Slots) -> Collecting {
+        Collecting { origin, listing, format, rows: Rows::default(), slots: slots.clone(), slot: None }
     }
 
     /// Reads rows until that time; the answer, once all are read or none can be.
@@ -97,8 +99,10 @@ impl Collecting {
 
     /// The answer, whose text becomes of the rows part by part.
     fn answer(&mut self) -> Answer {
-        let parts = Text { rows: std::mem::take(&mut self.rows).into_text(), _slot: self.slot.take() };
-        Answer::json(200, Content::Parts(Box::new(parts)))
+        let rows = std::mem::take(&mut self.rows).into_text(self.format);
+        let parts = Text { rows, _slot: self.slot.take() };
+        let body = Content::Parts(Box::new(parts));
+        Answer { media_type: self.format.media_type(), ..Answer::json(200, body) }
     }
 }
 

@@ -7,12 +7,12 @@ mod attempts;
 mod code;
 mod error;
 mod execute;
+pub(crate) mod format;
 mod health;
 mod help;
 mod host_name;
 mod listing;
 mod login;
-#[cfg_attr(not(test), expect(dead_code, reason = "for what is answered in more than one form"))]
 mod media;
 mod parameters;
 mod permit;
@@ -333,7 +333,7 @@ impl Service {
             _ => return Err(ApiError::Body),
         };
         permit::check(&client.rights, &command, self.config.default_expire)?;
-        Ok(command)
+        Ok(command.accepting(&request.accept))
     }
 
     /// Checks what a configuration that was read while the request came may have changed: the rights of the
@@ -356,9 +356,11 @@ impl Service {
             return Outcome::Answer(origin.refuse(&error));
         }
         let answer = match command {
-            Command::List(filter) => match self.list(&origin, filter) {
+            Command::List { filter, format } => match self.list(&origin, filter) {
                 Ok(listing) => {
-                    return Outcome::Listing(Box::new(Collecting::new(origin, listing, &self.slots)));
+                    let format = format.unwrap_or_default();
+                    let collecting = Collecting::new(origin, listing, format, &self.slots);
+                    return Outcome::Listing(Box::new(collecting));
                 }
                 Err(error) => Err(error),
             },
@@ -369,7 +371,7 @@ impl Service {
             Command::DeleteAddress { address, lists } => self.delete_address(&origin, &address, lists),
             Command::Help => Ok(help::help(&self.config, &origin.client, &self.host)),
             Command::Health => Ok(self.health(&origin, SystemTime::now())),
-            Command::Lists(list) => self.lists(&origin, list),
+            Command::Lists { list, format } => self.lists(&origin, list, format.unwrap_or_default()),
             Command::Insert { rule, put } => self.insert(&origin, &rule, put),
             Command::Delete { rule, list } => self.delete(&origin, &rule, list),
         };
@@ -380,7 +382,7 @@ impl Service {
 impl Pending {
     /// Whether rules are to be listed.
     pub(crate) fn is_listing(&self) -> bool {
-        matches!(self.command, Command::List(_))
+        matches!(self.command, Command::List { .. })
     }
 
     /// Takes the next bytes of the body.

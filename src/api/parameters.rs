@@ -1,7 +1,9 @@
 //! The parameters of a request: what is behind the `?` of its target.
 
+use crate::api::format::Format;
 use crate::api::url_error::UrlError;
 use crate::firewall::WhichLists;
+use crate::rule::Target;
 use crate::rule::lease::Interval;
 use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
@@ -97,6 +99,31 @@ impl Parameters {
             Some("*") => Ok(Some(WhichLists::All)),
             _ => Ok(self.list_or_unnamed()?.map(WhichLists::One)),
         }
+    }
+
+    /// The target that is asked for.
+    ///
+    /// # Errors
+    /// Not a target.
+    pub(super) fn target(&self) -> Result<Option<Target>, UrlError> {
+        let parse = |value: &str| {
+            let wrong = || UrlError::Value("target", value.to_owned(), "drop, accept or reject");
+            Target::parse(value).ok_or_else(wrong)
+        };
+        self.value("target").map(parse).transpose()
+    }
+
+    /// The form, one of these, that a listing is asked for in.
+    ///
+    /// # Errors
+    /// Not one of them.
+    pub(super) fn format(&self, of: &[Format]) -> Result<Option<Format>, UrlError> {
+        let expected = if of.contains(&Format::Plain) { "json, csv or plain" } else { "json or csv" };
+        let parse = |value: &str| {
+            let wrong = || UrlError::Value("format", value.to_owned(), expected);
+            Format::parse(value, of).ok_or_else(wrong)
+        };
+        self.value("format").map(parse).transpose()
     }
 
     /// Accepts `wait=true` and an empty value only: a request is answered after the kernel has the change.

@@ -14,8 +14,8 @@ pub(super) fn check(rights: &Rights, command: &Command, default: Interval) -> Re
     let time = |put: &Put| rights.check_time(put.expire.unwrap_or(default));
     match command {
         Command::Help | Command::Health => Ok(()),
-        Command::List(filter) => rights.check_read(filter.list),
-        Command::Lists(list) => rights.check_read(*list),
+        Command::List { filter, .. } => rights.check_read(filter.list),
+        Command::Lists { list, .. } => rights.check_read(*list),
         Command::Insert { rule, put } => rights.check_rule(rule, put.list).and_then(|()| time(put)),
         Command::Delete { rule, list } => rights.check_rule(rule, *list),
         Command::InsertAll { scope, put, .. } => rights.check_scope(scope, put.list).and_then(|()| time(put)),

@@ -2,6 +2,7 @@
 
 mod text;
 
+use crate::api::format::Format;
 use crate::firewall::listing::Row;
 use crate::kernel::Counters;
 use crate::rule::Scope;
@@ -102,8 +103,8 @@ impl Rows {
     }
 
     /// The text of the rows.
-    pub(super) fn into_text(self) -> RowText {
-        RowText::new(&self.groups, self.chunks)
+    pub(super) fn into_text(self, format: Format) -> RowText {
+        RowText::new(format, &self.groups, self.chunks)
     }
 }
 

@@ -5,9 +5,9 @@
 //! /target/chain/interface/address[/mask]                               input, output
 //! /target/forward/interface/address[/mask][/interface[/address[/mask]]]
 //! /target/chain/interface                                              address list as body
-//! /list[/chain[/interface]]                                            GET, with list=, address=
+//! /list[/chain[/interface]]                                            GET, with list=, address=, target=, format=
 //! /list                                                                DELETE, with list= or address=
-//! /lists                                                               GET, with list=
+//! /lists                                                               GET, with list=, format=
 //! /health                                                              GET
 //! /
 //! ```
@@ -17,6 +17,7 @@
 //! `wait`, `list` and `reason`, and `modify` with a GET; the PUT of an address list also
 //! `replace`, `reasons` and `special`.
 
+use crate::api::format::Format;
 use crate::api::parameters::{Parameters, percent_decode};
 pub(crate) use crate::api::url_error::UrlError;
 use crate::firewall::WhichLists;
@@ -36,9 +37,19 @@ pub(crate) enum Command {
     /// Tell whether all is well.
     Health,
     /// List the rules that a filter matches.
-    List(Filter),
+    List {
+        /// The filter.
+        filter: Filter,
+        /// The form that the request names.
+        format: Option<Format>,
+    },
     /// Tell what a list, or each, holds.
-    Lists(Option<ListName>),
+    Lists {
+        /// The list.
+        list: Option<ListName>,
+        /// The form that the request names: JSON or CSV.
+        format: Option<Format>,
+    },
     /// Insert a rule, or renew the lease of an existing one.
     Insert {
         /// The rule.
@@ -110,12 +121,25 @@ pub(crate) struct BodyOptions {
 impl Command {
     /// Whether it changes nothing.
     pub(crate) fn only_reads(&self) -> bool {
-        matches!(self, Command::Help | Command::Health | Command::List(_) | Command::Lists(_))
+        matches!(self, Command::Help | Command::Health | Command::List { .. } | Command::Lists { .. })
     }
 
     /// Whether its addresses are those of a body.
     pub(crate) fn has_body(&self) -> bool {
         matches!(self, Command::InsertAll { .. } | Command::DeleteAll { .. })
+    }
+
+    /// The command of a request with that header `Accept`: it decides where the request names no form.
+    pub(crate) fn accepting(self, accept: &str) -> Command {
+        match self {
+            Command::List { filter, format: None } => {
+                Command::List { filter, format: Some(Format::accepted(accept, Format::OF_ROWS)) }
+            }
+            Command::Lists { list, format: None } => {
+                Command::Lists { list, format: Some(Format::accepted(accept, Format::OF_LISTS)) }
+            }
+            command => command,
+        }
     }
 
     /// The command of a request without a body: a DELETE of no addresses of a named list is one of all.
@@ -185,12 +209,14 @@ fn list(verb: Verb, mut segments: Segments, parameters: &Parameters) -> Result<C
         Verb::Remove => return delete_lists(segments, parameters),
         Verb::Write | Verb::Unknown => return Err(UrlError::Method { allow: "GET, HEAD, DELETE" }),
     }
-    parameters.only(&["address", "list"])?;
+    parameters.only(&["address", "list", "target", "format"])?;
     let (address, list) = (parameters.address()?, parameters.list_or_unnamed()?);
+    let (target, format) = (parameters.target()?, parameters.format(Format::OF_ROWS)?);
     let chain = segments.next().map(|text| chain(&text)).transpose()?;
     let interface = segments.next().map(|text| interface(&text)).transpose()?;
     segments.end()?;
-    Ok(Command::List(Filter { chain, interface, address, list, visible: None }))
+    let filter = Filter { chain, interface, target, address, list, visible: None };
+    Ok(Command::List { filter, format })
 }
 
 fn delete_lists(segments: Segments, parameters: &Parameters) -> Result<Command, UrlError> {
@@ -208,9 +234,9 @@ fn delete_lists(segments: Segments, parameters: &Parameters) -> Result<Command, 
 
 fn lists(verb: Verb, segments: Segments, parameters: &Parameters) -> Result<Command, UrlError> {
     verb.only_read()?;
-    parameters.only(&["list"])?;
+    parameters.only(&["list", "format"])?;
     segments.end()?;
-    Ok(Command::Lists(parameters.list_or_unnamed()?))
+    Ok(Command::Lists { list: parameters.list_or_unnamed()?, format: parameters.format(Format::OF_LISTS)? })
 }
 
 fn change(

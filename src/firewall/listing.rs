@@ -11,7 +11,7 @@ use crate::rule::label::Label;
 use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use crate::rule::rights::Lists;
-use crate::rule::{Chain, Interface, Rule, Scope};
+use crate::rule::{Chain, Interface, Rule, Scope, Target};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -23,6 +23,8 @@ pub(crate) struct Filter {
     pub chain: Option<Chain>,
     /// Only rules with this interface; `Some(None)` admits those for any interface.
     pub interface: Option<Option<Interface>>,
+    /// Only rules with this target.
+    pub target: Option<Target>,
     /// Only rules of which a network contains this address or the whole of this network.
     pub address: Option<Network>,
     /// Only what is in this list.
@@ -41,7 +43,7 @@ impl Filter {
             Some(None) => sides == [None, None],
             Some(wanted) => sides.contains(&wanted.as_ref()),
         };
-        chain && interface
+        chain && interface && self.target.is_none_or(|target| target == scope.target())
     }
 
     /// Whether a rule is admitted.

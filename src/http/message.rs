@@ -35,7 +35,6 @@ pub(crate) struct Request {
     /// `Origin` that is the host of the request.
     pub from_other_page: bool,
     /// The value of `Accept` (RFC 9110, 12.5.1), where there are several, joined by commas; empty for none.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for what is answered in more than one form"))]
     pub accept: String,
     /// The value of `Content-Encoding` (RFC 9110, 8.4), if it is any but `identity`.
     pub content_coding: Option<String>,

@@ -190,6 +190,77 @@ fn a_lookup_gives_what_holds_an_address() {
     });
 }
 
+/// A row of a list in CSV, by the columns that are documented.
+fn table_row(row: &Value) -> String {
+    let text = |column: &str| match row[column].as_str().unwrap_or_default() {
+        text if text.contains(',') => format!("\"{text}\""),
+        text => text.to_owned(),
+    };
+    let columns = "list chain target inp out source destination expires reason by pkts bytes";
+    columns.split(' ').map(text).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn a_list_is_a_table_or_bare_addresses_which_another_rfw_takes() {
+    in_all_ways(|iptables, option| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).configure(option).start();
+        let body = "1.2.3.4 # a, b\n1.2.4.0/24\n2001:db8::1 # c\n";
+        rfw.send_ok("PUT", "/drop/input/any?list=a&reasons=true&expire=0", body);
+        rfw.ok("PUT", "/accept/output/any/5.6.7.8?list=a&expire=0");
+        rfw.ok("PUT", "/reject/forward/eth0/9.9.9.9/any/1.2.3.0/28?expire=0");
+        let ask = |accept: &str, path: &str| {
+            let url = format!("https://127.0.0.1:7393{path}");
+            let reply = rfw.curl(&["-u", "me:secret", "-H", accept, &url]);
+            assert_eq!(reply.status, 200, "{reply:?}");
+            let media =
+                reply.header("Content-Type").unwrap_or_default().split(';').next().unwrap().to_owned();
+            (media, reply.body)
+        };
+        // The counters stay, since no packet comes, and so does what has no end.
+        let rows = rfw.ok("GET", "/list");
+        let header = "list,chain,target,inp,out,source,destination,expires,reason,by,packets,bytes\n";
+        let table: String = rows.as_array().unwrap().iter().map(|row| table_row(row) + "\n").collect();
+        let csv = ("text/csv".to_owned(), format!("{header}{table}"));
+        assert_eq!(rows.as_array().map(Vec::len), Some(5));
+        assert!(table.contains(",\"a, b\",me,0,0\n"), "{table}");
+        let json = ask("Accept: */*", "/list");
+        assert_eq!(
+            (json.0.as_str(), serde_json::from_str::<Value>(&json.1).unwrap()),
+            ("application/json", rows)
+        );
+        for (accept, path) in [
+            ("Accept: text/csv", "/list"),
+            ("Accept:", "/list?format=csv"),
+            ("Accept: application/json", "/list?format=csv"),
+        ] {
+            assert_eq!(ask(accept, path), csv, "{accept} {path}");
+        }
+        assert_eq!(ask("Accept: image/png", "/list"), json);
+        assert_eq!(ask("Accept: text/csv", "/list?format=json"), json);
+        // Of the addresses alone, those of two sides are none.
+        let plain = |path: &str| {
+            let (media, text) = ask("Accept: text/plain", path);
+            assert_eq!(media, "text/plain");
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort_unstable();
+            lines
+        };
+        assert_eq!(plain("/list"), ["1.2.3.4", "1.2.4.0/24", "2001:db8::1", "5.6.7.8"]);
+        let blocked = plain("/list?list=a&target=drop");
+        assert_eq!(blocked, ["1.2.3.4", "1.2.4.0/24", "2001:db8::1"]);
+        rfw.send_ok("PUT", "/drop/input/any?list=b&replace=true", &(blocked.join("\n") + "\n"));
+        assert_eq!(plain("/list?list=b"), blocked);
+        let (media, lists) = ask("Accept: text/csv", "/lists?list=a");
+        assert_eq!(media, "text/csv");
+        let words: Vec<Vec<&str>> = lists.lines().map(|line| line.split(',').collect()).collect();
+        assert_eq!(words[0].join(","), "list,chain,target,inp,out,v4,v6,expires,updated,by");
+        assert!(words.iter().any(|row| row[..7] == ["a", "INPUT", "DROP", "*", "*", "2", "1"]), "{lists}");
+        rfw.refused("GET", "/list?format=xml", 400);
+        rfw.refused("GET", "/lists?format=plain", 400);
+    });
+}
+
 #[test]
 fn a_list_that_breaks_off_is_an_error_and_no_broken_json() {
     in_both_variants(|iptables| {

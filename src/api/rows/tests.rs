@@ -63,11 +63,11 @@ fn rows_are_json_with_the_keys_in_order() {
     for (row, expected) in golden.into_iter().chain(noted) {
         let mut rows = Rows::default();
         rows.push(&row);
-        let text: String = rows.into_text().collect();
+        let text: String = rows.into_text(Format::Json).collect();
         assert_eq!(text, format!("[\n{expected}\n]\n"));
         assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
     }
-    assert_eq!(Rows::default().into_text().collect::<String>(), "[]\n");
+    assert_eq!(Rows::default().into_text(Format::Json).collect::<String>(), "[]\n");
 }
 
 #[test]
@@ -84,12 +84,61 @@ fn many_rows_are_small_and_come_back_in_their_order() {
     (0..10_000).for_each(|n| rows.push(&row(n)));
     let memory: usize = rows.chunks.iter().map(Vec::capacity).sum();
     assert!(memory < 10_000 * 24, "{memory}");
-    let parts: Vec<String> = rows.into_text().collect();
+    let parts: Vec<String> = rows.into_text(Format::Json).collect();
     assert!(parts.iter().all(|part| part.len() < 16 << 10) && parts.len() > 100);
     let list: serde_json::Value = serde_json::from_str(&parts.concat()).unwrap();
     let list = list.as_array().unwrap();
     assert_eq!(list.len(), 10_000);
     assert_eq!((&list[9_999]["source"], &list[9_999]["pkts"]), (&"11.0.39.15".into(), &"9999".into()));
+}
+
+#[test]
+fn rows_are_a_table_or_the_bare_addresses() {
+    let counters = Counters { packets: 7, bytes: 420 };
+    let until = Interval::of_seconds(60).from(UNIX_EPOCH);
+    let note = |by, reason| Some(Box::new(Note::new(by, Reason::parse(reason).unwrap().unwrap())));
+    let row = |path, label| Row { number: 1, counters, rule: rule_of(path), label, set: None };
+    let tor = "tor".parse().unwrap();
+    let golden = [
+        (
+            row("/drop/input/eth/1.2.3.4", Label::new(until, ListName::UNNAMED)),
+            ",INPUT,DROP,eth+,*,1.2.3.4,0.0.0.0/0,1970-01-01T00:01:00Z,,,7,420",
+            "1.2.3.4\n",
+        ),
+        (
+            row(
+                "/reject/output/any/2001:db8::/32",
+                Label { note: note("me", "käse, \\ 'x'"), ..Label::new(Lease::Permanent, tor) },
+            ),
+            "tor,OUTPUT,REJECT,*,*,::/0,2001:db8::/32,,\"käse, \\ 'x'\",me,7,420",
+            "2001:db8::/32\n",
+        ),
+        (
+            row("/accept/forward/any/0.0.0.0/ppp0/5.6.7.0/24", Label::new(until, tor)),
+            "tor,FORWARD,ACCEPT,*,ppp0,0.0.0.0/0,5.6.7.0/24,1970-01-01T00:01:00Z,,,7,420",
+            "5.6.7.0/24\n",
+        ),
+        // It is none of an address alone.
+        (
+            row("/accept/forward/any/1.2.3.4/ppp0/5.6.7.8", Label::new(until, tor)),
+            "tor,FORWARD,ACCEPT,*,ppp0,1.2.3.4,5.6.7.8,1970-01-01T00:01:00Z,,,7,420",
+            "",
+        ),
+    ];
+    let text = |row: Option<&Row>, format| {
+        let mut rows = Rows::default();
+        row.into_iter().for_each(|row| rows.push(row));
+        let parts: Vec<String> = rows.into_text(format).collect();
+        assert!(parts.iter().all(|part| !part.is_empty()));
+        parts.concat()
+    };
+    let header = "list,chain,target,inp,out,source,destination,expires,reason,by,packets,bytes\n";
+    for (row, csv, plain) in golden {
+        assert_eq!(text(Some(&row), Format::Csv), format!("{header}{csv}\n"));
+        assert_eq!(text(Some(&row), Format::Plain), plain);
+    }
+    assert_eq!(text(None, Format::Csv), header);
+    assert_eq!(text(None, Format::Plain), "");
 }
 
 proptest! {

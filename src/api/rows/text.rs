@@ -1,7 +1,8 @@
-//! The text of rows: a JSON array (RFC 8259), one row a line, generated while it is sent. The columns
-//! are those of `iptables -nvxL`, under the keys of the original rfw, in alphabetical order.
+//! The text of rows, one a line, generated while it is sent. Those of the JSON array (RFC 8259) have the
+//! columns of `iptables -nvxL`, under the keys of the original rfw, in alphabetical order.
 
 use super::{Group, Packed};
+use crate::api::format::{Format, push_csv};
 use crate::rule::label::Label;
 use crate::rule::lease::Moment;
 use crate::rule::list_name::ListName;
@@ -15,8 +16,12 @@ use std::net::IpAddr;
 /// within one record of TLS.
 const PART: usize = 15 << 10;
 
+/// The columns of CSV.
+const COLUMNS: &str = "list,chain,target,inp,out,source,destination,expires,reason,by,packets,bytes\n";
+
 /// The text of rows, part by part.
 pub(in crate::api) struct RowText {
+    format: Format,
     groups: Vec<GroupText>,
     chunks: VecDeque<Vec<u8>>,
     /// Bytes of the first chunk that are text already.
@@ -34,9 +39,9 @@ enum Stage {
 
 impl RowText {
     /// The text of rows of these groups.
-    pub(super) fn new(groups: &[Group], chunks: VecDeque<Vec<u8>>) -> RowText {
+    pub(super) fn new(format: Format, groups: &[Group], chunks: VecDeque<Vec<u8>>) -> RowText {
         let groups = groups.iter().map(GroupText::new).collect();
-        RowText { groups, chunks, at: 0, writer: RowWriter::default(), stage: Stage::Begin }
+        RowText { format, groups, chunks, at: 0, writer: RowWriter::default(), stage: Stage::Begin }
     }
 
     /// Writes the next row; `false` after the last.
@@ -45,10 +50,14 @@ impl RowText {
         let mut bytes = chunk.get(self.at..).unwrap_or_default();
         // What is written can be read; if not, the text stays an open array, which is no JSON.
         let Some(row) = Packed::read(&mut bytes) else { return false };
-        text.push_str(if self.stage == Stage::Begin { "[\n" } else { ",\n" });
+        text.push_str(self.between());
         self.stage = Stage::Rows;
         if let Some(group) = self.groups.get(row.group) {
-            self.writer.write(text, group, &row);
+            match self.format {
+                Format::Json => self.writer.write(text, group, &row),
+                Format::Csv => self.writer.write_csv(text, group, &row),
+                Format::Plain => write_plain(text, &row),
+            }
         }
         self.at = chunk.len() - bytes.len();
         if bytes.is_empty() {
@@ -56,6 +65,26 @@ impl RowText {
             self.at = 0;
         }
         true
+    }
+
+    /// What comes before a row.
+    fn between(&self) -> &'static str {
+        match (self.format, self.stage) {
+            (Format::Json, Stage::Begin) => "[\n",
+            (Format::Json, _) => ",\n",
+            (Format::Csv, Stage::Begin) => COLUMNS,
+            (Format::Csv | Format::Plain, _) => "",
+        }
+    }
+
+    /// What comes behind the last row.
+    fn end(&self) -> &'static str {
+        match (self.format, self.stage) {
+            (Format::Json, Stage::Begin) => "[]\n",
+            (Format::Json, _) => "\n]\n",
+            (Format::Csv, Stage::Begin) => COLUMNS,
+            (Format::Csv | Format::Plain, _) => "",
+        }
     }
 }
 
@@ -69,12 +98,13 @@ impl Iterator for RowText {
         let mut text = String::with_capacity(PART + (1 << 10));
         while text.len() < PART {
             if !self.write_row(&mut text) {
-                text.push_str(if self.stage == Stage::Begin { "[]\n" } else { "\n]\n" });
+                text.push_str(self.end());
                 self.stage = Stage::End;
                 break;
             }
         }
-        Some(text)
+        // A part is never empty.
+        Some(text).filter(|text| !text.is_empty())
     }
 }
 
@@ -82,6 +112,8 @@ impl Iterator for RowText {
 /// escapes: numbers, addresses, names of chains, targets and lists, and interfaces, which consist
 /// of letters, digits and `.-_@:+`.
 struct GroupText {
+    /// The first columns of CSV.
+    csv: String,
     /// Between the bytes and the destination.
     chain: String,
     /// After the end; `None` for rules, each of which has a comment of its own.
@@ -106,20 +138,17 @@ impl GroupText {
         };
         let pattern =
             |interface: Option<&Interface>| interface.map_or_else(|| "*".to_owned(), Interface::pattern);
+        let (chain, target) = (scope.chain().name(), scope.target().name());
+        let (inp, out) = (pattern(scope.input_interface()), pattern(scope.output_interface()));
         GroupText {
-            chain: format!("\",\"chain\":\"{}\",\"destination\":\"", scope.chain().name()),
+            csv: format!("{list},{chain},{target},{inp},{out},"),
+            chain: format!("\",\"chain\":\"{chain}\",\"destination\":\""),
             extra: set.as_ref().map(|set| format!(",\"extra\":\"match-set {set}{reject}\"")),
             reject,
             list: *list,
-            input: format!(
-                ",\"inp\":\"{}\",\"list\":\"{list}\",\"num\":\"",
-                pattern(scope.input_interface())
-            ),
-            output: format!(
-                "\",\"opt\":\"--\",\"out\":\"{}\",\"pkts\":\"",
-                pattern(scope.output_interface())
-            ),
-            target: format!("\",\"target\":\"{}\"}}", scope.target().name()),
+            input: format!(",\"inp\":\"{inp}\",\"list\":\"{list}\",\"num\":\""),
+            output: format!("\",\"opt\":\"--\",\"out\":\"{out}\",\"pkts\":\""),
+            target: format!("\",\"target\":\"{target}\"}}"),
             any: family.any(),
         }
     }
@@ -172,11 +201,38 @@ impl RowWriter {
         text.push_str(&group.target);
     }
 
+    fn write_csv(&mut self, text: &mut String, group: &GroupText, row: &Packed) {
+        text.push_str(&group.csv);
+        push_network(text, row.source.as_ref(), group.any);
+        text.push(',');
+        push_network(text, row.destination.as_ref(), group.any);
+        text.push(',');
+        text.push_str(row.lease.end().map_or("", |end| self.end_text(end)));
+        let (reason, by) = row.note.as_ref().map_or(("", ""), |note| (note.reason(), note.by()));
+        for value in [reason, by] {
+            text.push(',');
+            push_csv(text, value);
+        }
+        for number in [row.counters.packets, row.counters.bytes] {
+            text.push(',');
+            push_number(text, number);
+        }
+        text.push('\n');
+    }
+
     fn end_text(&mut self, end: Moment) -> &str {
         if self.end.as_ref().is_none_or(|(last, _)| *last != end) {
             self.end = Some((end, end.to_string()));
         }
         self.end.as_ref().map_or("", |(_, text)| text)
+    }
+}
+
+/// Writes the address of a row that has one; not those of one that has two.
+fn write_plain(text: &mut String, row: &Packed) {
+    if let (Some(network), None) | (None, Some(network)) = (&row.source, &row.destination) {
+        push_network(text, Some(network), "");
+        text.push('\n');
     }
 }
 

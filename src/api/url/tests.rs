@@ -12,6 +12,10 @@ fn read(method: Method, target: &str, non_restful: bool) -> String {
     }
 }
 
+fn in_format(format: Option<Format>) -> String {
+    format.map(|format| format!(" as {}", format.name())).unwrap_or_default()
+}
+
 fn printed(command: &Command) -> String {
     let within = |list: &ListName| if list.is_named() { format!(" in {list}") } else { String::new() };
     let put = |Put { list, expire, reason }: &Put| {
@@ -22,11 +26,13 @@ fn printed(command: &Command) -> String {
     match command {
         Command::Help => "help".to_owned(),
         Command::Health => "health".to_owned(),
-        Command::List(Filter { chain, interface, address, list, .. }) => {
+        Command::List { filter: Filter { chain, interface, target, address, list, .. }, format } => {
             let list = list.map(|list| format!(" in {}", list.word())).unwrap_or_default();
-            format!("list {chain:?} {interface:?} {:?}{list}", address.map(|address| address.to_string()))
+            let target = target.map(|target| format!(" to {}", target.name())).unwrap_or_default();
+            let address = address.map(|address| address.to_string());
+            format!("list {chain:?} {interface:?} {address:?}{list}{target}{}", in_format(*format))
         }
-        Command::Lists(list) => format!("lists {list:?}"),
+        Command::Lists { list, format } => format!("lists {list:?}{}", in_format(*format)),
         Command::Insert { rule, put: how } => format!("insert {rule}{}", put(how)),
         Command::Delete { rule, list } => format!("delete {rule}{}", within(list)),
         Command::InsertAll { scope, put: how, body: BodyOptions { replace, reasons, special } } => {
@@ -131,8 +137,9 @@ fn without_a_body_all_of_a_named_list_is_deleted() {
 #[test]
 fn a_filter_admits_what_was_put_there() {
     for (at, [list, put, expected]) in cases("filter.txt") {
-        let Ok(Command::List(filter)) = parse(&Method::Get, &list, false) else { panic!("{at}") };
-        let Ok(Command::Insert { rule, .. }) = parse(&Method::Put, &put, false) else { panic!("{at}") };
+        let command = |method, target: &str| parse(&method, target, false).unwrap();
+        let Command::List { filter, .. } = command(Method::Get, &list) else { panic!("{at}") };
+        let Command::Insert { rule, .. } = command(Method::Put, &put) else { panic!("{at}") };
         assert_eq!(filter.admits(&rule), expected == "yes", "{at}");
     }
 }

@@ -1,4 +1,5 @@
 use super::Input;
+use crate::api::format::Format;
 use crate::api::url::{BodyOptions, Command, Put, parse};
 use crate::firewall::WhichLists;
 use crate::firewall::listing::Filter;
@@ -71,10 +72,12 @@ fn print(command: &Command) -> (Method, String) {
     let (method, path, query) = match command {
         Command::Help => (Method::Get, "/".to_owned(), Vec::new()),
         Command::Health => (Method::Get, "/health".to_owned(), Vec::new()),
-        Command::List(filter) => (Method::Get, filter_path(filter), filter_query(filter)),
-        Command::Lists(list) => {
-            let query = list.map(|list| format!("list={}", list.word())).into_iter().collect();
-            (Method::Get, "/lists".to_owned(), query)
+        Command::List { filter, format: form } => {
+            (Method::Get, filter_path(filter), filter_query(filter).into_iter().chain(format(form)).collect())
+        }
+        Command::Lists { list, format: form } => {
+            let query = list.map(|list| format!("list={}", list.word())).into_iter();
+            (Method::Get, "/lists".to_owned(), query.chain(format(form)).collect())
         }
         Command::Insert { rule, put } => (Method::Put, rule_path(rule), put_query(put)),
         Command::Delete { rule, list: from } => (Method::Delete, rule_path(rule), list(from)),
@@ -106,9 +109,15 @@ fn filter_path(Filter { chain, interface, .. }: &Filter) -> String {
     format!("/list{chain}{interface}")
 }
 
-fn filter_query(Filter { address, list, .. }: &Filter) -> Vec<String> {
+fn filter_query(Filter { address, list, target, .. }: &Filter) -> Vec<String> {
     let address = address.map(|address| format!("address={address}"));
-    address.into_iter().chain(list.map(|list| format!("list={}", list.word()))).collect()
+    let list = list.map(|list| format!("list={}", list.word()));
+    let target = target.map(|target| format!("target={}", target.name()));
+    [address, list, target].into_iter().flatten().collect()
+}
+
+fn format(format: &Option<Format>) -> Option<String> {
+    format.map(|format| format!("format={}", format.name()))
 }
 
 fn name(interface: Option<&Interface>) -> String {
