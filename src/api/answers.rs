@@ -15,25 +15,33 @@ use std::fmt;
 /// The most addresses that the answer to a DELETE of one address in all lists tells.
 const ROWS_MAX: usize = 100;
 
+/// What the answer to each change tells beside what came of it.
+pub(super) struct Envelope {
+    /// Who answers.
+    pub host: HostName,
+    /// Whether nothing was done.
+    pub is_dry_run: bool,
+}
+
 /// The answer to the PUT of one address.
 pub(super) fn inserted(
     inserted: &Inserted,
     rule: &Rule,
     lease: Lease,
     note: Option<String>,
-    host: &HostName,
+    around: &Envelope,
 ) -> Answer {
     let mut body = changed(inserted.outcome, rule, lease);
     body.extend(note.map(|note| ("note".to_owned(), note.into())));
     body.extend(inserted.overridden_by.iter().map(|accept| ("overridden_by".to_owned(), held(accept))));
-    succeeded(body, host)
+    succeeded(body, around)
 }
 
 /// The answer to the DELETE of one address.
-pub(super) fn deleted(deleted: &Deleted, rule: &Rule, host: &HostName) -> Answer {
+pub(super) fn deleted(deleted: &Deleted, rule: &Rule, around: &Envelope) -> Answer {
     let mut body = changed(deleted.outcome, rule, Lease::Permanent);
     body.insert("still".to_owned(), deleted.still.iter().map(held).collect());
-    succeeded(body, host)
+    succeeded(body, around)
 }
 
 /// The answer to the PUT of a list of addresses, with the number of those removed if it replaces.
@@ -43,7 +51,7 @@ pub(super) fn all_inserted(
     removed: Option<usize>,
     lease: Lease,
     note: Option<String>,
-    host: &HostName,
+    around: &Envelope,
 ) -> Answer {
     let mut body = skipped(given);
     body.extend(note.map(|note| ("note".to_owned(), note.into())));
@@ -51,27 +59,27 @@ pub(super) fn all_inserted(
     body.insert("refreshed".to_owned(), count.present.into());
     body.extend(removed.map(|removed| ("removed".to_owned(), removed.into())));
     body.insert("expires".to_owned(), end(lease));
-    succeeded(body, host)
+    succeeded(body, around)
 }
 
 /// The answer to the DELETE of a list of addresses.
-pub(super) fn all_deleted(given: &List, count: ListResult, host: &HostName) -> Answer {
+pub(super) fn all_deleted(given: &List, count: ListResult, around: &Envelope) -> Answer {
     let mut body = skipped(given);
     body.insert("deleted".to_owned(), count.present.into());
     body.insert("absent".to_owned(), count.absent.into());
-    succeeded(body, host)
+    succeeded(body, around)
 }
 
 /// The answer to the DELETE of all that lists hold.
-pub(super) fn lists_deleted(count: usize, host: &HostName) -> Answer {
-    succeeded(members([("deleted", count.into())]), host)
+pub(super) fn lists_deleted(count: usize, around: &Envelope) -> Answer {
+    succeeded(members([("deleted", count.into())]), around)
 }
 
 /// The answer to the DELETE of an address in all scopes: how many rows, and the first [`ROWS_MAX`] of those
 /// that the client may see.
-pub(super) fn address_deleted(count: usize, seen: &[Held], host: &HostName) -> Answer {
+pub(super) fn address_deleted(count: usize, seen: &[Held], around: &Envelope) -> Answer {
     let rows: Value = seen.iter().take(ROWS_MAX).map(held).collect();
-    succeeded(members([("deleted", count.into()), ("rows", rows)]), host)
+    succeeded(members([("deleted", count.into()), ("rows", rows)]), around)
 }
 
 /// The columns of the lists in CSV.
@@ -166,8 +174,11 @@ fn end(lease: Lease) -> Value {
     lease.end().map(|end| end.to_string()).into()
 }
 
-fn succeeded(mut body: Map<String, Value>, host: &HostName) -> Answer {
-    body.insert("host".to_owned(), host.as_str().into());
+fn succeeded(mut body: Map<String, Value>, around: &Envelope) -> Answer {
+    body.insert("host".to_owned(), around.host.as_str().into());
+    if around.is_dry_run {
+        body.insert("dry".to_owned(), true.into());
+    }
     Answer::json(200, Content::Text(format!("{}\n", Value::from(body))))
 }
 
@@ -210,8 +221,8 @@ mod tests {
 
     const HOST: &str = r#""host":"web1""#;
 
-    fn web1() -> HostName {
-        HostName::new("web1")
+    fn web1() -> Envelope {
+        Envelope { host: HostName::new("web1"), is_dry_run: false }
     }
 
     fn text(answer: Answer) -> String {
@@ -270,6 +281,8 @@ mod tests {
             text(all_deleted(&given, count, &web1())),
             "{\"absent\":2,\"deleted\":1,\"host\":\"web1\",\"skipped\":[],\"skipped_total\":0}\n"
         );
+        let dry = Envelope { is_dry_run: true, ..web1() };
+        assert_eq!(text(lists_deleted(7, &dry)), "{\"deleted\":7,\"dry\":true,\"host\":\"web1\"}\n");
         assert_eq!(text(lists_deleted(7, &web1())), "{\"deleted\":7,\"host\":\"web1\"}\n");
         assert_eq!(
             text(address_deleted(1, &[one()], &web1())),

@@ -1,13 +1,13 @@
 //! Executes the commands of requests on the firewall, one by one, and logs what came of each.
 
 use crate::api::address_list::List;
-use crate::api::answers::{self, Because, Within};
+use crate::api::answers::{self, Because, Envelope, Within};
 use crate::api::error::ApiError;
 use crate::api::format::Format;
 use crate::api::url::{BodyOptions, Put};
 use crate::api::{Origin, Service};
 use crate::firewall::listing::{Filter, Listing};
-use crate::firewall::{Held, ListResult, Outcome, Terms, WhichLists};
+use crate::firewall::{Firewall, Held, ListResult, Outcome, Terms, WhichLists};
 use crate::http::answer::Answer;
 use crate::rule::label::Label;
 use crate::rule::lease::{Interval, Lease};
@@ -32,16 +32,23 @@ impl Service {
             let now = SystemTime::now();
             let label = Label { note, ..Label::new(interval.from(now), list) };
             firewall.check_one_more(&origin.client.rights, rule, list, now)?;
-            let inserted = firewall.insert(rule, &label, |list| origin.sees(list), now)?;
-            firewall.note_update(list, rule.scope(), origin.user(), now);
+            let seen = |list| origin.sees(list);
+            let inserted = match origin.is_dry_run {
+                true => firewall.would_insert(rule, &label, seen, now)?,
+                false => firewall.insert(rule, &label, seen, now)?,
+            };
+            origin.note_update(firewall, list, rule.scope(), now);
             Ok((inserted, label.lease, firewall.note_of(rule.scope(), rule.networks())))
         })?;
+        if origin.is_dry_run {
+            return Ok(answers::inserted(&inserted, rule, lease, note, &origin.envelope()));
+        }
         let (who, outcome) = (&origin.who, inserted.outcome.name());
         log::info!("{who}: {outcome}{}: {rule}, {lease}{because}", Within(list));
         if inserted.outcome != Outcome::Unchanged {
             self.note_change(origin, format!("1 {outcome}{}", Within(list)));
         }
-        Ok(answers::inserted(&inserted, rule, lease, note, &self.host))
+        Ok(answers::inserted(&inserted, rule, lease, note, &origin.envelope()))
     }
 
     /// Takes one address out.
@@ -53,19 +60,26 @@ impl Service {
     ) -> Result<Answer, ApiError> {
         let deleted = self.shared.change(|firewall| {
             let now = SystemTime::now();
-            let deleted = firewall.delete(rule, list, |list| origin.sees(list), now)?;
+            let seen = |list| origin.sees(list);
+            let deleted = match origin.is_dry_run {
+                true => firewall.would_delete(rule, list, seen, now)?,
+                false => firewall.delete(rule, list, seen, now)?,
+            };
             if deleted.outcome == Outcome::Deleted {
-                firewall.note_update(list, rule.scope(), origin.user(), now);
+                origin.note_update(firewall, list, rule.scope(), now);
             }
             Ok(deleted)
         })?;
+        if origin.is_dry_run {
+            return Ok(answers::deleted(&deleted, rule, &origin.envelope()));
+        }
         log::info!("{}: {}{}: {rule}", origin.who, deleted.outcome.name(), Within(list));
         self.note_deletion(
             origin,
             usize::from(deleted.outcome == Outcome::Deleted),
             &Within(list).to_string(),
         );
-        Ok(answers::deleted(&deleted, rule, &self.host))
+        Ok(answers::deleted(&deleted, rule, &origin.envelope()))
     }
 
     /// Puts the addresses of a body in.
@@ -92,12 +106,18 @@ impl Service {
             terms.lease = interval.from(now);
             let (rights, at) = (&origin.client.rights, (scope, terms.list));
             firewall.check_more(rights, at, &given.networks, terms.replace, now)?;
-            let count = firewall.insert_all(scope, &given.networks, &terms, now)?;
-            firewall.note_update(terms.list, scope, origin.user(), now);
+            let count = match origin.is_dry_run {
+                true => firewall.would_insert_all(scope, &given.networks, &terms, now)?,
+                false => firewall.insert_all(scope, &given.networks, &terms, now)?,
+            };
+            origin.note_update(firewall, terms.list, scope, now);
             Ok((count, terms.lease, firewall.note_of(scope, given.networks.iter())))
         })?;
         let ListResult { present, absent, removed } = count;
         let removed = Some(removed).filter(|_| body.replace);
+        if origin.is_dry_run {
+            return Ok(answers::all_inserted(&given, count, removed, lease, note, &origin.envelope()));
+        }
         let put_in = format!(
             "{absent} inserted, {present} refreshed{}",
             removed.map(|removed| format!(", {removed} removed")).unwrap_or_default()
@@ -105,7 +125,7 @@ impl Service {
         let (who, skipped, within) = (&origin.who, given.skipped_total, Within(put.list));
         log::info!("{who}: list: {put_in}, {skipped} skipped{within}: {scope}, {lease}{because}");
         self.note_change(origin, format!("{put_in}{within}"));
-        Ok(answers::all_inserted(&given, count, removed, lease, note, &self.host))
+        Ok(answers::all_inserted(&given, count, removed, lease, note, &origin.envelope()))
     }
 
     /// Takes the addresses of a body out.
@@ -118,12 +138,18 @@ impl Service {
     ) -> Result<Answer, ApiError> {
         let count = self.shared.change(|firewall| {
             let now = SystemTime::now();
-            let count = firewall.delete_all(scope, &given.networks, list, now)?;
+            let count = match origin.is_dry_run {
+                true => firewall.would_delete_all(scope, &given.networks, list, now)?,
+                false => firewall.delete_all(scope, &given.networks, list, now)?,
+            };
             if count.present > 0 {
-                firewall.note_update(list, scope, origin.user(), now);
+                origin.note_update(firewall, list, scope, now);
             }
             Ok(count)
         })?;
+        if origin.is_dry_run {
+            return Ok(answers::all_deleted(given, count, &origin.envelope()));
+        }
         let ListResult { present, absent, .. } = count;
         log::info!(
             "{}: list: {present} deleted, {absent} absent, {} skipped{}: {scope}",
@@ -132,7 +158,7 @@ impl Service {
             Within(list)
         );
         self.note_deletion(origin, present, &Within(list).to_string());
-        Ok(answers::all_deleted(given, count, &self.host))
+        Ok(answers::all_deleted(given, count, &origin.envelope()))
     }
 
     /// Takes out all that lists hold, in one scope or in every.
@@ -147,17 +173,23 @@ impl Service {
             if scope.is_none() {
                 firewall.check_scopes_of(&origin.client.rights, lists, now)?;
             }
-            let count = firewall.delete_lists(lists, scope, now)?;
+            let count = match origin.is_dry_run {
+                true => firewall.would_delete_lists(lists, scope, now)?,
+                false => firewall.delete_lists(lists, scope, now)?,
+            };
             if let (WhichLists::One(list), Some(scope), 1..) = (lists, scope, count) {
-                firewall.note_update(list, scope, origin.user(), now);
+                origin.note_update(firewall, list, scope, now);
             }
             Ok(count)
         })?;
+        if origin.is_dry_run {
+            return Ok(answers::lists_deleted(count, &origin.envelope()));
+        }
         let place = scope.map(|scope| format!(": {scope}")).unwrap_or_default();
         let within = answers::within_lists(lists);
         log::info!("{}: {count} deleted, all{within}{place}", origin.who);
         self.note_deletion(origin, count, &within);
-        Ok(answers::lists_deleted(count, &self.host))
+        Ok(answers::lists_deleted(count, &origin.envelope()))
     }
 
     /// Takes exactly this address or network out, in every scope.
@@ -173,18 +205,25 @@ impl Service {
             firewall.check_rows_of(rights, address, lists, now)?;
             // What it may not change it does not see: that stays.
             let wanted = |rule: &Rule, list| lists.admits(list) && rights.check_rule(rule, list).is_ok();
-            let deleted = firewall.delete_address(address, wanted, now)?;
+            let deleted = match origin.is_dry_run {
+                true => firewall.would_delete_address(address, wanted, now)?,
+                false => firewall.delete_address(address, wanted, now)?,
+            };
             for Held { rule, list, .. } in &deleted {
-                firewall.note_update(*list, rule.scope(), origin.user(), now);
+                origin.note_update(firewall, *list, rule.scope(), now);
             }
             Ok(deleted)
         })?;
-        let (who, count) = (&origin.who, deleted.len());
-        let within = answers::within_lists(lists);
-        log::info!("{who}: {count} deleted, all of {address}{within}");
-        self.note_deletion(origin, count, &within);
-        let seen: Vec<Held> = deleted.into_iter().filter(|held| origin.sees(held.list)).collect();
-        Ok(answers::address_deleted(count, &seen, &self.host))
+        let count = deleted.len();
+        if !origin.is_dry_run {
+            let (who, within) = (&origin.who, answers::within_lists(lists));
+            log::info!("{who}: {count} deleted, all of {address}{within}");
+            self.note_deletion(origin, count, &within);
+        }
+        let mut seen: Vec<Held> = deleted.into_iter().filter(|held| origin.sees(held.list)).collect();
+        // In the same order each time, whether they were deleted or would be.
+        seen.sort_by(|a, b| (a.list, &a.rule).cmp(&(b.list, &b.rule)));
+        Ok(answers::address_deleted(count, &seen, &origin.envelope()))
     }
 
     /// What a filter finds, which is yet to be read.
@@ -215,6 +254,18 @@ impl Origin {
     /// The name of the client.
     fn user(&self) -> &str {
         &self.client.name
+    }
+
+    /// Takes down that the client has changed a list, unless it only asks what a change would do.
+    fn note_update(&self, firewall: &mut Firewall, list: ListName, scope: &Scope, now: SystemTime) {
+        if !self.is_dry_run {
+            firewall.note_update(list, scope, self.user(), now);
+        }
+    }
+
+    /// What each answer tells.
+    fn envelope(&self) -> Envelope {
+        Envelope { host: self.host.clone(), is_dry_run: self.is_dry_run }
     }
 
     /// Whether the client may see what is in a list.

@@ -20,10 +20,11 @@ const GRAMMAR: [&str; 10] = [
     "an interface that does not end in a digit is a prefix: eth is eth+; in forward, 0.0.0.0 or :: on one side is any address",
 ];
 
-const PARAMETERS: [&str; 11] = [
+const PARAMETERS: [&str; 12] = [
     "expire=seconds, or a number with s, m, h or d; 0 is permanent; without it default.expire",
     "list=name: the list of the address, 1 to 16 of a-z, 0-9, dot, _ and -, a letter or digit first; without it the unnamed list",
     "reason=words: why, at most 120 bytes without control characters and \"; the next PUT sets or clears it",
+    "dry=true: tells what the change would do, and does nothing",
     "replace=true, with a body: afterwards the list has nothing else there",
     "reasons=true, with a body: what follows # on a line is the reason of its address",
     "special=true, with a body: takes what is not globally reachable (RFC 6890), which drop and reject skip",

@@ -30,7 +30,7 @@ pub(crate) use crate::api::host_name::HostName;
 pub(crate) use crate::api::listing::Collecting;
 use crate::api::listing::Slots;
 use crate::api::status::Changes;
-use crate::api::url::Command;
+use crate::api::url::{Command, Parsed};
 use crate::config::clients::{Client, Secret};
 use crate::config::file::Config;
 use crate::firewall::expiry::SharedFirewall;
@@ -100,6 +100,8 @@ struct Origin {
     target: String,
     /// Who answers.
     host: HostName,
+    /// Whether it asks what a change would do.
+    is_dry_run: bool,
 }
 
 /// The client of a connection, and what its listener requires.
@@ -236,10 +238,12 @@ impl Service {
         let request = if is_known { request } else { self.in_turn(peer, request, place, now)? };
         let client = self.admit(peer, &request, is_known, now)?;
         let who = format!("{} {}", peer.address, client.name.escape_debug());
-        let command = self.command(&client, &request, body);
+        let parsed = self.command(&client, &request, body);
         let Request { method, target, is_form, .. } = request;
-        let origin = Origin { who, client, method, target, host: self.host.clone() };
-        let command = command.map_err(|error| Refusal::Answer(origin.refuse(&error)))?;
+        let is_dry_run = parsed.as_ref().is_ok_and(|parsed| parsed.is_dry_run);
+        let origin = Origin { who, client, method, target, host: self.host.clone(), is_dry_run };
+        let command =
+            parsed.map(|parsed| parsed.command).map_err(|error| Refusal::Answer(origin.refuse(&error)))?;
         let mut list = match &command {
             Command::InsertAll { body, .. } => Some(ListReader::new(body.reasons, body.replace)),
             command => command.has_body().then(ListReader::default),
@@ -318,8 +322,9 @@ impl Service {
     }
 
     /// The command of a request that may have this body.
-    fn command(&self, client: &Client, request: &Request, body: &Body) -> Result<Command, ApiError> {
-        let command = url::parse(&request.method, &request.target, self.config.non_restful)?;
+    fn command(&self, client: &Client, request: &Request, body: &Body) -> Result<Parsed, ApiError> {
+        let Parsed { command, is_dry_run } =
+            url::parse(&request.method, &request.target, self.config.non_restful)?;
         if request.from_other_page && !command.only_reads() {
             return Err(ApiError::WebPage);
         }
@@ -333,7 +338,8 @@ impl Service {
             _ => return Err(ApiError::Body),
         };
         permit::check(&client.rights, &command, self.config.default_expire)?;
-        Ok(command.accepting(&request.accept))
+        let command = command.accepting(&request.accept);
+        Ok(Parsed { command, is_dry_run })
     }
 
     /// Checks what a configuration that was read while the request came may have changed: the rights of the
@@ -499,7 +505,7 @@ mod tests {
     fn what_is_not_reachable_is_skipped_where_it_would_be_blocked() {
         let whitelist = WhiteList::parse("10.0.0.5\nnever 10.0.0.8/30").unwrap();
         for (at, [method, target, network, expected]) in cases("skipped.txt") {
-            let command = url::parse(&method.parse().unwrap(), &target, false).unwrap();
+            let command = url::parse(&method.parse().unwrap(), &target, false).unwrap().command;
             let reason = skipped(&command, &whitelist, &network.parse().unwrap());
             assert_eq!(reason.unwrap_or("-".to_owned()), expected, "{at}");
         }

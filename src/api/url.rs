@@ -14,7 +14,7 @@
 //!
 //! Each segment is percent-decoded (RFC 3986, 2.1) after the path is split. Unknown and
 //! repeated parameters and surplus segments are errors. Words are taken in any case. A change has the parameters `expire`,
-//! `wait`, `list` and `reason`, and `modify` with a GET; the PUT of an address list also
+//! `wait`, `list`, `reason` and `dry`, and `modify` with a GET; the PUT of an address list also
 //! `replace`, `reasons` and `special`.
 
 use crate::api::format::Format;
@@ -30,6 +30,15 @@ use crate::rule::{Chain, Interface, Rule, RuleError, Scope, Target};
 use tiny_http::Method;
 
 /// A parsed request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parsed {
+    /// What is asked for.
+    pub command: Command,
+    /// Whether a change is not to be made: the answer tells what it would do.
+    pub is_dry_run: bool,
+}
+
+/// What a request asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Describe the API.
@@ -158,7 +167,7 @@ impl Command {
 ///
 /// # Errors
 /// See [`UrlError`].
-pub(crate) fn parse(method: &Method, target: &str, non_restful: bool) -> Result<Command, UrlError> {
+pub(crate) fn parse(method: &Method, target: &str, non_restful: bool) -> Result<Parsed, UrlError> {
     let (path, query) = match origin_form(target).split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (origin_form(target), None),
@@ -173,7 +182,7 @@ pub(crate) fn parse(method: &Method, target: &str, non_restful: bool) -> Result<
     };
     let parameters = Parameters::of(query)?;
     let Some(action) = segments.next() else { return help(verb, &parameters) };
-    match action.to_ascii_lowercase().as_str() {
+    let command = match action.to_ascii_lowercase().as_str() {
         "list" => list(verb, segments, &parameters),
         "lists" => lists(verb, segments, &parameters),
         "health" => bare(Command::Health, verb, segments, &parameters),
@@ -181,13 +190,15 @@ pub(crate) fn parse(method: &Method, target: &str, non_restful: bool) -> Result<
             Some(target) => change(verb, target, segments, &parameters, non_restful),
             None => Err(UrlError::Action(action)),
         },
-    }
+    }?;
+    // Only changes have the parameter.
+    Ok(Parsed { command, is_dry_run: parameters.is_true("dry")? })
 }
 
-fn help(verb: Verb, parameters: &Parameters) -> Result<Command, UrlError> {
+fn help(verb: Verb, parameters: &Parameters) -> Result<Parsed, UrlError> {
     verb.only_read()?;
     parameters.only(&[])?;
-    Ok(Command::Help)
+    Ok(Parsed { command: Command::Help, is_dry_run: false })
 }
 
 /// A command that takes nothing with it.
@@ -220,7 +231,7 @@ fn list(verb: Verb, mut segments: Segments, parameters: &Parameters) -> Result<C
 }
 
 fn delete_lists(segments: Segments, parameters: &Parameters) -> Result<Command, UrlError> {
-    parameters.only(&["list", "address"])?;
+    parameters.only(&["list", "address", "dry"])?;
     let (lists, address) = (parameters.lists()?, parameters.address()?);
     segments.end()?;
     match (lists, address) {
@@ -270,7 +281,8 @@ fn change(
 }
 
 /// The parameters of a change; the last one only where a GET may change rules.
-const CHANGE: &[&str] = &["expire", "wait", "list", "reason", "replace", "reasons", "special", "modify"];
+const CHANGE: &[&str] =
+    &["expire", "wait", "list", "reason", "dry", "replace", "reasons", "special", "modify"];
 
 /// The change of all addresses of a body.
 fn change_all(verb: Verb, scope: Scope, put: Put, parameters: &Parameters) -> Result<Command, UrlError> {

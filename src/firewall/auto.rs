@@ -2,6 +2,7 @@
 //! a scope become entries of a set, which stays until it is empty.
 
 use super::entries::check_lease;
+use super::rule_cache::RuleCache;
 use super::{Firewall, FirewallError};
 use crate::firewall::table::Plan;
 use crate::kernel::ipset::IpsetError;
@@ -20,7 +21,55 @@ const SCOPE_MAX: usize = 100;
 /// The most addresses of a family that are rules.
 const FAMILY_MAX: usize = 200;
 
+/// Where the addresses of a scope would be kept after a change.
+pub(super) enum Place {
+    /// They are rules, where so many others become entries first.
+    Rules { fewer: usize },
+    /// They become entries.
+    NewSet,
+    /// They are entries.
+    Set,
+}
+
 impl Firewall {
+    /// Where addresses of a scope would be kept that are about to be put into a list: what
+    /// [`Firewall::make_sets`] would do, from tables as they are now.
+    ///
+    /// # Errors
+    /// A table or set can't be read.
+    pub(super) fn place_of<R: Borrow<Rule>>(
+        &mut self,
+        set: &SetKey,
+        new: impl Iterator<Item = R>,
+        list: ListName,
+        now: SystemTime,
+    ) -> Result<Place, FirewallError> {
+        let mut fewer = 0_usize;
+        self.table(set.family())?.refresh()?;
+        if self.is_for_sets(set)? {
+            return Ok(Place::Set);
+        }
+        if self.settings.set_use != SetUse::Auto || self.sets.is_none() {
+            return Ok(Place::Rules { fewer });
+        }
+        let cache = self.table(set.family())?.cache();
+        let more = count_new(cache, new, list);
+        if cache.len().saturating_add(more) <= SCOPE_MAX {
+            return Ok(Place::Rules { fewer });
+        }
+        let mut sizes = self.sizes_of_scopes(set.family(), now)?;
+        if self.sets()?.can_be_made(set)? {
+            *sizes.entry(set.clone()).or_default() += more;
+        }
+        while let Some(largest) = largest_of_too_many(&sizes) {
+            if largest == *set {
+                return Ok(Place::NewSet);
+            }
+            fewer = fewer.saturating_add(sizes.remove(&largest).unwrap_or_default());
+        }
+        Ok(Place::Rules { fewer })
+    }
+
     /// Makes a set of a scope, or of others, if there would be too many rules with those that are
     /// about to be put into a list.
     ///
@@ -37,9 +86,7 @@ impl Firewall {
             return Ok(());
         }
         let cache = self.table(set.family())?.cache();
-        // More than that are too many, however many they are.
-        let more =
-            new.filter(|rule| cache.labels(rule.borrow(), list).is_empty()).take(FAMILY_MAX + 1).count();
+        let more = count_new(cache, new, list);
         if cache.len().saturating_add(more) <= SCOPE_MAX {
             return Ok(());
         }
@@ -146,6 +193,11 @@ impl Firewall {
     }
 }
 
+/// How many rules a list does not have. More than [`FAMILY_MAX`] are too many, however many they are.
+fn count_new<R: Borrow<Rule>>(cache: &RuleCache, new: impl Iterator<Item = R>, list: ListName) -> usize {
+    new.filter(|rule| cache.labels(rule.borrow(), list).is_empty()).take(FAMILY_MAX + 1).count()
+}
+
 /// The number of rules of each scope that can become entries. One that is due is about to go, and one
 /// that ends too late for a set stays a rule: neither makes a scope smaller by becoming a set.
 fn sizes<'a>(rules: impl Iterator<Item = (&'a Rule, &'a Label)>, now: SystemTime) -> BTreeMap<SetKey, usize> {
@@ -157,7 +209,7 @@ fn sizes<'a>(rules: impl Iterator<Item = (&'a Rule, &'a Label)>, now: SystemTime
 }
 
 /// Whether a rule with that label can become an entry of a set.
-fn may_move(label: &Label, now: SystemTime) -> bool {
+pub(super) fn may_move(label: &Label, now: SystemTime) -> bool {
     !label.lease.is_due(now) && check_lease(label.lease, now).is_ok()
 }
 

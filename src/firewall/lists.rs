@@ -159,11 +159,11 @@ impl Firewall {
     }
 
     /// What holds the addresses of a rule all the same, and does the same with them or nearly: the first
-    /// [`STILL_MAX`] of the lists that are `seen`.
+    /// [`STILL_MAX`] of those that are `wanted`.
     pub(super) fn still(
         &mut self,
         rule: &Rule,
-        seen: impl Fn(ListName) -> bool,
+        wanted: impl Fn(&Held) -> bool,
         now: SystemTime,
     ) -> Vec<Held> {
         let mut still = self.rules_around(rule, now);
@@ -171,7 +171,7 @@ impl Firewall {
         let alike = |union: &SetKey| (union.scope().target() == Target::Accept) == accepts;
         still
             .extend(self.entries_around(rule, alike, now).into_iter().filter(|held| holds(&held.rule, rule)));
-        still.retain(|held| seen(held.list));
+        still.retain(wanted);
         still.sort_by(|a, b| (a.list, &a.rule).cmp(&(b.list, &b.rule)));
         still.truncate(STILL_MAX);
         still
@@ -311,7 +311,7 @@ impl Firewall {
     }
 
     /// Whether a named list is there, or may be one more, as last read.
-    fn has_room_for_list(&self, list: ListName) -> bool {
+    pub(super) fn has_room_for_list(&self, list: ListName) -> bool {
         let in_sets = self.sets.as_ref().map(Sets::list_names).unwrap_or_default();
         let in_rules = self.tables.iter().flat_map(|table| table.cache().lists());
         let names: HashSet<ListName> = in_rules.chain(in_sets).filter(|name| name.is_named()).collect();

@@ -7,6 +7,7 @@
 
 mod auto;
 mod clock;
+mod dry_run;
 mod entries;
 mod error;
 pub(crate) mod expiry;
@@ -190,7 +191,7 @@ impl Firewall {
         self.doubt_state_after(&deleted);
         let outcome = deleted?;
         self.note_gone(rule, list);
-        Ok(Deleted { outcome, still: self.still(rule, seen, now) })
+        Ok(Deleted { outcome, still: self.still(rule, |held| seen(held.list), now) })
     }
 
     /// Deletes a rule, and the equivalent set entry.

@@ -192,7 +192,7 @@ impl Firewall {
     }
 
     /// The rules that others have flushed and that come back in a moment.
-    fn lost(&self) -> impl Iterator<Item = Held> {
+    pub(super) fn lost(&self) -> impl Iterator<Item = Held> {
         let lost = self.tables.iter().flat_map(|table| table.memory().lost());
         lost.map(|(rule, label)| Held { rule: rule.clone(), lease: label.lease, list: label.list })
     }

@@ -250,7 +250,7 @@ impl Firewall {
 }
 
 /// Plans to insert or renew the rule of one list.
-fn plan_rule(
+pub(super) fn plan_rule(
     cache: &RuleCache,
     transaction: &mut Transaction,
     rule: &Rule,
@@ -278,7 +278,7 @@ fn plan_rule(
 
 /// Plans to insert or renew the rules of a body, and to delete what else the list has if it is to be
 /// replaced.
-fn plan_body(
+pub(super) fn plan_body(
     cache: &RuleCache,
     transaction: &mut Transaction,
     list: &FamilyList,
@@ -315,7 +315,7 @@ fn plan_order(cache: &RuleCache, transaction: &mut Transaction) {
 }
 
 /// Whether a body is within `rules.max` together with the rules that stay, or makes them no more.
-fn has_room(cache: &RuleCache, list: &FamilyList, terms: &Terms, rules_max: usize) -> bool {
+pub(super) fn has_room(cache: &RuleCache, list: &FamilyList, terms: &Terms, rules_max: usize) -> bool {
     let (present, removed) = split(list, &old_rules(cache, list, terms));
     let stays = cache.len().saturating_sub(present.saturating_add(removed));
     let after = stays.saturating_add(list.networks.len());

@@ -450,6 +450,21 @@ impl Table {
         }
     }
 
+    /// What a plan says, from the table as it is now; nothing is committed.
+    ///
+    /// # Errors
+    /// The table can't be read, or what the plan needs can't be made.
+    pub(crate) fn plan<T>(
+        &mut self,
+        plan: impl Fn(&RuleCache, &mut Transaction) -> T,
+    ) -> Result<T, ProgramError> {
+        self.refresh()?;
+        let mut transaction = Transaction::new(self.cache.layout().clone());
+        let outcome = plan(&self.cache, &mut transaction);
+        self.finish(&mut transaction)?;
+        Ok(outcome)
+    }
+
     /// Plans a change and commits it. After a failed transaction the table is read and the
     /// change planned again, as the cache may have been stale; if the plan is the same, its
     /// error is returned.

@@ -22,6 +22,7 @@ mod confinement;
 mod deletions;
 mod demo;
 mod documents;
+mod dry_run;
 mod expiry;
 mod fail2ban;
 mod faults;

@@ -107,7 +107,17 @@ impl<'a> Boot<'a> {
         let rfw = rfw.start();
         let client = Client::new(host);
         let Week { numbers, model, log, passed } = week;
-        let run = Run { client, rfw, numbers, model, log, lists: &LISTS, is_disturbed: false, kills: false };
+        let run = Run {
+            client,
+            rfw,
+            numbers,
+            model,
+            log,
+            lists: &LISTS,
+            is_disturbed: false,
+            kills: false,
+            foretells: None,
+        };
         let mut boot = Boot { host, iptables, run, blocked, free, pace, saved: None, passed };
         if boot.run.model.0.is_empty() {
             boot.watch();

@@ -7,7 +7,8 @@ use crate::golden::cases;
 
 fn read(method: Method, target: &str, non_restful: bool) -> String {
     match parse(&method, target, non_restful) {
-        Ok(command) => printed(&command),
+        Ok(Parsed { command, is_dry_run: false }) => printed(&command),
+        Ok(Parsed { command, is_dry_run: true }) => format!("dry run: {}", printed(&command)),
         Err(error) => format!("error: {error}"),
     }
 }
@@ -127,17 +128,17 @@ fn without_a_body_all_of_a_named_list_is_deleted() {
         ("/drop/input/any/1.2.3.4?list=tor", "delete INPUT -s 1.2.3.4 -j DROP in tor"),
     ];
     for (target, expected) in golden {
-        let command = parse(&Method::Delete, target, false).unwrap().without_body();
+        let command = parse(&Method::Delete, target, false).unwrap().command.without_body();
         assert_eq!(printed(&command), expected, "{target}");
     }
-    let put = parse(&Method::Put, "/drop/input/any?list=tor", false).unwrap().without_body();
+    let put = parse(&Method::Put, "/drop/input/any?list=tor", false).unwrap().command.without_body();
     assert_eq!(printed(&put), "insert all at INPUT -j DROP in tor");
 }
 
 #[test]
 fn a_filter_admits_what_was_put_there() {
     for (at, [list, put, expected]) in cases("filter.txt") {
-        let command = |method, target: &str| parse(&method, target, false).unwrap();
+        let command = |method, target: &str| parse(&method, target, false).unwrap().command;
         let Command::List { filter, .. } = command(Method::Get, &list) else { panic!("{at}") };
         let Command::Insert { rule, .. } = command(Method::Put, &put) else { panic!("{at}") };
         assert_eq!(filter.admits(&rule), expected == "yes", "{at}");

@@ -88,6 +88,35 @@ impl Sets {
         Ok(ListResult { present, absent, removed })
     }
 
+    /// What [`Sets::apply`] would do, where there may be no set yet.
+    ///
+    /// # Errors
+    /// A set is not rfw's or can't be read.
+    pub(crate) fn would_apply(
+        &mut self,
+        union: &SetKey,
+        networks: &[Network],
+        op: ListOp<'_>,
+        as_rules: &HashSet<Network>,
+        now: SystemTime,
+    ) -> Result<ListResult, FirewallError> {
+        let set = self.set_of(union, op.list());
+        for one in [&set, union] {
+            self.check_own(one, networks.len(), now)?;
+        }
+        let comments = Comments::default();
+        let mut change = Change { set: &set, union, networks, op, gone: Vec::new(), comments };
+        let present = if self.own_size(&set)?.is_none() {
+            as_rules.len()
+        } else if op.terms().is_some_and(|terms| terms.replace) {
+            self.find_gone(&mut change, as_rules, now)?
+        } else {
+            self.count_present(&set, networks, as_rules, now)?
+        };
+        let absent = networks.len().saturating_sub(present);
+        Ok(ListResult { present, absent, removed: change.gone.len() })
+    }
+
     /// Makes the change. Gives the number of addresses of the body that were there.
     fn count_and_change(
         &mut self,

@@ -7,6 +7,7 @@
 //! swapped in.
 
 mod difference;
+mod dry_run;
 mod element;
 mod entry;
 mod fill;

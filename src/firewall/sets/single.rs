@@ -152,7 +152,7 @@ impl Sets {
     }
 
     /// Refuses an entry more where the mirror says that there is no room for it.
-    fn check_one(
+    pub(super) fn check_one(
         &mut self,
         set: &SetKey,
         element: &Element<'_>,
@@ -296,7 +296,12 @@ impl Sets {
     }
 
     /// Whether the entry of a rule is there without an end.
-    fn is_permanent(&mut self, set: &SetKey, wanted: &Rule, now: SystemTime) -> Result<bool, FirewallError> {
+    pub(super) fn is_permanent(
+        &mut self,
+        set: &SetKey,
+        wanted: &Rule,
+        now: SystemTime,
+    ) -> Result<bool, FirewallError> {
         let element = element(wanted);
         if let Some(mirror) = self.mirrors.whole(set) {
             return Ok(mirror.get(&element, now) == Known::There(Lease::Permanent));

@@ -1,6 +1,6 @@
 use super::Input;
 use crate::api::format::Format;
-use crate::api::url::{BodyOptions, Command, Put, parse};
+use crate::api::url::{BodyOptions, Command, Parsed, Put, parse};
 use crate::firewall::WhichLists;
 use crate::firewall::listing::Filter;
 use crate::rule::network::{Family, Network};
@@ -33,10 +33,11 @@ pub(super) fn holds(data: &[u8]) {
         assert_eq!(parse(method, &encoded, non_restful).ok(), result.clone().ok(), "{encoded}");
     }
     match result {
-        Ok(command) => {
+        Ok(Parsed { command, is_dry_run }) => {
             let reads = matches!(method, Method::Get | Method::Head) && !non_restful;
             assert!(!reads || command.only_reads());
             assert!(!matches!(method, Method::Options | Method::Patch));
+            assert!(!is_dry_run || !command.only_reads());
             check(&command);
         }
         Err(error) => {
@@ -50,7 +51,8 @@ pub(super) fn holds(data: &[u8]) {
 /// A command is that of the target that it is printed as.
 fn check(command: &Command) {
     let (method, target) = print(command);
-    assert_eq!(parse(&method, &target, false).as_ref(), Ok(command), "{method} {target}");
+    let parsed = Parsed { command: command.clone(), is_dry_run: false };
+    assert_eq!(parse(&method, &target, false), Ok(parsed), "{method} {target}");
     if let Command::Insert { rule, .. } | Command::Delete { rule, .. } = command {
         let least = |family| if family == Family::V4 { 9 } else { 16 };
         for network in rule.networks() {

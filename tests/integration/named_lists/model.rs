@@ -2,6 +2,7 @@
 //! unions are as their lists, in rules, in sets and with `auto`.
 
 use super::kernel::{Client, Held, assert_same, assert_unions, held, kill_and_spawn, listed, look, now};
+use crate::dry_run::{dry, foretold};
 use crate::host::{Host, Rfw, in_both_variants};
 use std::collections::{BTreeMap, BTreeSet};
 use std::{slice, thread};
@@ -77,13 +78,31 @@ pub struct Run<'a> {
     pub is_disturbed: bool,
     /// Whether steps kill rfw, too.
     pub kills: bool,
+    /// Whether of every second change it is asked before what it would do; with the command that tells whether
+    /// nothing was done.
+    pub foretells: Option<String>,
 }
 
 impl Run<'_> {
     pub fn send(&mut self, method: &str, path: &str, body: &str) -> serde_json::Value {
         let path = path.trim_end_matches(['?', '&']);
         self.log.push(format!("{method} {path} {}", body.replace('\n', " ")));
-        self.client.ok(method, path, body)
+        let foretells = self.foretells.clone().filter(|_| self.log.len().is_multiple_of(2));
+        let told = foretells.map(|iptables| self.foretell(&iptables, method, path, body));
+        let answer = self.client.ok(method, path, body);
+        let is_foretold = told.as_ref().is_none_or(|told| foretold(told, &answer));
+        assert!(is_foretold, "{told:?} is not what was done: {answer}: {}", self.history());
+        answer
+    }
+
+    /// Asks what a change would do; of some it is looked at that nothing is done.
+    fn foretell(&mut self, iptables: &str, method: &str, path: &str, body: &str) -> serde_json::Value {
+        let (host, is_looked_at) = (self.rfw.host, self.log.len().is_multiple_of(2 * COMPARED));
+        let before = is_looked_at.then(|| host.everything(iptables));
+        let told = self.client.ok(method, &dry(path), body);
+        let after = is_looked_at.then(|| host.everything(iptables));
+        assert_eq!(after, before, "{}", self.history());
+        told
     }
 
     /// Sends a request, or has rfw start again or look at the kernel.
@@ -236,8 +255,17 @@ fn run(iptables: &str, option: &str, seed: u32) {
     let rfw = host.rfw(iptables).configure(option).start();
     let client = Client::new(&host);
     let (numbers, model) = (Numbers(seed), Model::default());
-    let mut run =
-        Run { client, rfw, numbers, model, log: Vec::new(), lists: &LISTS, is_disturbed: false, kills: true };
+    let mut run = Run {
+        client,
+        rfw,
+        numbers,
+        model,
+        log: Vec::new(),
+        lists: &LISTS,
+        is_disturbed: false,
+        kills: true,
+        foretells: Some(iptables.to_owned()),
+    };
     for step in 0..STEPS {
         run.step(&host);
         if step % COMPARED == COMPARED - 1 {
