@@ -11,6 +11,7 @@ mod firewall;
 #[cfg(test)]
 #[path = "../tests/golden/read.rs"]
 mod golden;
+mod histogram;
 mod http;
 mod kernel;
 mod log_limit;

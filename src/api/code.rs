@@ -105,6 +105,7 @@ fn of_firewall(error: &FirewallError) -> &'static str {
         | FirewallError::Ipset(_)
         | FirewallError::Set(..)
         | FirewallError::Emptied(_)
+        | FirewallError::Counters(_)
         | FirewallError::Busy
         | FirewallError::NoSets
         | FirewallError::Random(_)

@@ -137,6 +137,7 @@ impl ApiError {
                 | FirewallError::Ipset(_)
                 | FirewallError::Set(..)
                 | FirewallError::Emptied(_)
+                | FirewallError::Counters(_)
                 | FirewallError::Busy
                 | FirewallError::NoSets
                 | FirewallError::Random(_)
@@ -215,7 +216,7 @@ pub(super) fn unreadable(error: &HttpError, host: &HostName) -> Option<Answer> {
     error.status().map(|status| failed(status, code::of_http(error), error, host))
 }
 
-fn failed(status: u16, code: &str, why: &dyn fmt::Display, host: &HostName) -> Answer {
+fn failed(status: u16, code: &'static str, why: &dyn fmt::Display, host: &HostName) -> Answer {
     let body = json!({ "code": code, "error": why.to_string(), "host": host.as_str() });
-    Answer::json(status, Content::Text(format!("{body}\n")))
+    Answer { code: Some(code), ..Answer::json(status, Content::Text(format!("{body}\n"))) }
 }

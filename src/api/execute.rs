@@ -15,6 +15,7 @@ use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use crate::rule::note::{Note, Reason};
 use crate::rule::{Rule, Scope};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -46,6 +47,7 @@ impl Service {
         let (who, outcome) = (&origin.who, inserted.outcome.name());
         log::info!("{who}: {outcome}{}: {rule}, {lease}{because}", Within(list));
         if inserted.outcome != Outcome::Unchanged {
+            self.count_change(Some(list), Some(rule.scope().target()));
             self.note_change(origin, format!("1 {outcome}{}", Within(list)));
         }
         Ok(answers::inserted(&inserted, rule, lease, note, &origin.envelope()))
@@ -74,6 +76,9 @@ impl Service {
             return Ok(answers::deleted(&deleted, rule, &origin.envelope()));
         }
         log::info!("{}: {}{}: {rule}", origin.who, deleted.outcome.name(), Within(list));
+        if deleted.outcome == Outcome::Deleted {
+            self.count_change(Some(list), Some(rule.scope().target()));
+        }
         self.note_deletion(
             origin,
             usize::from(deleted.outcome == Outcome::Deleted),
@@ -124,6 +129,7 @@ impl Service {
         );
         let (who, skipped, within) = (&origin.who, given.skipped_total, Within(put.list));
         log::info!("{who}: list: {put_in}, {skipped} skipped{within}: {scope}, {lease}{because}");
+        self.count_change(Some(put.list), Some(scope.target()));
         self.note_change(origin, format!("{put_in}{within}"));
         Ok(answers::all_inserted(&given, count, removed, lease, note, &origin.envelope()))
     }
@@ -157,6 +163,9 @@ impl Service {
             given.skipped_total,
             Within(list)
         );
+        if present > 0 {
+            self.count_change(Some(list), Some(scope.target()));
+        }
         self.note_deletion(origin, present, &Within(list).to_string());
         Ok(answers::all_deleted(given, count, &origin.envelope()))
     }
@@ -188,6 +197,9 @@ impl Service {
         let place = scope.map(|scope| format!(": {scope}")).unwrap_or_default();
         let within = answers::within_lists(lists);
         log::info!("{}: {count} deleted, all{within}{place}", origin.who);
+        if count > 0 {
+            self.count_change(lists.one(), scope.map(Scope::target));
+        }
         self.note_deletion(origin, count, &within);
         Ok(answers::lists_deleted(count, &origin.envelope()))
     }
@@ -219,6 +231,11 @@ impl Service {
             let (who, within) = (&origin.who, answers::within_lists(lists));
             log::info!("{who}: {count} deleted, all of {address}{within}");
             self.note_deletion(origin, count, &within);
+            let changed: BTreeSet<_> =
+                deleted.iter().map(|held| (held.list, held.rule.scope().target())).collect();
+            for (list, target) in changed {
+                self.count_change(Some(list), Some(target));
+            }
         }
         let mut seen: Vec<Held> = deleted.into_iter().filter(|held| origin.sees(held.list)).collect();
         // In the same order each time, whether they were deleted or would be.

@@ -2,42 +2,13 @@
 //! read and written last, so that no program is run for it; where another thread has the firewall, from what was
 //! told before, so that a disk or a program that hangs keeps nobody from hearing of it.
 
+use crate::api::monitor::Glance;
 use crate::api::{Origin, Service};
-use crate::firewall::Firewall;
 use crate::firewall::health::Problem;
-use crate::firewall::tally::Tally;
 use crate::http::answer::{Answer, Content};
 use crate::rule::lease::Moment;
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime};
-
-/// What only the server knows.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Surroundings {
-    /// When the certificate of the HTTPS server ends, if there is one.
-    pub certificate_ends: Option<SystemTime>,
-    /// What of certificates and their lists has ended, in a sentence each.
-    pub ended: Vec<String>,
-}
-
-/// What the firewall tells of itself.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Glance {
-    problems: Vec<Problem>,
-    tally: Option<Tally>,
-    state_saved: Option<Moment>,
-}
-
-impl Glance {
-    /// Looks at a firewall.
-    fn at(firewall: &Firewall, now: SystemTime) -> Glance {
-        Glance {
-            problems: firewall.problems(),
-            tally: Some(firewall.tally(now)),
-            state_saved: firewall.state_saved(),
-        }
-    }
-}
 
 /// A problem in a word, which stays the same, and in a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +18,6 @@ pub(super) struct Told {
 }
 
 /// All words for problems.
-#[cfg(test)]
 pub(super) const CODES: [&str; 6] = [
     "table_unreadable",
     "look_failed",
@@ -61,16 +31,11 @@ pub(super) const CODES: [&str; 6] = [
 const RETRY_AFTER: u64 = 10;
 
 impl Service {
-    /// Takes down what the server knows.
-    pub(crate) fn surround(&mut self, surroundings: Surroundings) {
-        self.surroundings = surroundings;
-    }
-
     /// The answer to `GET /health`: 200, or 503 and what is wrong. Numbers are for who may see all.
     pub(super) fn health(&mut self, origin: &Origin, now: SystemTime) -> Answer {
         let sees_all = origin.client.rights.check_read_all().is_ok();
         let problems = self.problems(sees_all, now);
-        let glance = &self.glance;
+        let glance = &self.monitor.glance;
         let tally = glance.tally.filter(|_| sees_all);
         let moment = |time: Option<SystemTime>| time.map(|time| Moment::at_or_after(time).to_string());
         let body = json!({
@@ -78,12 +43,12 @@ impl Service {
             "status": if problems.is_empty() { "ok" } else { "failing" },
             "problems": problems.iter().map(Told::json).collect::<Value>(),
             "version": env!("CARGO_PKG_VERSION"),
-            "started": moment(Some(self.started)),
+            "started": moment(Some(self.monitor.started)),
             "now": moment(Some(now)),
-            "variant": if self.uses_nft { "nft" } else { "legacy" },
+            "variant": self.monitor.variant(),
             "lists": tally.map(|tally| tally.lists),
             "entries": tally.map(|tally| tally.entries),
-            "certificate_expires": moment(self.surroundings.certificate_ends),
+            "certificate_expires": moment(self.monitor.surroundings.certificate_ends),
             "state_saved": glance.state_saved.map(|saved| saved.to_string()),
         });
         let body = Content::Text(format!("{body}\n"));
@@ -100,13 +65,13 @@ impl Service {
     /// who may see all.
     pub(super) fn problems(&mut self, sees_all: bool, now: SystemTime) -> Vec<Told> {
         if let Some(glance) = self.shared.glance(|firewall| Glance::at(firewall, now)) {
-            self.glance = glance;
+            self.monitor.glance = glance;
         }
-        let ended = self.surroundings.ended.iter();
+        let ended = self.monitor.surroundings.ended.iter();
         let ended = ended.map(|error| Told { code: "certificate_ended", error: error.clone() });
         let stalled = self.shared.sweeper_stalled();
         let mut problems: Vec<Told> =
-            self.glance.problems.iter().map(|problem| told(problem, sees_all)).collect();
+            self.monitor.glance.problems.iter().map(|problem| told(problem, sees_all)).collect();
         problems.extend(ended.chain(stalled.map(stalling)));
         problems
     }

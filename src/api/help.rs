@@ -7,7 +7,7 @@ use crate::http::answer::{Answer, Content};
 use crate::rule::rights::{Grant, Rights};
 use serde_json::{Value, json};
 
-const GRAMMAR: [&str; 10] = [
+const GRAMMAR: [&str; 11] = [
     "PUT|DELETE /{drop|accept|reject}/{input|output}/{interface|any}/address[/mask][?parameters]",
     "PUT|DELETE /{drop|accept|reject}/forward/{interface|any}/address[/mask][/{interface|any}[/address[/mask]]][?parameters]",
     "PUT|DELETE /{drop|accept|reject}/{input|output|forward}/{interface|any}[?parameters] with a list of addresses as body",
@@ -17,6 +17,7 @@ const GRAMMAR: [&str; 10] = [
     "GET /lists[?list={name|-}][&format={json|csv}]",
     "GET /",
     "GET /health",
+    "GET /metrics",
     "an interface that does not end in a digit is a prefix: eth is eth+; in forward, 0.0.0.0 or :: on one side is any address",
 ];
 

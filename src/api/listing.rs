@@ -69,6 +69,11 @@ impl Collecting {
         Collecting { origin, listing, format, rows: Rows::default(), slots: slots.clone(), slot: None }
     }
 
+    /// Whose listing it is.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// Reads rows until that time; the answer, once all are read or none can be.
     pub(crate) fn advance(&mut self, until: Instant) -> Option<Answer> {
         match self.read_until(until) {

@@ -5,8 +5,10 @@ pub(crate) mod address_list;
 mod answers;
 mod attempts;
 mod code;
+mod counts;
 mod error;
 mod execute;
+mod exposition;
 pub(crate) mod format;
 mod health;
 mod help;
@@ -14,6 +16,8 @@ mod host_name;
 mod listing;
 mod login;
 mod media;
+mod metrics;
+mod monitor;
 mod parameters;
 mod permit;
 mod rows;
@@ -23,12 +27,13 @@ mod url_error;
 
 use crate::api::address_list::{Forbidden, ListError, ListReader};
 use crate::api::attempts::{Attempts, Source, Turn};
+pub(crate) use crate::api::counts::Refused;
 use crate::api::error::ApiError;
-use crate::api::health::Glance;
-pub(crate) use crate::api::health::Surroundings;
 pub(crate) use crate::api::host_name::HostName;
 pub(crate) use crate::api::listing::Collecting;
 use crate::api::listing::Slots;
+use crate::api::monitor::Monitor;
+pub(crate) use crate::api::monitor::Surroundings;
 use crate::api::status::Changes;
 use crate::api::url::{Command, Parsed};
 use crate::config::clients::{Client, Secret};
@@ -65,12 +70,7 @@ pub(crate) struct Service {
     changes: Changes,
     /// Whether the log has told that the background thread hangs.
     is_stalled: bool,
-    started: SystemTime,
-    /// Whether iptables is that of nf_tables.
-    uses_nft: bool,
-    surroundings: Surroundings,
-    /// What the firewall told of itself last.
-    glance: Glance,
+    monitor: Monitor,
 }
 
 /// What comes of a request that has been executed.
@@ -98,6 +98,8 @@ struct Origin {
     client: Arc<Client>,
     method: Method,
     target: String,
+    /// When the request had come whole, or its head where more is to come.
+    whole: Instant,
     /// Who answers.
     host: HostName,
     /// Whether it asks what a change would do.
@@ -139,7 +141,7 @@ impl Service {
         shared: Arc<SharedFirewall>,
         whitelist: WhiteList,
     ) -> Result<Service, FirewallError> {
-        let uses_nft = shared.with(|firewall| firewall.uses_nft());
+        let monitor = Monitor::new(shared.with(|firewall| firewall.uses_nft()), SystemTime::now());
         let service = Service {
             host,
             config,
@@ -151,10 +153,7 @@ impl Service {
             attempts: Attempts::default(),
             changes: Changes::default(),
             is_stalled: false,
-            started: SystemTime::now(),
-            uses_nft,
-            surroundings: Surroundings::default(),
-            glance: Glance::default(),
+            monitor,
         };
         service.apply_whitelist(&service.config, &service.whitelist)?;
         Ok(service)
@@ -241,7 +240,7 @@ impl Service {
         let parsed = self.command(&client, &request, body);
         let Request { method, target, is_form, .. } = request;
         let is_dry_run = parsed.as_ref().is_ok_and(|parsed| parsed.is_dry_run);
-        let origin = Origin { who, client, method, target, host: self.host.clone(), is_dry_run };
+        let origin = Origin { who, client, method, target, whole: now, host: self.host.clone(), is_dry_run };
         let command =
             parsed.map(|parsed| parsed.command).map_err(|error| Refusal::Answer(origin.refuse(&error)))?;
         let mut list = match &command {
@@ -353,7 +352,7 @@ impl Service {
     }
 
     /// Executes a request that has come whole, and logs the outcome.
-    pub(crate) fn execute(&mut self, pending: Pending) -> Outcome {
+    fn carry_out(&mut self, pending: Pending) -> Outcome {
         let Pending { origin, command, list, whitelist } = pending;
         let list = list.map(ListReader::into_list).unwrap_or_default();
         // What was compared with another white list is not to be believed.
@@ -376,6 +375,7 @@ impl Service {
             Command::DeleteLists { lists, scope } => self.delete_lists(&origin, lists, scope.as_ref()),
             Command::DeleteAddress { address, lists } => self.delete_address(&origin, &address, lists),
             Command::Help => Ok(help::help(&self.config, &origin.client, &self.host)),
+            Command::Metrics => Ok(self.metrics(SystemTime::now())),
             Command::Health => Ok(self.health(&origin, SystemTime::now())),
             Command::Lists { list, format } => self.lists(&origin, list, format.unwrap_or_default()),
             Command::Insert { rule, put } => self.insert(&origin, &rule, put),
@@ -406,7 +406,8 @@ impl Pending {
     ///
     /// # Errors
     /// As with [`Pending::take`].
-    pub(crate) fn end(&mut self) -> Result<(), Answer> {
+    pub(crate) fn end(&mut self, now: Instant) -> Result<(), Answer> {
+        self.origin.whole = now;
         let Pending { origin, command, list: Some(list), whitelist } = self else { return Ok(()) };
         let rights = &origin.client.rights;
         let ended = list.end(|network| forbidden(rights, command, whitelist, network));

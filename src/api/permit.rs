@@ -14,6 +14,7 @@ pub(super) fn check(rights: &Rights, command: &Command, default: Interval) -> Re
     let time = |put: &Put| rights.check_time(put.expire.unwrap_or(default));
     match command {
         Command::Help | Command::Health => Ok(()),
+        Command::Metrics => rights.check_read_all(),
         Command::List { filter, .. } => rights.check_read(filter.list),
         Command::Lists { list, .. } => rights.check_read(*list),
         Command::Insert { rule, put } => rights.check_rule(rule, put.list).and_then(|()| time(put)),

@@ -9,6 +9,7 @@
 //! /list                                                                DELETE, with list= or address=
 //! /lists                                                               GET, with list=, format=
 //! /health                                                              GET
+//! /metrics                                                             GET
 //! /
 //! ```
 //!
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Help,
     /// Tell whether all is well.
     Health,
+    /// Tell what is counted and measured.
+    Metrics,
     /// List the rules that a filter matches.
     List {
         /// The filter.
@@ -130,7 +133,10 @@ pub(crate) struct BodyOptions {
 impl Command {
     /// Whether it changes nothing.
     pub(crate) fn only_reads(&self) -> bool {
-        matches!(self, Command::Help | Command::Health | Command::List { .. } | Command::Lists { .. })
+        matches!(
+            self,
+            Command::Help | Command::Health | Command::Metrics | Command::List { .. } | Command::Lists { .. }
+        )
     }
 
     /// Whether its addresses are those of a body.
@@ -186,6 +192,7 @@ pub(crate) fn parse(method: &Method, target: &str, non_restful: bool) -> Result<
         "list" => list(verb, segments, &parameters),
         "lists" => lists(verb, segments, &parameters),
         "health" => bare(Command::Health, verb, segments, &parameters),
+        "metrics" => bare(Command::Metrics, verb, segments, &parameters),
         _ => match Target::parse(&action) {
             Some(target) => change(verb, target, segments, &parameters, non_restful),
             None => Err(UrlError::Action(action)),

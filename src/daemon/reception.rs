@@ -1,6 +1,6 @@
 //! What the requests of a client go through, from the bytes to the API.
 
-use crate::api::{Peer, Pending, Service};
+use crate::api::{Peer, Pending, Refused, Service};
 use crate::http::answer::Answer;
 use crate::http::body::Body;
 use crate::http::handler::{Handler, Place, Refusal};
@@ -10,7 +10,7 @@ use crate::log_limit::LogLimit;
 use rustls::pki_types::CertificateDer;
 use std::io;
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// The limits of log lines that strangers cause, one for each cause.
 #[derive(Default)]
@@ -40,6 +40,13 @@ pub(super) struct Reception<'a> {
 }
 
 impl Reception<'_> {
+    /// Counts the answer to a request that is refused while its body comes.
+    fn count_refusal(&mut self, pending: &Pending, answer: Option<&Answer>, since: Instant) {
+        if let Some(answer) = answer {
+            self.service.count_answer(Some(pending.method()), answer, since.elapsed());
+        }
+    }
+
     /// Whether the client would be admitted at `now`. While TLS is being set up it has not shown its certificate.
     pub(super) fn still_admits(&self, is_handshaking: bool, now: SystemTime) -> bool {
         if self.peer.local {
@@ -76,15 +83,26 @@ impl Handler for Reception<'_> {
         place: Option<Place>,
         now: Instant,
     ) -> Result<Pending, Refusal> {
-        self.service.begin(&mut self.peer, request, body, place, now)
+        let method = request.method.clone();
+        let begun = self.service.begin(&mut self.peer, request, body, place, now);
+        if let Err(Refusal::Answer(answer)) = &begun {
+            self.service.count_answer(Some(&method), answer, now.elapsed());
+        }
+        begun
     }
 
     fn take(&mut self, pending: &mut Pending, bytes: &[u8]) -> Result<(), Answer> {
-        pending.take(bytes)
+        let now = Instant::now();
+        let taken = pending.take(bytes);
+        self.count_refusal(pending, taken.as_ref().err(), now);
+        taken
     }
 
     fn end(&mut self, pending: &mut Pending) -> Result<(), Answer> {
-        pending.end()
+        let now = Instant::now();
+        let ended = pending.end(now);
+        self.count_refusal(pending, ended.as_ref().err(), now);
+        ended
     }
 
     fn fail(&mut self, pending: Option<&Pending>, error: &HttpError) -> Option<Answer> {
@@ -94,8 +112,16 @@ impl Handler for Reception<'_> {
                 _ => &mut self.lines.unreadable,
             };
             lines.log(Instant::now(), log::Level::Info, format_args!("{}: {error}", self.peer.address));
-            return self.service.unreadable(error);
+            let answer = self.service.unreadable(error);
+            match (&answer, error) {
+                (Some(answer), _) => self.service.count_answer(None, answer, Duration::ZERO),
+                (None, HttpError::Tls(_)) => self.service.count_refused(Refused::Tls),
+                (None, _) => {}
+            }
+            return answer;
         };
-        pending.fail(error)
+        let answer = pending.fail(error);
+        self.count_refusal(pending, answer.as_ref(), Instant::now());
+        answer
     }
 }

@@ -8,7 +8,7 @@
 
 mod reload;
 
-use crate::api::{Outcome, Peer, Service, Surroundings};
+use crate::api::{Outcome, Peer, Refused, Service, Surroundings};
 use crate::config::file::Config;
 use crate::daemon::certificate::{CertificateWatch, Expiry};
 use crate::daemon::confinement::Confinement;
@@ -293,6 +293,7 @@ impl Server {
         if !peer.local && !self.service.admits(peer.address) {
             let line = format_args!("{}: not in the white list as a client, turned away", peer.address);
             self.lines.unlisted.log(now, log::Level::Warn, line);
+            self.service.count_refused(Refused::Unlisted);
             return false;
         }
         match self.crowd.room(peer) {
@@ -303,11 +304,13 @@ impl Server {
                 self.lines.crowded.log(now, log::Level::Warn, line);
                 self.with(index, |client, reception| client.connection.cut(now, reception));
                 self.crowd.bury();
+                self.service.count_refused(Refused::Crowded);
                 true
             }
             Room::None => {
                 let line = format_args!("{}: too many connections, turned away", peer.address);
                 self.lines.crowded.log(now, log::Level::Warn, line);
+                self.service.count_refused(Refused::Crowded);
                 false
             }
         }
@@ -449,6 +452,7 @@ impl Server {
         let watch = self.certificate.as_ref();
         self.service.surround(Surroundings {
             certificate_ends: self.identity.as_ref().map(|identity| identity.ends),
+            connections: self.crowd.clients.len(),
             ended: watch.map(|watch| watch.ended(SystemTime::now())).unwrap_or_default(),
         });
     }
@@ -466,6 +470,7 @@ impl Server {
 fn read_piece(client: &mut Client, reception: &mut Reception<'_>) {
     let Some(collecting) = &mut client.collecting else { return };
     if let Some(answer) = collecting.advance(Instant::now() + PIECE_TIME) {
+        reception.service.count_listing(collecting, &answer);
         client.collecting = None;
         client.connection.answer(answer, Instant::now(), reception);
     }

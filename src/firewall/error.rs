@@ -1,6 +1,7 @@
 //! Why an operation on the packet filter has failed, in words that a client gets to read.
 
 use crate::kernel::ipset::IpsetError;
+use crate::kernel::nft_rules::DeletionError;
 use crate::kernel::program::ProgramError;
 use crate::rule::lease::SET_LONGEST;
 use crate::rule::network::Family;
@@ -64,6 +65,9 @@ pub(crate) enum FirewallError {
     /// Others have emptied or destroyed the set of that name, and what it held is not back yet.
     #[error("the set {0} was emptied by another program, and is being put back")]
     Emptied(String),
+    /// What rules have counted can't be read.
+    #[error("the counters of the rules can't be read: {0}")]
+    Counters(DeletionError),
     /// Not attempted, since an earlier change has just failed: another program holds the
     /// xtables lock, or a program has exceeded its time.
     #[error(

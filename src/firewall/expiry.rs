@@ -148,7 +148,12 @@ impl SharedFirewall {
         if self.busy().is_some_and(|busy| Instant::now() < busy.until) {
             return Err(FirewallError::Busy);
         }
-        let result = self.with(work);
+        let result = self.with(|firewall| {
+            let begun = Instant::now();
+            let result = work(firewall);
+            firewall.meter.transactions.note(begun.elapsed());
+            result
+        });
         self.note(result.as_ref().err());
         result
     }
@@ -315,6 +320,7 @@ impl SharedFirewall {
                 Ok(removed) if removed.is_empty() => return self.arm_retry(),
                 Ok(removed) => {
                     removed.iter().for_each(|(rule, list)| log_expired(rule, *list));
+                    firewall.meter.note_expired(removed.len());
                     if !firewall.uses_nft() {
                         self.looks().swept(Instant::now());
                     }

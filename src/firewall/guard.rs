@@ -305,6 +305,7 @@ impl Firewall {
         let port = port.map(|port| port.number).unwrap_or_default();
         let is_guarded = is_guarded(self.table(family)?.cache().guards(), &wanted.rules);
         if wanted.set_changed && is_guarded {
+            self.meter.note_repair();
             log::warn!("the set that guards port {port} on {family} is not as it was: put back");
         }
         if !is_guarded {
@@ -312,6 +313,7 @@ impl Firewall {
             self.change(family, Plan::FromKernel, |cache, transaction| {
                 plan_guards(cache.guards(), transaction, &wanted.rules, false);
             })?;
+            self.meter.note_repair();
         }
         Ok(())
     }

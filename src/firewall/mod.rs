@@ -19,6 +19,7 @@ pub(crate) mod health;
 pub(crate) mod listing;
 mod lists;
 mod looks;
+pub(crate) mod measures;
 mod memory;
 mod migrate;
 mod pulse;
@@ -31,15 +32,18 @@ pub(crate) mod sets;
 pub(crate) mod state;
 pub(crate) mod table;
 pub(crate) mod tally;
+pub(crate) mod traffic;
 pub(crate) mod verbs;
 
 use crate::firewall::family_list::FamilyList;
 use crate::firewall::first::Moves;
 use crate::firewall::listing::{Filter, Listing};
 use crate::firewall::lists::Updates;
+use crate::firewall::measures::Meter;
 use crate::firewall::repair::Repairs;
 use crate::firewall::rule_cache::{ForwardChain, RuleCache};
 use crate::firewall::table::{Plan, Table};
+use crate::firewall::traffic::Totals;
 use crate::kernel::guard::{Guard, Port};
 use crate::kernel::iptables::{Change, Transaction};
 use crate::kernel::set_key::SetKey;
@@ -99,6 +103,10 @@ pub(crate) struct Firewall {
     guards: BTreeMap<Family, Vec<Guard>>,
     /// Why the last look at what others have done has failed, if it has.
     look_failure: Option<String>,
+    /// What has happened since the start.
+    meter: Meter,
+    /// What rules have counted.
+    totals: Totals,
     updates: Updates,
     repairs: Repairs,
     /// What `stay.first` has moved.
@@ -121,6 +129,8 @@ impl Firewall {
             guarded: None,
             guards: BTreeMap::new(),
             look_failure: None,
+            meter: Meter::default(),
+            totals: Totals::default(),
             updates: Updates::new(),
             repairs: Repairs::default(),
             moves: Moves::default(),

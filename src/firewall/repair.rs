@@ -81,7 +81,10 @@ impl Firewall {
                 continue;
             }
             match self.mend(family, now) {
-                Ok(of_table) => restored.extend(of_table),
+                Ok(of_table) => {
+                    of_table.iter().for_each(|_| self.meter.note_repair());
+                    restored.extend(of_table);
+                }
                 Err(error) => failed = failed.or(Some(error)),
             }
         }

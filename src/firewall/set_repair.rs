@@ -54,6 +54,7 @@ impl Firewall {
         let look = self.sets()?.found();
         tell(&look);
         if !look.restored.is_empty() {
+            self.meter.note_repair();
             self.repairs.of_sets(format!("sets: {}", names(&look.restored)));
         }
         if look.members > 0 {

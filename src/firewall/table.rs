@@ -295,6 +295,11 @@ impl Table {
         &self.cache
     }
 
+    /// The connection to nf_tables.
+    pub(super) fn nft_rules(&mut self) -> &mut NftRules {
+        &mut self.nft_rules
+    }
+
     /// What others have done to the rules of rfw.
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory

@@ -19,18 +19,9 @@ pub(crate) struct Tally {
 impl Firewall {
     /// Counts what is held. It takes a nanosecond or two for each entry of a set, and no program.
     pub(crate) fn tally(&self, now: SystemTime) -> Tally {
-        let caches = self.tables.iter().map(|table| table.cache());
-        let mut lists: BTreeSet<ListName> = caches.clone().flat_map(|cache| cache.lists()).collect();
-        let (mut entries, mut is_whole) = (caches.map(|cache| cache.len()).sum::<usize>(), true);
-        let unions = self.linked_sets();
-        for (union, sets) in unions.iter().filter_map(|union| Some((union, self.sets.as_ref()?))) {
-            for set in sets.list_sets(union) {
-                let (count, is_read) = sets.alive_in(&set, now);
-                is_whole &= is_read;
-                entries = entries.saturating_add(count);
-                lists.extend(set.list().or(Some(ListName::UNNAMED)).filter(|_| count > 0));
-            }
-        }
+        let (by_list, is_whole) = self.entries_by_list(now);
+        let lists: BTreeSet<ListName> = by_list.keys().map(|(list, _)| *list).collect();
+        let entries = by_list.values().fold(0, |sum: usize, count| sum.saturating_add(*count));
         Tally { lists: lists.len(), entries, is_whole }
     }
 }

@@ -130,6 +130,14 @@ pub(crate) enum WhichLists {
 }
 
 impl WhichLists {
+    /// The list, if it is one.
+    pub(crate) fn one(self) -> Option<ListName> {
+        match self {
+            WhichLists::One(one) => Some(one),
+            WhichLists::All => None,
+        }
+    }
+
     /// Whether it is one of them.
     pub(crate) fn admits(self, list: ListName) -> bool {
         match self {

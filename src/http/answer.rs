@@ -15,6 +15,8 @@ pub(crate) struct Answer {
     pub body: Content,
     /// Headers that the status code or the body calls for, such as `Allow` with 405.
     pub headers: Vec<(&'static str, String)>,
+    /// The code of the error that it tells, which is counted and not sent.
+    pub code: Option<&'static str>,
 }
 
 /// The media type of JSON (RFC 8259, 11).
@@ -23,7 +25,7 @@ pub(crate) const JSON: &str = "application/json";
 impl Answer {
     /// An answer in JSON without headers of its own.
     pub(crate) fn json(status: u16, body: Content) -> Answer {
-        Answer { status, media_type: JSON, body, headers: Vec::new() }
+        Answer { status, media_type: JSON, body, headers: Vec::new(), code: None }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::rule::network::{Family, Network};
 use std::fmt;
 
 /// The comment by which a guard rule is recognized.
-const GUARD: &str = "rfw guard";
+pub(crate) const COMMENT: &str = "rfw guard";
 
 /// The port that is guarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +102,7 @@ impl Guard {
             ["-m", "set", "--match-set", name, flags, rest @ ..] => (Some((*name, *flags)), rest),
             _ => (None, rest),
         };
-        let ["-m", "comment", "--comment", GUARD, "-j", target] = rest else { return None };
+        let ["-m", "comment", "--comment", COMMENT, "-j", target] = rest else { return None };
         let peers = match (network, set) {
             (None, None) if *target == "ACCEPT" => Peers::Everyone,
             (None, None) => Peers::All,
@@ -163,6 +163,6 @@ impl fmt::Display for Guard {
         if let Peers::Set(family) = self.peers {
             write!(f, "-m set --match-set {} {direction} ", set_name(family))?;
         }
-        write!(f, "-m comment --comment \"{GUARD}\" -j {}", self.target())
+        write!(f, "-m comment --comment \"{COMMENT}\" -j {}", self.target())
     }
 }

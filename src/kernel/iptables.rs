@@ -18,7 +18,7 @@ use crate::rule::{Chain, Interface, Rule, Scope, Target};
 use std::fmt::Write;
 
 /// The comment of the rules that look packets up in a set of rfw.
-const SET: &str = "rfw set";
+pub(crate) const SET: &str = "rfw set";
 
 /// The comment of the rule that jumps to the chain of rfw in the table `raw`.
 const JUMP: &str = "rfw";

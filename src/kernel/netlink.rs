@@ -405,6 +405,11 @@ impl<'a> Attribute<'a> {
         }
     }
 
+    /// Its bytes, whatever they are.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.value
+    }
+
     /// The attributes that it holds.
     pub(crate) fn nested(&self) -> Attributes<'a> {
         attributes(self.value)

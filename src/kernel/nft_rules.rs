@@ -19,6 +19,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+pub(crate) mod counters;
+
 /// `NFT_MSG_NEWRULE`: a rule in a listing.
 const NEWRULE: u16 = NFTABLES | 6;
 /// `NFT_MSG_GETRULE`.

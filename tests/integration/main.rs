@@ -34,6 +34,7 @@ mod layout;
 mod limits;
 mod listing;
 mod lists;
+mod metrics;
 mod named_lists;
 mod neighbours;
 mod readings;

@@ -27,6 +27,7 @@ fn printed(command: &Command) -> String {
     match command {
         Command::Help => "help".to_owned(),
         Command::Health => "health".to_owned(),
+        Command::Metrics => "metrics".to_owned(),
         Command::List { filter: Filter { chain, interface, target, address, list, .. }, format } => {
             let list = list.map(|list| format!(" in {}", list.word())).unwrap_or_default();
             let target = target.map(|target| format!(" to {}", target.name())).unwrap_or_default();

@@ -74,6 +74,7 @@ fn print(command: &Command) -> (Method, String) {
     let (method, path, query) = match command {
         Command::Help => (Method::Get, "/".to_owned(), Vec::new()),
         Command::Health => (Method::Get, "/health".to_owned(), Vec::new()),
+        Command::Metrics => (Method::Get, "/metrics".to_owned(), Vec::new()),
         Command::List { filter, format: form } => {
             (Method::Get, filter_path(filter), filter_query(filter).into_iter().chain(format(form)).collect())
         }

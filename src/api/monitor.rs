@@ -1,0 +1,86 @@
+//! What the answers to `GET /health` and `GET /metrics` are made of, beside what the firewall tells when it is asked.
+
+use crate::api::Service;
+use crate::api::counts::Counts;
+use crate::api::metrics::Reading;
+use crate::firewall::Firewall;
+use crate::firewall::health::Problem;
+use crate::firewall::tally::Tally;
+use crate::rule::lease::Moment;
+use std::time::SystemTime;
+
+/// What is known of rfw.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    /// When it was started.
+    pub started: SystemTime,
+    /// Whether iptables is that of nf_tables.
+    uses_nft: bool,
+    /// What only the server knows.
+    pub surroundings: Surroundings,
+    /// What the firewall told of itself last.
+    pub glance: Glance,
+    /// What was counted of requests.
+    pub counts: Counts,
+    /// What rules have counted, as last read.
+    pub reading: Option<Reading>,
+}
+
+/// What only the server knows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Surroundings {
+    /// When the certificate of the HTTPS server ends, if there is one.
+    pub certificate_ends: Option<SystemTime>,
+    /// What of certificates and their lists has ended, in a sentence each.
+    pub ended: Vec<String>,
+    /// The number of connections.
+    pub connections: usize,
+}
+
+/// What the firewall tells of itself.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Glance {
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// How much it holds.
+    pub tally: Option<Tally>,
+    /// When the state file was written last.
+    pub state_saved: Option<Moment>,
+}
+
+impl Monitor {
+    /// Nothing is counted yet.
+    pub(super) fn new(uses_nft: bool, now: SystemTime) -> Monitor {
+        Monitor {
+            started: now,
+            uses_nft,
+            surroundings: Surroundings::default(),
+            glance: Glance::default(),
+            counts: Counts::default(),
+            reading: None,
+        }
+    }
+
+    /// The variant of iptables.
+    pub(super) fn variant(&self) -> &'static str {
+        if self.uses_nft { "nft" } else { "legacy" }
+    }
+}
+
+impl Glance {
+    /// Looks at a firewall.
+    pub(super) fn at(firewall: &Firewall, now: SystemTime) -> Glance {
+        Glance {
+            problems: firewall.problems(),
+            tally: Some(firewall.tally(now)),
+            state_saved: firewall.state_saved(),
+        }
+    }
+}
+
+impl Service {
+    /// Takes down what the server knows.
+    pub(crate) fn surround(&mut self, surroundings: Surroundings) {
+        self.monitor.surroundings = surroundings;
+    }
+}
