@@ -15,6 +15,7 @@ mod histogram;
 mod http;
 mod kernel;
 mod log_limit;
+mod logfmt;
 #[cfg(test)]
 #[path = "../tests/fuzz/properties/mod.rs"]
 mod properties;

@@ -1,16 +1,13 @@
-//! What requests are answered, as JSON (RFC 8259), and the words of the log for lists and reasons.
+//! What requests are answered, as JSON (RFC 8259).
 
 use crate::api::HostName;
 use crate::api::address_list::List;
 use crate::api::format::{Format, push_csv};
-use crate::firewall::{self, Deleted, Held, Inserted, ListResult, ListSummary, Outcome, WhichLists};
+use crate::firewall::{self, Deleted, Held, Inserted, ListResult, ListSummary, Outcome};
 use crate::http::answer::{Answer, Content};
 use crate::rule::lease::Lease;
-use crate::rule::list_name::ListName;
-use crate::rule::note::Reason;
 use crate::rule::{Interface, Rule, Scope};
 use serde_json::{Map, Value, json};
-use std::fmt;
 
 /// The most addresses that the answer to a DELETE of one address in all lists tells.
 const ROWS_MAX: usize = 100;
@@ -182,37 +179,11 @@ fn succeeded(mut body: Map<String, Value>, around: &Envelope) -> Answer {
     Answer::json(200, Content::Text(format!("{}\n", Value::from(body))))
 }
 
-/// The list that a line of the log is about: nothing for the unnamed one.
-pub(super) struct Within(pub ListName);
-
-impl fmt::Display for Within {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_named() { write!(f, " in {}", self.0) } else { Ok(()) }
-    }
-}
-
-/// The lists that a line of the log is about.
-pub(super) fn within_lists(lists: WhichLists) -> String {
-    match lists {
-        WhichLists::One(list) if !list.is_named() => " in the unnamed list".to_owned(),
-        WhichLists::One(list) => Within(list).to_string(),
-        WhichLists::All => " in all lists".to_owned(),
-    }
-}
-
-/// The reason that a line of the log gives, if there is one.
-pub(super) struct Because(pub Option<Reason>);
-
-impl fmt::Display for Because {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|reason| write!(f, ", because \"{}\"", reason.as_str().escape_debug()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rule::lease::Moment;
+    use crate::rule::list_name::ListName;
     use crate::rule::rule_of;
     use std::time::{Duration, UNIX_EPOCH};
 
@@ -321,17 +292,5 @@ mod tests {
         );
         assert_eq!(text(summaries(&[], Format::Json)), "[]\n");
         assert_eq!(text(summaries(&[], Format::Csv)).lines().count(), 1);
-    }
-
-    #[test]
-    fn the_log_names_lists_and_reasons() {
-        let reason = |text| Because(Reason::parse(text).unwrap()).to_string();
-        assert_eq!((reason(""), reason("a\\b ü")), (String::new(), ", because \"a\\\\b ü\"".to_owned()));
-        assert_eq!(
-            (Within(ListName::UNNAMED).to_string(), Within(tor()).to_string()),
-            (String::new(), " in tor".to_owned())
-        );
-        let lists = [WhichLists::All, WhichLists::One(tor()), WhichLists::One(ListName::UNNAMED)];
-        assert_eq!(lists.map(within_lists), [" in all lists", " in tor", " in the unnamed list"]);
     }
 }

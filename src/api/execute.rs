@@ -1,9 +1,10 @@
-//! Executes the commands of requests on the firewall, one by one, and logs what came of each.
+//! Executes the commands of requests on the firewall, one by one, and tells what came of each.
 
 use crate::api::address_list::List;
-use crate::api::answers::{self, Because, Envelope, Within};
+use crate::api::answers::{self, Envelope};
 use crate::api::error::ApiError;
 use crate::api::format::Format;
+use crate::api::record::{Effect, Op, Record, Subject, number};
 use crate::api::url::{BodyOptions, Put};
 use crate::api::{Origin, Service};
 use crate::firewall::listing::{Filter, Listing};
@@ -26,8 +27,7 @@ impl Service {
             return Err(ApiError::white_listed(*side, listed));
         }
         let (interval, list) = (self.interval(&put), put.list);
-        let because = Because(put.reason.clone());
-        let note = put.reason.map(|reason| origin.note(reason));
+        let note = put.reason.clone().map(|reason| origin.note(reason));
         // The time begins when it is this request's turn.
         let (inserted, lease, note) = self.shared.change(|firewall| {
             let now = SystemTime::now();
@@ -44,12 +44,12 @@ impl Service {
         if origin.is_dry_run {
             return Ok(answers::inserted(&inserted, rule, lease, note, &origin.envelope()));
         }
-        let (who, outcome) = (&origin.who, inserted.outcome.name());
-        log::info!("{who}: {outcome}{}: {rule}, {lease}{because}", Within(list));
         if inserted.outcome != Outcome::Unchanged {
             self.count_change(Some(list), Some(rule.scope().target()));
-            self.note_change(origin, format!("1 {outcome}{}", Within(list)));
         }
+        let (subject, effect) = (Subject::Rule(rule.clone()), Effect::One(inserted.outcome));
+        let record = Record::new(origin, Op::Insert, Some(list), subject, effect);
+        self.tell(record.lasting(lease, put.reason));
         Ok(answers::inserted(&inserted, rule, lease, note, &origin.envelope()))
     }
 
@@ -75,15 +75,11 @@ impl Service {
         if origin.is_dry_run {
             return Ok(answers::deleted(&deleted, rule, &origin.envelope()));
         }
-        log::info!("{}: {}{}: {rule}", origin.who, deleted.outcome.name(), Within(list));
         if deleted.outcome == Outcome::Deleted {
             self.count_change(Some(list), Some(rule.scope().target()));
         }
-        self.note_deletion(
-            origin,
-            usize::from(deleted.outcome == Outcome::Deleted),
-            &Within(list).to_string(),
-        );
+        let (subject, effect) = (Subject::Rule(rule.clone()), Effect::One(deleted.outcome));
+        self.tell(Record::new(origin, Op::Delete, Some(list), subject, effect));
         Ok(answers::deleted(&deleted, rule, &origin.envelope()))
     }
 
@@ -97,12 +93,11 @@ impl Service {
         mut given: List,
     ) -> Result<Answer, ApiError> {
         let interval = self.interval(&put);
-        let because = Because(put.reason.clone());
         let notes = std::mem::take(&mut given.reasons).into_iter();
         let mut terms = Terms {
             list: put.list,
             lease: Lease::Permanent,
-            note: put.reason.map(|reason| origin.note(reason)),
+            note: put.reason.clone().map(|reason| origin.note(reason)),
             notes: Arc::new(notes.map(|(network, reason)| (network, origin.note(reason))).collect()),
             replace: body.replace,
         };
@@ -123,14 +118,17 @@ impl Service {
         if origin.is_dry_run {
             return Ok(answers::all_inserted(&given, count, removed, lease, note, &origin.envelope()));
         }
-        let put_in = format!(
-            "{absent} inserted, {present} refreshed{}",
-            removed.map(|removed| format!(", {removed} removed")).unwrap_or_default()
-        );
-        let (who, skipped, within) = (&origin.who, given.skipped_total, Within(put.list));
-        log::info!("{who}: list: {put_in}, {skipped} skipped{within}: {scope}, {lease}{because}");
         self.count_change(Some(put.list), Some(scope.target()));
-        self.note_change(origin, format!("{put_in}{within}"));
+        let effect = Effect::Put {
+            inserted: number(absent),
+            refreshed: number(present),
+            removed: removed.map(number),
+            skipped: number(given.skipped_total),
+        };
+        let op = if body.replace { Op::Replace } else { Op::Insert };
+        let subject = Subject::Scope(scope.clone(), number(given.networks.len()));
+        let record = Record::new(origin, op, Some(put.list), subject, effect);
+        self.tell(record.lasting(lease, put.reason));
         Ok(answers::all_inserted(&given, count, removed, lease, note, &origin.envelope()))
     }
 
@@ -157,16 +155,16 @@ impl Service {
             return Ok(answers::all_deleted(given, count, &origin.envelope()));
         }
         let ListResult { present, absent, .. } = count;
-        log::info!(
-            "{}: list: {present} deleted, {absent} absent, {} skipped{}: {scope}",
-            origin.who,
-            given.skipped_total,
-            Within(list)
-        );
         if present > 0 {
             self.count_change(Some(list), Some(scope.target()));
         }
-        self.note_deletion(origin, present, &Within(list).to_string());
+        let effect = Effect::Taken {
+            deleted: number(present),
+            absent: Some(number(absent)),
+            skipped: number(given.skipped_total),
+        };
+        let subject = Subject::Scope(scope.clone(), number(given.networks.len()));
+        self.tell(Record::new(origin, Op::Delete, Some(list), subject, effect));
         Ok(answers::all_deleted(given, count, &origin.envelope()))
     }
 
@@ -194,13 +192,16 @@ impl Service {
         if origin.is_dry_run {
             return Ok(answers::lists_deleted(count, &origin.envelope()));
         }
-        let place = scope.map(|scope| format!(": {scope}")).unwrap_or_default();
-        let within = answers::within_lists(lists);
-        log::info!("{}: {count} deleted, all{within}{place}", origin.who);
         if count > 0 {
             self.count_change(lists.one(), scope.map(Scope::target));
         }
-        self.note_deletion(origin, count, &within);
+        let deleted = number(count);
+        let subject = match scope {
+            Some(scope) => Subject::Scope(scope.clone(), deleted),
+            None => Subject::Everywhere(deleted),
+        };
+        let effect = Effect::Taken { deleted, absent: None, skipped: 0 };
+        self.tell(Record::new(origin, Op::Delete, lists.one(), subject, effect));
         Ok(answers::lists_deleted(count, &origin.envelope()))
     }
 
@@ -228,9 +229,7 @@ impl Service {
         })?;
         let count = deleted.len();
         if !origin.is_dry_run {
-            let (who, within) = (&origin.who, answers::within_lists(lists));
-            log::info!("{who}: {count} deleted, all of {address}{within}");
-            self.note_deletion(origin, count, &within);
+            self.tell_deletions(origin, address, lists, &deleted);
             let changed: BTreeSet<_> =
                 deleted.iter().map(|held| (held.list, held.rule.scope().target())).collect();
             for (list, target) in changed {
@@ -241,6 +240,18 @@ impl Service {
         // In the same order each time, whether they were deleted or would be.
         seen.sort_by(|a, b| (a.list, &a.rule).cmp(&(b.list, &b.rule)));
         Ok(answers::address_deleted(count, &seen, &origin.envelope()))
+    }
+
+    /// Tells each row that one address was taken out of, or that it was nowhere.
+    fn tell_deletions(&mut self, origin: &Origin, address: &Network, lists: WhichLists, deleted: &[Held]) {
+        if deleted.is_empty() {
+            let (subject, effect) = (Subject::Nowhere(*address), Effect::One(Outcome::Absent));
+            self.tell(Record::new(origin, Op::Delete, lists.one(), subject, effect));
+        }
+        for Held { rule, list, .. } in deleted {
+            let (subject, effect) = (Subject::Rule(rule.clone()), Effect::One(Outcome::Deleted));
+            self.tell(Record::new(origin, Op::Delete, Some(*list), subject, effect));
+        }
     }
 
     /// What a filter finds, which is yet to be read.

@@ -7,7 +7,7 @@ use crate::http::answer::{Answer, Content};
 use crate::rule::rights::{Grant, Rights};
 use serde_json::{Value, json};
 
-const GRAMMAR: [&str; 11] = [
+const GRAMMAR: [&str; 12] = [
     "PUT|DELETE /{drop|accept|reject}/{input|output}/{interface|any}/address[/mask][?parameters]",
     "PUT|DELETE /{drop|accept|reject}/forward/{interface|any}/address[/mask][/{interface|any}[/address[/mask]]][?parameters]",
     "PUT|DELETE /{drop|accept|reject}/{input|output|forward}/{interface|any}[?parameters] with a list of addresses as body",
@@ -15,13 +15,14 @@ const GRAMMAR: [&str; 11] = [
     "DELETE /list?list={name|-|*} or ?address=address[/mask], or both: all of a list (- is the unnamed one, * is all), exactly that address",
     "GET /list[/chain[/interface]][?list={name|-}][&address=address[/mask]][&target={drop|accept|reject}][&format={json|csv|plain}]",
     "GET /lists[?list={name|-}][&format={json|csv}]",
+    "GET /changes[?since={time|next}]",
     "GET /",
     "GET /health",
     "GET /metrics",
     "an interface that does not end in a digit is a prefix: eth is eth+; in forward, 0.0.0.0 or :: on one side is any address",
 ];
 
-const PARAMETERS: [&str; 12] = [
+const PARAMETERS: [&str; 13] = [
     "expire=seconds, or a number with s, m, h or d; 0 is permanent; without it default.expire",
     "list=name: the list of the address, 1 to 16 of a-z, 0-9, dot, _ and -, a letter or digit first; without it the unnamed list",
     "reason=words: why, at most 120 bytes without control characters and \"; the next PUT sets or clears it",
@@ -33,6 +34,7 @@ const PARAMETERS: [&str; 12] = [
     "address=address[/mask], of a list: only what holds this address",
     "target=drop|accept|reject, of a list: only what has this target",
     "format=json|csv|plain, of a list: csv is a table, plain the addresses alone, one a line; without it what the header Accept prefers",
+    "since=time in UTC, or the next of an earlier answer: changes from there on, of the last thousand",
     "modify=insert|delete: turns a GET into a change, where non.restful is on",
 ];
 

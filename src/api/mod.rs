@@ -4,6 +4,7 @@
 pub(crate) mod address_list;
 mod answers;
 mod attempts;
+pub(crate) mod changes;
 mod code;
 mod counts;
 mod error;
@@ -20,6 +21,7 @@ mod metrics;
 mod monitor;
 mod parameters;
 mod permit;
+mod record;
 mod rows;
 mod status;
 pub(crate) mod url;
@@ -27,6 +29,7 @@ mod url_error;
 
 use crate::api::address_list::{Forbidden, ListError, ListReader};
 use crate::api::attempts::{Attempts, Source, Turn};
+use crate::api::changes::Changes;
 pub(crate) use crate::api::counts::Refused;
 use crate::api::error::ApiError;
 pub(crate) use crate::api::host_name::HostName;
@@ -34,7 +37,6 @@ pub(crate) use crate::api::listing::Collecting;
 use crate::api::listing::Slots;
 use crate::api::monitor::Monitor;
 pub(crate) use crate::api::monitor::Surroundings;
-use crate::api::status::Changes;
 use crate::api::url::{Command, Parsed};
 use crate::config::clients::{Client, Secret};
 use crate::config::file::Config;
@@ -94,6 +96,8 @@ pub(crate) struct Pending {
 struct Origin {
     /// Address and name of the client.
     who: String,
+    /// Its address.
+    from: IpAddr,
     /// The client.
     client: Arc<Client>,
     method: Method,
@@ -151,7 +155,7 @@ impl Service {
             strangers: LogLimit::default(),
             misdirected: LogLimit::default(),
             attempts: Attempts::default(),
-            changes: Changes::default(),
+            changes: Changes::new(SystemTime::now()),
             is_stalled: false,
             monitor,
         };
@@ -240,7 +244,16 @@ impl Service {
         let parsed = self.command(&client, &request, body);
         let Request { method, target, is_form, .. } = request;
         let is_dry_run = parsed.as_ref().is_ok_and(|parsed| parsed.is_dry_run);
-        let origin = Origin { who, client, method, target, whole: now, host: self.host.clone(), is_dry_run };
+        let origin = Origin {
+            who,
+            from: peer.address,
+            client,
+            method,
+            target,
+            whole: now,
+            host: self.host.clone(),
+            is_dry_run,
+        };
         let command =
             parsed.map(|parsed| parsed.command).map_err(|error| Refusal::Answer(origin.refuse(&error)))?;
         let mut list = match &command {
@@ -378,6 +391,7 @@ impl Service {
             Command::Metrics => Ok(self.metrics(SystemTime::now())),
             Command::Health => Ok(self.health(&origin, SystemTime::now())),
             Command::Lists { list, format } => self.lists(&origin, list, format.unwrap_or_default()),
+            Command::Changes(since) => Ok(self.list_changes(&origin, since)),
             Command::Insert { rule, put } => self.insert(&origin, &rule, put),
             Command::Delete { rule, list } => self.delete(&origin, &rule, list),
         };

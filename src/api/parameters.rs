@@ -1,5 +1,6 @@
 //! The parameters of a request: what is behind the `?` of its target.
 
+use crate::api::changes::Since;
 use crate::api::format::Format;
 use crate::api::url_error::UrlError;
 use crate::firewall::WhichLists;
@@ -124,6 +125,17 @@ impl Parameters {
             Format::parse(value, of).ok_or_else(wrong)
         };
         self.value("format").map(parse).transpose()
+    }
+
+    /// From where on changes are asked for.
+    ///
+    /// # Errors
+    /// Neither a time nor what an answer tells as `next`.
+    pub(super) fn since(&self) -> Result<Option<Since>, UrlError> {
+        let expected = "a time in UTC such as 2026-11-27T10:00:00Z, or the \"next\" of an earlier answer";
+        let parse =
+            |text: &str| text.parse().map_err(|()| UrlError::Value("since", text.to_owned(), expected));
+        self.value("since").map(parse).transpose()
     }
 
     /// Accepts `wait=true` and an empty value only: a request is answered after the kernel has the change.

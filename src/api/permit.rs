@@ -17,6 +17,7 @@ pub(super) fn check(rights: &Rights, command: &Command, default: Interval) -> Re
         Command::Metrics => rights.check_read_all(),
         Command::List { filter, .. } => rights.check_read(filter.list),
         Command::Lists { list, .. } => rights.check_read(*list),
+        Command::Changes(_) => rights.check_read(None),
         Command::Insert { rule, put } => rights.check_rule(rule, put.list).and_then(|()| time(put)),
         Command::Delete { rule, list } => rights.check_rule(rule, *list),
         Command::InsertAll { scope, put, .. } => rights.check_scope(scope, put.list).and_then(|()| time(put)),

@@ -9,6 +9,7 @@
 //! /list                                                                DELETE, with list= or address=
 //! /lists                                                               GET, with list=, format=
 //! /health                                                              GET
+//! /changes                                                             GET, with since=
 //! /metrics                                                             GET
 //! /
 //! ```
@@ -18,6 +19,7 @@
 //! `wait`, `list`, `reason` and `dry`, and `modify` with a GET; the PUT of an address list also
 //! `replace`, `reasons` and `special`.
 
+use crate::api::changes::Since;
 use crate::api::format::Format;
 use crate::api::parameters::{Parameters, percent_decode};
 pub(crate) use crate::api::url_error::UrlError;
@@ -62,6 +64,8 @@ pub(crate) enum Command {
         /// The form that the request names: JSON or CSV.
         format: Option<Format>,
     },
+    /// Tell what clients have changed, from there on.
+    Changes(Option<Since>),
     /// Insert a rule, or renew the lease of an existing one.
     Insert {
         /// The rule.
@@ -135,7 +139,12 @@ impl Command {
     pub(crate) fn only_reads(&self) -> bool {
         matches!(
             self,
-            Command::Help | Command::Health | Command::Metrics | Command::List { .. } | Command::Lists { .. }
+            Command::Help
+                | Command::Health
+                | Command::Metrics
+                | Command::Changes(_)
+                | Command::List { .. }
+                | Command::Lists { .. }
         )
     }
 
@@ -193,6 +202,7 @@ pub(crate) fn parse(method: &Method, target: &str, non_restful: bool) -> Result<
         "lists" => lists(verb, segments, &parameters),
         "health" => bare(Command::Health, verb, segments, &parameters),
         "metrics" => bare(Command::Metrics, verb, segments, &parameters),
+        "changes" => changes(verb, segments, &parameters),
         _ => match Target::parse(&action) {
             Some(target) => change(verb, target, segments, &parameters, non_restful),
             None => Err(UrlError::Action(action)),
@@ -255,6 +265,13 @@ fn lists(verb: Verb, segments: Segments, parameters: &Parameters) -> Result<Comm
     parameters.only(&["list", "format"])?;
     segments.end()?;
     Ok(Command::Lists { list: parameters.list_or_unnamed()?, format: parameters.format(Format::OF_LISTS)? })
+}
+
+fn changes(verb: Verb, segments: Segments, parameters: &Parameters) -> Result<Command, UrlError> {
+    verb.only_read()?;
+    parameters.only(&["since"])?;
+    segments.end()?;
+    Ok(Command::Changes(parameters.since()?))
 }
 
 fn change(

@@ -32,8 +32,8 @@ pub(crate) enum UrlError {
     /// Invalid percent-encoding, or octets that are not UTF-8.
     #[error("\"{}\" is not percent-encoded UTF-8", .0.escape_debug())]
     Encoding(String),
-    /// The first segment is neither a target nor `list` nor `lists`.
-    #[error("\"{}\" is not an action: expected drop, accept, reject, list or lists", .0.escape_debug())]
+    /// The first segment is neither a target nor a path that is read.
+    #[error("\"{}\" is not an action: expected drop, accept, reject, list, lists, changes, health or metrics", .0.escape_debug())]
     Action(String),
     /// Not a chain.
     #[error("\"{}\" is not a chain: expected input, output or forward", .0.escape_debug())]

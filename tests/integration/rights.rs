@@ -1,6 +1,7 @@
 //! Clients with rights of their own: what one lacks is refused, whatever it asks for, and what it may not
 //! see it is not shown.
 
+mod changes;
 mod entries;
 mod hidden;
 mod login;

@@ -35,6 +35,10 @@ fn printed(command: &Command) -> String {
             format!("list {chain:?} {interface:?} {address:?}{list}{target}{}", in_format(*format))
         }
         Command::Lists { list, format } => format!("lists {list:?}{}", in_format(*format)),
+        Command::Changes(since) => {
+            let since = since.map(|since| format!(" since {since}")).unwrap_or_default();
+            format!("changes{since}")
+        }
         Command::Insert { rule, put: how } => format!("insert {rule}{}", put(how)),
         Command::Delete { rule, list } => format!("delete {rule}{}", within(list)),
         Command::InsertAll { scope, put: how, body: BodyOptions { replace, reasons, special } } => {
@@ -83,6 +87,7 @@ fn other_methods_are_named_what_is_allowed() {
         ("/list", true, "GET, HEAD, DELETE"),
         ("/lists", true, "GET, HEAD"),
         ("/health", true, "GET, HEAD"),
+        ("/changes", true, "GET, HEAD"),
         ("/", false, "GET, HEAD"),
     ];
     for method in [Method::Patch, Method::Options, Method::Trace, Method::Connect] {

@@ -82,6 +82,11 @@ fn print(command: &Command) -> (Method, String) {
             let query = list.map(|list| format!("list={}", list.word())).into_iter();
             (Method::Get, "/lists".to_owned(), query.chain(format(form)).collect())
         }
+        Command::Changes(since) => (
+            Method::Get,
+            "/changes".to_owned(),
+            since.map(|since| format!("since={since}")).into_iter().collect(),
+        ),
         Command::Insert { rule, put } => (Method::Put, rule_path(rule), put_query(put)),
         Command::Delete { rule, list: from } => (Method::Delete, rule_path(rule), list(from)),
         Command::InsertAll { scope, put, body: BodyOptions { replace, reasons, special } } => {

@@ -14,6 +14,8 @@ mod http;
 mod kernel;
 #[path = "../../../src/log_limit.rs"]
 mod log_limit;
+#[path = "../../../src/logfmt.rs"]
+mod logfmt;
 #[path = "../properties/mod.rs"]
 mod properties;
 #[path = "../../../src/rule/mod.rs"]

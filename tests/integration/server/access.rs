@@ -60,7 +60,7 @@ fn no_password_is_ever_logged() {
     assert_eq!(talk.reply().status, 400);
     rfw.stop();
     let logged = rfw.log() + &rfw.terminal();
-    assert!(logged.contains("me: inserted"), "{logged}");
+    assert!(logged.contains("client=me "), "{logged}");
     // Base64 of "Sesame" at its three places in a group, and the names themselves.
     for secret in ["Sesame", "U2VzYW1l", "Nlc2FtZ", "TZXNhbW", "Basic "] {
         assert!(!logged.contains(secret), "{secret} is in {logged}");
@@ -101,7 +101,7 @@ fn the_local_server_asks_for_credentials_only_where_it_is_told_to() {
     for good in [&request(""), &with_login, &wrong] {
         assert_eq!(local(&host, good).status, 200, "{good}");
     }
-    assert!(rfw.log().contains("127.0.0.1 local: inserted: "), "{}", rfw.log());
+    assert!(rfw.log().contains("client=local from=127.0.0.1 op=insert "), "{}", rfw.log());
     rfw.ok("DELETE", "/drop/input/any/1.2.3.4");
     rfw.stop();
     let rfw = rfw.configure("local.server.authentication").start();
@@ -113,7 +113,7 @@ fn the_local_server_asks_for_credentials_only_where_it_is_told_to() {
     assert_eq!(rules(&host), Vec::<String>::new());
     assert_eq!(local(&host, &with_login).status, 200);
     assert_eq!(rules(&host).len(), 1);
-    assert!(rfw.log().contains("127.0.0.1 me: inserted: "), "{}", rfw.log());
+    assert!(rfw.log().contains("client=me from=127.0.0.1 op=insert "), "{}", rfw.log());
 }
 
 // ---- strangers ----

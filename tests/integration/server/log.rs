@@ -19,18 +19,21 @@ fn every_change_has_one_line_in_the_log() {
     let url = "https://[::1]:7393/accept/output/any/2001:db8::7?expire=0";
     rfw.curl(&["-X", "PUT", "-u", "me:secret", url]);
     let golden = [
-        "127.0.0.1 me: inserted: INPUT -s 1.2.3.4 -i eth0 -j DROP, rfw permanent",
-        "127.0.0.1 me: unchanged: INPUT -s 1.2.3.4 -i eth0 -j DROP, rfw permanent",
-        "127.0.0.1 me: refreshed: INPUT -s 1.2.3.4 -i eth0 -j DROP, rfw until 20",
-        "127.0.0.1 me: deleted: INPUT -s 1.2.3.4 -i eth0 -j DROP",
-        "127.0.0.1 me: absent: INPUT -s 1.2.3.4 -i eth0 -j DROP",
-        "::1 me: inserted: OUTPUT -d 2001:db8::7 -j ACCEPT, rfw permanent",
+        "insert list=- target=drop chain=input interface=eth0 address=1.2.3.4 until=never outcome=inserted",
+        "insert list=- target=drop chain=input interface=eth0 address=1.2.3.4 until=never outcome=unchanged",
+        "insert list=- target=drop chain=input interface=eth0 address=1.2.3.4 until=20… outcome=refreshed",
+        "delete list=- target=drop chain=input interface=eth0 address=1.2.3.4 outcome=deleted",
+        "delete list=- target=drop chain=input interface=eth0 address=1.2.3.4 outcome=absent",
+        "insert list=- target=accept chain=output interface=any address=2001:db8::7 until=never outcome=inserted",
     ];
     let log = rfw.log();
     let lines: Vec<&str> = log.lines().skip(before).collect();
     assert_eq!(lines.len(), golden.len(), "{lines:#?}");
     for (line, expected) in lines.iter().zip(golden) {
-        assert!(line.contains("Z [INFO] ") && line.contains(expected), "{line}: {expected}");
+        let from = if expected.contains("2001:db8::7") { "::1" } else { "127.0.0.1" };
+        let expected = format!("Z [INFO] client=me from={from} op={expected}");
+        let (start, end) = expected.split_once('…').unwrap_or((&expected, ""));
+        assert!(line.contains(start) && line.ends_with(end), "{line}: {expected}");
     }
     // Reading leaves no line.
     rfw.ok("GET", "/list");

@@ -173,6 +173,6 @@ fn with_v_each_transaction_of_the_kernel_shows_on_the_terminal() {
     let refresh = format!("*filter; -D {permanent}-I INPUT -s 1.2.3.4 -m comment --comment \"rfw until 20");
     assert!(transactions[3].contains(&refresh), "{}", transactions[3]);
     assert!(transactions[4].contains("*filter; -D INPUT -s 1.2.3.4 "), "{}", transactions[4]);
-    assert!(terminal.contains("127.0.0.1 me: refreshed: "), "{terminal}");
+    assert!(terminal.contains("client=me ") && terminal.contains(" outcome=refreshed\n"), "{terminal}");
     assert!(!rfw.log().contains("*filter"), "INFO is the default of the log: {}", rfw.log());
 }
