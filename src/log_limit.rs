@@ -1,6 +1,7 @@
 //! A rate limit for log lines that unauthenticated peers can cause: one a minute, with the
 //! number of suppressed lines, so that a peer can't fill the log.
 
+use crate::logfmt::Line;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,13 @@ impl LogLimit {
             None => {}
             Some(0) => log::log!(level, "{line}"),
             Some(suppressed) => log::log!(level, "{line} (and {suppressed} more lines like this)"),
+        }
+    }
+
+    /// The same with a line of pairs, in which the number is one of them.
+    pub(crate) fn log_pairs(&mut self, now: Instant, level: log::Level, line: Line) {
+        if let Some(suppressed) = self.admit(now) {
+            log::log!(level, "{}", line.with_some("suppressed", Some(suppressed).filter(|count| *count > 0)));
         }
     }
 

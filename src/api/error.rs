@@ -9,6 +9,7 @@ use crate::firewall::FirewallError;
 use crate::firewall::expiry::BUSY_TIME;
 use crate::http::answer::{Answer, Content};
 use crate::http::message::HttpError;
+use crate::logfmt::Line;
 use crate::rule::network::Network;
 use crate::rule::rights::{MissingRight, Rights};
 use crate::rule::whitelist::Listed;
@@ -163,6 +164,11 @@ impl ApiError {
         }
     }
 
+    /// The line of the log about a request that is refused, with what it begins with.
+    pub(super) fn line(&self, line: Line) -> Line {
+        line.with("status", self.status()).with("code", code::of(self)).with("error", self)
+    }
+
     /// Client errors (4xx) are logged as info, server errors (5xx) as errors, but for what is
     /// in order.
     pub(super) fn level(&self) -> log::Level {
@@ -209,6 +215,11 @@ impl ApiError {
 /// A time in seconds, rounded up: at least one.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1)
+}
+
+/// The line of the log about a request that can't be read; without a status if the connection is broken.
+pub(super) fn unreadable_line(line: Line, error: &HttpError) -> Line {
+    line.with_some("status", error.status()).with("code", code::of_http(error)).with("error", error)
 }
 
 /// The answer to a request that can't be read; `None` if the connection is broken.

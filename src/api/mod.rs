@@ -49,6 +49,7 @@ use crate::http::message::{HttpError, Request};
 use crate::http::tls::PeerCertificate;
 use crate::kernel::guard::Port;
 use crate::log_limit::LogLimit;
+use crate::logfmt::Line;
 use crate::rule::network::Network;
 use crate::rule::rights::Rights;
 use crate::rule::whitelist::WhiteList;
@@ -94,9 +95,7 @@ pub(crate) struct Pending {
 
 /// Whose request it is and what it was, for the log.
 struct Origin {
-    /// Address and name of the client.
-    who: String,
-    /// Its address.
+    /// The address of the client.
     from: IpAddr,
     /// The client.
     client: Arc<Client>,
@@ -240,12 +239,10 @@ impl Service {
         let is_known = peer.has_logged_in_with(&request);
         let request = if is_known { request } else { self.in_turn(peer, request, place, now)? };
         let client = self.admit(peer, &request, is_known, now)?;
-        let who = format!("{} {}", peer.address, client.name.escape_debug());
         let parsed = self.command(&client, &request, body);
         let Request { method, target, is_form, .. } = request;
         let is_dry_run = parsed.as_ref().is_ok_and(|parsed| parsed.is_dry_run);
         let origin = Origin {
-            who,
             from: peer.address,
             client,
             method,
@@ -430,8 +427,7 @@ impl Pending {
 
     /// Logs that the body can't be read; the answer, unless the connection is broken.
     pub(crate) fn fail(&self, error: &HttpError) -> Option<Answer> {
-        let target = self.origin.target.escape_debug();
-        log::info!("{}: {} {target}: {error}", self.origin.who, self.origin.method);
+        log::info!("{}", error::unreadable_line(self.origin.line(), error));
         error::unreadable(error, &self.origin.host)
     }
 
@@ -449,15 +445,27 @@ fn refuse_stranger(
     host: &HostName,
     now: Instant,
 ) -> Answer {
-    lines.log(now, log::Level::Warn, format_args!("{}: {error}", peer.address));
+    lines.log_pairs(now, log::Level::Warn, error.line(Line::default().with("from", peer.address)));
     error.answer(host)
 }
 
 /// Logs that a client asks from where it may not, and gives the answer.
 fn refuse_place(peer: &Peer, request: &Request, error: &ApiError, host: &HostName) -> Answer {
-    let Request { method, target, .. } = request;
-    log::log!(error.level(), "{}: {method} {}: {error}", peer.address, target.escape_debug());
+    let name = if let ApiError::From(name, _) = error { name } else { "" };
+    let line = request_line(name, peer.address, &request.method, &request.target);
+    log::log!(error.level(), "{}", error.line(line));
     error.answer(host)
+}
+
+/// The line of the log about what comes from that address and is no request.
+pub(crate) fn unreadable_line(from: IpAddr, error: &HttpError) -> Line {
+    error::unreadable_line(Line::default().with("from", from), error)
+}
+
+/// What a line of the log about a request begins with.
+fn request_line(client: &str, from: IpAddr, method: &Method, target: &str) -> Line {
+    let line = Line::default().with("client", client).with("from", from);
+    line.with("method", method).with("url", target)
 }
 
 /// Why an address of a list does not go in.
@@ -503,10 +511,14 @@ fn not_reachable(network: &Network, block: &Network) -> String {
 }
 
 impl Origin {
+    /// What a line of the log about the request begins with.
+    fn line(&self) -> Line {
+        request_line(&self.client.name, self.from, &self.method, &self.target)
+    }
+
     /// Logs why a request is refused, and gives the answer.
     fn refuse(&self, error: &ApiError) -> Answer {
-        let target = self.target.escape_debug();
-        log::log!(error.level(), "{}: {} {target}: {error}", self.who, self.method);
+        log::log!(error.level(), "{}", error.line(self.line()));
         error.answer_to(&self.client.rights, &self.host)
     }
 }

@@ -1,6 +1,6 @@
 //! What the requests of a client go through, from the bytes to the API.
 
-use crate::api::{Peer, Pending, Refused, Service};
+use crate::api::{self, Peer, Pending, Refused, Service};
 use crate::http::answer::Answer;
 use crate::http::body::Body;
 use crate::http::handler::{Handler, Place, Refusal};
@@ -107,11 +107,15 @@ impl Handler for Reception<'_> {
 
     fn fail(&mut self, pending: Option<&Pending>, error: &HttpError) -> Option<Answer> {
         let Some(pending) = pending else {
-            let lines = match error {
-                HttpError::Tls(_) => &mut self.lines.handshake,
-                _ => &mut self.lines.unreadable,
-            };
-            lines.log(Instant::now(), log::Level::Info, format_args!("{}: {error}", self.peer.address));
+            let (now, from) = (Instant::now(), self.peer.address);
+            match error {
+                HttpError::Tls(_) => {
+                    self.lines.handshake.log(now, log::Level::Info, format_args!("{from}: {error}"));
+                }
+                _ => {
+                    self.lines.unreadable.log_pairs(now, log::Level::Info, api::unreadable_line(from, error))
+                }
+            }
             let answer = self.service.unreadable(error);
             match (&answer, error) {
                 (Some(answer), _) => self.service.count_answer(None, answer, Duration::ZERO),

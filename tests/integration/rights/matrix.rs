@@ -156,12 +156,14 @@ fn assert_refused(case: &Case, client: &str, right: &str, reply: &Reply) {
 /// Checks that each refusal has a line with the client's address and name, the request and the right.
 #[track_caller]
 fn assert_logged<'a>(log: &str, client: &str, cases: impl Iterator<Item = &'a Case>) {
-    let start = format!("127.0.0.1 {client}: ");
+    let start = format!("client={client} from=127.0.0.1 ");
     let mut lines: Vec<&str> =
         log.lines().filter_map(|line| line.split_once(&start)).map(|(_, rest)| rest).collect();
     for case in cases {
-        let is_it =
-            |line: &&str| line.starts_with(&format!("{}: ", case.line)) && line.contains("no right to ");
+        let (method, target) = case.line.split_once(' ').unwrap();
+        let target = if target.contains(['?', '%']) { format!("\"{target}\"") } else { target.to_owned() };
+        let start = format!("method={method} url={target} status=403 code=no_right error=");
+        let is_it = |line: &&str| line.starts_with(&start) && line.contains("no right to ");
         let at = lines.iter().position(is_it);
         lines.remove(at.unwrap_or_else(|| panic!("{}: {client}: not in {lines:#?}", case.at)));
     }

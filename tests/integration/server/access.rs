@@ -84,7 +84,9 @@ fn failed_logins_do_not_fill_the_log() {
     let log = rfw.log();
     let lines: Vec<&str> = log.lines().skip(before).collect();
     assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert!(lines[0].contains("127.0.0.1: wrong user name or password"), "{lines:#?}");
+    let expected =
+        "[WARN] from=127.0.0.1 status=401 code=wrong_credentials error=\"wrong user name or password\"";
+    assert!(lines[0].ends_with(expected), "{lines:#?}");
 }
 
 #[test]
