@@ -163,7 +163,11 @@ END
 3. Start it, now and at each boot (after an upgrade: systemctl restart rfw):
      systemctl daemon-reload
      systemctl enable --now rfw
+   Its log is in the journal: journalctl -u rfw
 END
+        # An older unit has logged to this file.
+        [ ! -e "$DESTDIR/var/log/rfw.log" ] || printf '   %s\n' \
+            "$DESTDIR/var/log/rfw.log has what was logged before: the unit says how to go on with it"
     else
         cat <<END
 3. Start it, and have that done at each boot; there is no systemd here, and rfw
@@ -232,7 +236,7 @@ rfw is uninstalled. What is left:
   want them no more:
      rm -r $conf_dir
      rm -r /var/lib/rfw
-     rm /var/log/rfw.log*
+     rm -f /var/log/rfw.log*
 - What systemd knows of the unit, until
      systemctl daemon-reload
 END

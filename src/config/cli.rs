@@ -2,7 +2,7 @@
 
 use getopts::Options;
 use log::LevelFilter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The action that the command line selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,12 +24,21 @@ pub(crate) enum Call {
 pub(crate) struct Arguments {
     /// The configuration file (`-f`).
     pub config: PathBuf,
-    /// The log file (`--logfile`).
-    pub log_file: PathBuf,
-    /// The least severe level that is written to the log file (`--loglevel`).
+    /// Where the log goes (`--logfile`).
+    pub log: LogTarget,
+    /// The least severe level that is written to the log (`--loglevel`).
     pub log_level: LevelFilter,
     /// Whether all levels are logged to the terminal too (`-v`).
     pub verbose: bool,
+}
+
+/// Where the log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LogTarget {
+    /// To that file.
+    File(PathBuf),
+    /// To standard error, which `-` stands for.
+    StandardError,
 }
 
 const DEFAULT_CONFIG: &str = "/etc/rfw/rfw.conf";
@@ -66,7 +75,10 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Call, String> {
         |name, default: &str| given.opt_str(name).map_or_else(|| PathBuf::from(default), PathBuf::from);
     let arguments = Arguments {
         config: path("f", DEFAULT_CONFIG),
-        log_file: path("logfile", DEFAULT_LOG),
+        log: match path("logfile", DEFAULT_LOG) {
+            path if path == Path::new("-") => LogTarget::StandardError,
+            path => LogTarget::File(path),
+        },
         log_level: level(given.opt_str("loglevel").as_deref().unwrap_or("INFO")).map_err(fail)?,
         verbose: given.opt_present("v"),
     };
@@ -85,7 +97,7 @@ fn options() -> Options {
     options
         .optopt("f", "", &format!("configuration file (default {DEFAULT_CONFIG})"), "FILE")
         .optopt("", "loglevel", "DEBUG, INFO, WARNING, ERROR or CRITICAL (default INFO)", "LEVEL")
-        .optopt("", "logfile", &format!("log file (default {DEFAULT_LOG})"), "FILE")
+        .optopt("", "logfile", &format!("log file, or - for standard error (default {DEFAULT_LOG})"), "FILE")
         .optflag("v", "", "log everything to the terminal too, kernel transactions included; with --check: print all options")
         .optflag("", "check", "check configuration, white list, keys and tools, say what is in force, then end")
         .optflag("", "flush", "remove every rule that rfw made, then end")
@@ -115,7 +127,7 @@ mod tests {
     fn defaults_are_those_of_the_original() {
         let Ok(Call::Serve(arguments)) = read("") else { panic!() };
         assert_eq!(arguments.config, PathBuf::from("/etc/rfw/rfw.conf"));
-        assert_eq!(arguments.log_file, PathBuf::from("/var/log/rfw.log"));
+        assert_eq!(arguments.log, LogTarget::File(PathBuf::from("/var/log/rfw.log")));
         assert_eq!((arguments.log_level, arguments.verbose), (LevelFilter::Info, false));
     }
 
@@ -124,8 +136,12 @@ mod tests {
         let Ok(Call::Check(arguments)) = read("-f a --loglevel CRITICAL --logfile b -v --check") else {
             panic!()
         };
-        assert_eq!((arguments.config, arguments.log_file), (PathBuf::from("a"), PathBuf::from("b")));
+        assert_eq!(
+            (arguments.config, arguments.log),
+            (PathBuf::from("a"), LogTarget::File(PathBuf::from("b")))
+        );
         assert_eq!((arguments.log_level, arguments.verbose), (LevelFilter::Error, true));
+        assert!(matches!(read("--logfile -"), Ok(Call::Serve(it)) if it.log == LogTarget::StandardError));
         assert!(matches!(read("--flush"), Ok(Call::Flush(_))));
         assert!(matches!(read("--restore"), Ok(Call::Restore(_))));
         assert_eq!(read("--version"), Ok(Call::Print(format!("rfw {}\n", env!("CARGO_PKG_VERSION")))));

@@ -7,6 +7,7 @@ use crate::daemon;
 use crate::daemon::bridged;
 use crate::daemon::certificate::Expiry;
 use crate::daemon::confinement;
+use crate::daemon::logging;
 use crate::daemon::startup::{self, Checked, Failure};
 use crate::daemon::uncovered::Uncovered;
 use crate::daemon::warning_count::WarningCount;
@@ -32,7 +33,7 @@ const DAY: u64 = 86_400;
 /// The first that would fail the start.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let warnings = WarningCount::default();
-    startup::start_logging_of_check(arguments, &warnings);
+    logging::start_of_check(arguments, &warnings);
     let now = SystemTime::now();
     let mut checked = Checked::load(&arguments.config, &StopSignal::default())?;
     checked.firewall.open_state(now);

@@ -3,36 +3,36 @@
 //! then do the sockets listen, so that no unlisted peer can connect in between.
 
 use crate::api::{HostName, Service};
-use crate::config::cli::Arguments;
+use crate::config::cli::{Arguments, LogTarget};
 use crate::config::file::{Config, LocatedError, Setting};
-use crate::config::trusted_file::{self, FileError};
+use crate::config::trusted_file::FileError;
 use crate::daemon::clients;
 use crate::daemon::confinement::{self, Confinement, ConfinementError};
 use crate::daemon::ephemeral::warn_if_ephemeral;
 use crate::daemon::instance::Instance;
 use crate::daemon::listener::{Bound, Listener, ServerError};
 use crate::daemon::load;
-use crate::daemon::log_file::LogFile;
+use crate::daemon::logging;
 use crate::daemon::neighbours::Neighbours;
 use crate::daemon::notify::{Manager, Notifier};
 use crate::daemon::server::Server;
 use crate::daemon::signals::Signals;
-use crate::daemon::terminal::{self, TerminalLogger};
-use crate::daemon::warning_count::WarningCount;
+use crate::daemon::{journal, terminal};
 use crate::firewall::expiry::{Chore, SharedFirewall};
 use crate::firewall::sets::Sets;
 use crate::firewall::state::Restored;
 use crate::firewall::state::writer::StateWriter;
 use crate::firewall::table::Table;
+use crate::firewall::tally::Tally;
 use crate::firewall::{Firewall, FirewallError, counted};
 use crate::http::tls::Identity;
 use crate::kernel::program::ProgramError;
 use crate::rule::SetUse;
 use crate::rule::layout::InputTable;
+use crate::rule::lease::Moment;
 use crate::rule::network::Family;
 use crate::rule::whitelist::WhiteList;
 use crate::stop_signal::StopSignal;
-use simplelog::{CombinedLogger, LevelFilter, SharedLogger, WriteLogger};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -59,7 +59,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 /// # Errors
 /// The configuration is invalid, or a program that it names fails.
 pub(crate) fn restore(arguments: &Arguments) -> Result<(), Failure> {
-    start_logging(arguments, None)?;
+    logging::start_of_call(arguments);
     let config = load::config(&arguments.config)?;
     let Some(_instance) = Instance::claim().map_err(Failure::Io)? else {
         return print("nothing to restore: rfw is running\n");
@@ -86,7 +86,7 @@ pub(crate) fn restore(arguments: &Arguments) -> Result<(), Failure> {
 /// # Errors
 /// The configuration is invalid, rfw is running, or a program that it names fails.
 pub(crate) fn flush(arguments: &Arguments) -> Result<(), Failure> {
-    start_logging(arguments, None)?;
+    logging::start_of_call(arguments);
     let mut config = load::config(&arguments.config)?;
     // What is in the table raw is brought to the filter table first: that needs no chain of rfw.
     config.layout.input = InputTable::Filter;
@@ -107,10 +107,12 @@ pub(crate) fn flush(arguments: &Arguments) -> Result<(), Failure> {
 /// # Errors
 /// The start fails, or the server later.
 pub(crate) fn serve(arguments: &Arguments) -> Result<(), Failure> {
-    start_logging(arguments, Some(&arguments.log_file))?;
+    logging::start(arguments)?;
     let result = load_and_run(arguments);
     match &result {
         Ok(()) => log::info!("rfw ends, its rules stay"),
+        // Standard error, where it is told anyway.
+        Err(_) if arguments.log == LogTarget::StandardError => {}
         Err(failure) => log::error!("rfw ends: {failure}"),
     }
     result
@@ -141,19 +143,44 @@ fn load_and_run(arguments: &Arguments) -> Result<(), Failure> {
         firewall.adopt_state(restored, now);
         Ok::<(), FirewallError>(())
     })?;
+    let found = shared.with(|firewall| firewall.found());
     notifier.extend(STEP_TIME, Instant::now());
+    let ready = ready(&config, &shared, identity.as_ref(), found);
     let service = Service::new(HostName::of_kernel(), config, shared.clone(), whitelist)?;
     let state = StateWriter::new(&shared).map(Arc::new);
     shared.start_sweeper(state.clone().map(|state| state as Arc<dyn Chore>)).map_err(Failure::Io)?;
     let mut server = Server::new(service, signals, instance, notifier, confinement);
     server.warn_of_uncovered();
     listen(&mut server, outward.zip(identity), local)?;
-    log::info!("rfw {} is ready", env!("CARGO_PKG_VERSION"));
+    log::info!("rfw {} is ready: {ready}", env!("CARGO_PKG_VERSION"));
     let result = server.run();
     state.iter().for_each(|state| state.finish());
     // Held to the end: no transaction is under way, and none begins, when the process exits.
     let _closed = shared.close();
     Ok(result?)
+}
+
+/// What a start has come to, for the log: servers, variant of iptables, what was found, the certificate's end.
+fn ready(
+    config: &Config,
+    shared: &SharedFirewall,
+    identity: Option<&Identity>,
+    found: Result<Tally, FirewallError>,
+) -> String {
+    let mut parts = Vec::new();
+    parts.extend(config.outward.iter().map(|outward| format!("https on {}", outward.address)));
+    parts.extend(config.local.iter().map(|local| format!("http on {}", local.address)));
+    parts.push(format!("iptables {}", shared.with(|firewall| firewall.variant())));
+    parts.push(match found {
+        Ok(Tally { lists, entries, .. }) => {
+            let (lists, entries) = (counted(lists, "list", "lists"), counted(entries, "entry", "entries"));
+            format!("{lists} with {entries} found")
+        }
+        Err(error) => format!("what is there can't be counted: {error}"),
+    });
+    parts
+        .extend(identity.map(|identity| format!("certificate until {}", Moment::at_or_after(identity.ends))));
+    parts.join(", ")
 }
 
 /// Has the server listen: the HTTPS server with its certificate, the local one with or without login.
@@ -304,43 +331,6 @@ fn misconfigured(file: &Path, command: &Setting<PathBuf>, error: ProgramError) -
     }
 }
 
-/// Logs to the file, if any, and to the terminal: with `-v` everything, without a file
-/// warnings and errors, else nothing.
-fn start_logging(arguments: &Arguments, file: Option<&Path>) -> Result<(), Failure> {
-    let format = log_format();
-    let mut loggers: Vec<Box<dyn SharedLogger>> = Vec::new();
-    if let Some(path) = file {
-        let file = trusted_file::open_log(path).map_err(|error| Failure::Log(path.to_owned(), error))?;
-        loggers.push(WriteLogger::new(arguments.log_level, format.clone(), LogFile::new(file)));
-    }
-    let level = match file {
-        _ if arguments.verbose => LevelFilter::Debug,
-        Some(_) => LevelFilter::Off,
-        None => LevelFilter::Warn,
-    };
-    loggers.push(TerminalLogger::new(level, &format));
-    // It fails only if a logger is already set, which happens nowhere else.
-    let _ = CombinedLogger::init(loggers);
-    Ok(())
-}
-
-/// Logs to standard error, with `-v` everything, else warnings and errors; the warnings are counted.
-pub(super) fn start_logging_of_check(arguments: &Arguments, warnings: &WarningCount) {
-    let level = if arguments.verbose { LevelFilter::Debug } else { LevelFilter::Warn };
-    let terminal = TerminalLogger::of_errors(level, &log_format());
-    let _ = CombinedLogger::init(vec![terminal, Box::new(warnings.clone())]);
-}
-
-fn log_format() -> simplelog::Config {
-    simplelog::ConfigBuilder::new()
-        .set_time_format_rfc3339()
-        .set_thread_level(LevelFilter::Off)
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        .add_filter_allow_str("rfw")
-        .build()
-}
-
 /// Error that ends the process with a non-zero exit status.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -378,7 +368,11 @@ impl Failure {
     /// (`EX_CONFIG`, sysexits.h) for configuration, else 1.
     pub(crate) fn report(&self) -> ExitCode {
         // If standard error is closed, the log has the message.
-        terminal::complain(&format!("rfw: {self}"));
+        let line = format!("rfw: {self}");
+        terminal::complain(&match journal::is_standard_error() {
+            true => journal::marked(log::Level::Error, &line),
+            false => line,
+        });
         ExitCode::from(match self {
             Failure::Usage(_) => 2,
             Failure::Config(_)

@@ -77,12 +77,12 @@ pub(super) fn complain(line: &str) {
 }
 
 /// A standard stream whose writes never wait; `None` if it is closed.
-struct Terminal(Option<File>);
+pub(super) struct Terminal(Option<File>);
 
 impl Terminal {
     /// Opens the stream anew without blocking, which leaves the description that other
     /// programs share as it is (open(2)); a socket can only be duplicated.
-    fn of(stream: &(impl AsFd + AsRawFd)) -> Terminal {
+    pub(super) fn of(stream: &(impl AsFd + AsRawFd)) -> Terminal {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = open(format!("/proc/self/fd/{}", stream.as_raw_fd()), flags, Mode::empty());
         let opened = opened.or_else(|_| rustix::io::fcntl_dupfd_cloexec(stream, 3));

@@ -16,6 +16,11 @@ impl Firewall {
         vec![told(Family::V4), told(Family::V6)]
     }
 
+    /// The variant of iptables: `nf_tables` or `legacy`.
+    pub(crate) fn variant(&self) -> &'static str {
+        if self.tables.iter().any(|table| table.uses_nft()) { "nf_tables" } else { "legacy" }
+    }
+
     /// Where rules stand, as last read.
     pub(crate) fn chains(&self) -> Vec<String> {
         let layout = &self.settings.layout;

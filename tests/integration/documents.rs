@@ -422,7 +422,7 @@ fn answers_have_the_shape_that_the_manual_shows() {
     let blocks = section(&manual, "ANSWERS").split("\n.Bd -literal\n").skip(1);
     let text: String = blocks.map(|block| block.split(".Ed").next().unwrap()).collect();
     let shown: Vec<Value> = Deserializer::from_str(&text).into_iter::<Value>().map(Result::unwrap).collect();
-    let [put, deleted, list_put, list_deleted, all_deleted, address_deleted, rows, lists, error] =
+    let [put, deleted, list_put, list_deleted, all_deleted, address_deleted, rows, lists, changes, error] =
         shown.as_slice()
     else {
         panic!("{shown:?}")
@@ -444,6 +444,9 @@ fn answers_have_the_shape_that_the_manual_shows() {
     host.write("feed", 0o644, "66.66.66.66\n");
     let answer = rfw.curl(&["-u", "me:secret", "-X", "DELETE", "--data-binary", "@feed", url]).json();
     assert_eq!(shape(&answer), shape(list_deleted));
+    let next = rfw.ok("GET", "/changes")["next"].as_str().unwrap().to_owned();
+    rfw.ok("PUT", "/drop/input/any/66.66.66.66?list=tor&reason=port%20scan");
+    assert_eq!(shape(&rfw.ok("GET", &format!("/changes?since={next}"))), shape(changes));
     let refused = rfw.request("PUT", "/drop/input/any/10.0.0.0/8");
     let (refused, error) = (refused.json(), error);
     assert_eq!((&refused["error"], &refused["code"]), (&error["error"], &error["code"]));

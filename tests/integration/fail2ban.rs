@@ -168,7 +168,9 @@ fn what_fail2ban_bans_is_in_the_kernel_until_it_unbans_it() {
     rfw.ok("PUT", "/drop/input/any/192.0.2.8?expire=0");
     fail2ban.tell(&["set", "app", "banip", "192.0.2.8", "192.0.2.9"]);
     until(SOON, "both are banned", || {
-        let inserted = |address| rfw.log().contains(&format!("inserted in app: INPUT -s {address} "));
+        let inserted = |address| {
+            rfw.log().contains(&format!(" list=app target=drop chain=input interface=any address={address} "))
+        };
         inserted("192.0.2.8") && inserted("192.0.2.9")
     });
     rfw.ok("DELETE", "/drop/input/any/192.0.2.9?list=app");

@@ -145,7 +145,7 @@ fn everything_is_installed_with_its_mode() {
     assert_eq!(dir.list(), installed());
 
     let unit = dir.read("usr/local/lib/systemd/system/rfw.service");
-    assert!(unit.contains("\nExecStart=/usr/local/sbin/rfw -f /etc/rfw/rfw.conf\n"), "{unit}");
+    assert!(unit.contains("\nExecStart=/usr/local/sbin/rfw -f /etc/rfw/rfw.conf --logfile -\n"), "{unit}");
     assert!(unit.contains("\nLimitCORE=0\n"), "{unit}");
     assert!(!unit.contains("@sbindir@") && !unit.contains("@sysconfdir@"), "{unit}");
     for (place, file) in [

@@ -1,6 +1,6 @@
 //! Machines that README and tutorial speak of: namespaces in the one of a host, wired to one switch, each
 //! with its own /etc, /root, /run, /usr/local and /var/log. What would need another network or an init
-//! stands in for: scp, systemctl, apt-get, `make dist`, and the site of the published list.
+//! stands in for: scp, systemctl and its journal, apt-get, `make dist`, and the site of the published list.
 
 use super::RFW;
 use crate::host::{Host, Said};
@@ -65,17 +65,17 @@ stop() {
 case $* in
     'enable --now rfw' | 'restart rfw')
         stop
-        : >/var/log/rfw.log
+        : >/var/log/journal
         command=$(sed -n 's/^ExecStart=//p' /usr/local/lib/systemd/system/rfw.service)
-        $command </dev/null >/dev/null 2>&1 &
+        JOURNAL_STREAM=$(stat -c %d:%i /var/log/journal) $command </dev/null >/dev/null 2>/var/log/journal &
         echo $! >"$pid"
         for try in $(seq 100); do
-            ! grep -q 'is ready' /var/log/rfw.log || exit 0
+            ! grep -q 'is ready' /var/log/journal || exit 0
             sleep 0.1
         done
         exit 1 ;;
     'reload rfw')
-        read_again() { grep -c 'has been read again' /var/log/rfw.log || true; }
+        read_again() { grep -c 'has been read again' /var/log/journal || true; }
         before=$(read_again)
         kill -HUP "$(cat "$pid")"
         for try in $(seq 100); do
@@ -87,6 +87,12 @@ case $* in
     'is-active rfw') kill -0 "$(cat "$pid")" && echo active ;;
     *) exit 1 ;;
 esac
+"#;
+
+/// Shows the last line of the service, which has a priority before it.
+const JOURNALCTL: &str = r#"#!/bin/sh -e
+[ "$*" = '-t rfw -n 1 -o cat' ]
+tail -n 1 /var/log/journal | sed 's/^<6>//'
 "#;
 
 /// Knows the packages that a server needs.
@@ -163,9 +169,14 @@ impl Stage<'_> {
     /// Machines by name and address, each of which reaches the others.
     pub fn new<'a>(host: &'a Host, machines: &[(&'static str, &str)]) -> Stage<'a> {
         fs::create_dir_all(host.dir.join("bin")).unwrap();
-        for (name, script) in
-            [("scp", SCP), ("systemctl", SYSTEMCTL), ("apt-get", APT_GET), ("make", MAKE), ("curl", CURL)]
-        {
+        for (name, script) in [
+            ("scp", SCP),
+            ("systemctl", SYSTEMCTL),
+            ("journalctl", JOURNALCTL),
+            ("apt-get", APT_GET),
+            ("make", MAKE),
+            ("curl", CURL),
+        ] {
             host.write(&format!("bin/{name}"), 0o755, script);
         }
         make_archive(&host.dir.join("archive"));
