@@ -44,6 +44,7 @@ test-deps = $(bench-deps) iptables-nft:iptables iptables-legacy:iptables
 test-deps += timeout:coreutils mkfifo:coreutils prlimit:util-linux script:bsdutils flock:util-linux mandoc:mandoc
 test-deps += nft:nftables perl:perl-base busybox:busybox dash:dash
 test-deps += fail2ban-server:fail2ban systemd-analyze:systemd readelf:binutils
+test-deps += /usr/bin/python3:python3 $(addprefix /usr/lib/python3/dist-packages/,yaml:python3-yaml jsonschema:python3-jsonschema)
 test-deps += dpkg-deb:dpkg ssh-keygen:openssh-client setsid:util-linux
 # rfwctl is for any shell of POSIX, and completes in two:
 test-deps += dash:dash busybox:busybox zsh:zsh
@@ -183,6 +184,8 @@ deps: test-deps lint-deps neighbours	## install what is missing beyond Rust (Deb
 .PHONY: demo-deps bench-deps test-deps lint-deps
 demo-deps bench-deps test-deps lint-deps: rust
 	@has() (
+		# What has a path, as a module of Python, has to be there.
+		case $$1 in /*) [ -e "$$1" ] && exit 0 || exit 1 ;; esac
 		IFS=:
 		for folder in $$PATH; do
 			if [ -x "$$folder/$$1" ]; then exit 0; fi

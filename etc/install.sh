@@ -87,6 +87,7 @@ fill() {
 install_documents() {
     folder 755 "$docdir"
     put 644 LICENSE "$docdir/LICENSE"
+    put 644 etc/openapi.yaml "$docdir/openapi.yaml"
     # What rfw is built of: an archive has it.
     [ ! -e crates.txt ] || put 644 crates.txt "$docdir/crates.txt"
     for page in README.md etc/doc/*.md; do
@@ -208,7 +209,7 @@ uninstall_rfw() {
     for file in "$sbindir/rfw" "$bindir/rfwctl" "$bash_dir/rfwctl" "$zsh_dir/_rfwctl" \
         "$mandir/man8/rfw.8" "$mandir/man5/rfw.conf.5" "$mandir/man1/rfwgen.1" "$mandir/man1/rfwctl.1" "$unitdir/rfw.service" "$unitdir/rfw-restore.service" \
         "$share_dir/fail2ban/action.d/rfw.conf" \
-        "$docdir/LICENSE" "$docdir/README.md" "$docdir/crates.txt" \
+        "$docdir/LICENSE" "$docdir/openapi.yaml" "$docdir/README.md" "$docdir/crates.txt" \
         "$examples/rfw.conf" "$examples/white.list" "$examples/logrotate" "$examples/servers" \
         "$conf_dir/deploy/rfwgen" "$conf_dir/deploy/README.md" \
         "$conf_dir/rfw.conf.new" "$conf_dir/white.list.new" "$logrotate" "$new_logrotate"; do

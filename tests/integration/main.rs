@@ -37,6 +37,7 @@ mod lists;
 mod metrics;
 mod named_lists;
 mod neighbours;
+mod openapi;
 mod readings;
 mod release;
 mod repair;
