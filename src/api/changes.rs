@@ -4,6 +4,7 @@
 use crate::api::record::Record;
 use crate::api::{Origin, Service};
 use crate::http::answer::{Answer, Content};
+use crate::rule::Scope;
 use crate::rule::lease::Moment;
 use crate::rule::rights::Rights;
 use serde_json::json;
@@ -120,9 +121,15 @@ fn sees(rights: &Rights, record: &Record) -> bool {
 }
 
 impl Service {
-    /// Has the log tell of what a client has changed, and takes it down.
-    pub(super) fn tell(&mut self, record: Record) {
+    /// Has the log tell of what a client has changed, counts it and takes it down; a dry run changes nothing.
+    pub(super) fn tell(&mut self, origin: &Origin, record: Record) {
+        if origin.is_dry_run {
+            return;
+        }
         log::info!("{}", record.line());
+        if record.has_effect() {
+            self.count_change(record.list, record.subject.scope().map(Scope::target));
+        }
         self.changes.note(record);
     }
 

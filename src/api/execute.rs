@@ -16,7 +16,6 @@ use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use crate::rule::note::{Note, Reason};
 use crate::rule::{Rule, Scope};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -41,15 +40,9 @@ impl Service {
             origin.note_update(firewall, list, rule.scope(), now);
             Ok((inserted, label.lease, firewall.note_of(rule.scope(), rule.networks())))
         })?;
-        if origin.is_dry_run {
-            return Ok(answers::inserted(&inserted, rule, lease, note, &origin.envelope()));
-        }
-        if inserted.outcome != Outcome::Unchanged {
-            self.count_change(Some(list), Some(rule.scope().target()));
-        }
         let (subject, effect) = (Subject::Rule(rule.clone()), Effect::One(inserted.outcome));
         let record = Record::new(origin, Op::Insert, Some(list), subject, effect);
-        self.tell(record.lasting(lease, put.reason));
+        self.tell(origin, record.lasting(lease, put.reason));
         Ok(answers::inserted(&inserted, rule, lease, note, &origin.envelope()))
     }
 
@@ -72,14 +65,8 @@ impl Service {
             }
             Ok(deleted)
         })?;
-        if origin.is_dry_run {
-            return Ok(answers::deleted(&deleted, rule, &origin.envelope()));
-        }
-        if deleted.outcome == Outcome::Deleted {
-            self.count_change(Some(list), Some(rule.scope().target()));
-        }
         let (subject, effect) = (Subject::Rule(rule.clone()), Effect::One(deleted.outcome));
-        self.tell(Record::new(origin, Op::Delete, Some(list), subject, effect));
+        self.tell(origin, Record::new(origin, Op::Delete, Some(list), subject, effect));
         Ok(answers::deleted(&deleted, rule, &origin.envelope()))
     }
 
@@ -115,10 +102,6 @@ impl Service {
         })?;
         let ListResult { present, absent, removed } = count;
         let removed = Some(removed).filter(|_| body.replace);
-        if origin.is_dry_run {
-            return Ok(answers::all_inserted(&given, count, removed, lease, note, &origin.envelope()));
-        }
-        self.count_change(Some(put.list), Some(scope.target()));
         let effect = Effect::Put {
             inserted: number(absent),
             refreshed: number(present),
@@ -128,7 +111,7 @@ impl Service {
         let op = if body.replace { Op::Replace } else { Op::Insert };
         let subject = Subject::Scope(scope.clone(), number(given.networks.len()));
         let record = Record::new(origin, op, Some(put.list), subject, effect);
-        self.tell(record.lasting(lease, put.reason));
+        self.tell(origin, record.lasting(lease, put.reason));
         Ok(answers::all_inserted(&given, count, removed, lease, note, &origin.envelope()))
     }
 
@@ -151,20 +134,14 @@ impl Service {
             }
             Ok(count)
         })?;
-        if origin.is_dry_run {
-            return Ok(answers::all_deleted(given, count, &origin.envelope()));
-        }
         let ListResult { present, absent, .. } = count;
-        if present > 0 {
-            self.count_change(Some(list), Some(scope.target()));
-        }
         let effect = Effect::Taken {
             deleted: number(present),
             absent: Some(number(absent)),
             skipped: number(given.skipped_total),
         };
         let subject = Subject::Scope(scope.clone(), number(given.networks.len()));
-        self.tell(Record::new(origin, Op::Delete, Some(list), subject, effect));
+        self.tell(origin, Record::new(origin, Op::Delete, Some(list), subject, effect));
         Ok(answers::all_deleted(given, count, &origin.envelope()))
     }
 
@@ -189,19 +166,13 @@ impl Service {
             }
             Ok(count)
         })?;
-        if origin.is_dry_run {
-            return Ok(answers::lists_deleted(count, &origin.envelope()));
-        }
-        if count > 0 {
-            self.count_change(lists.one(), scope.map(Scope::target));
-        }
         let deleted = number(count);
         let subject = match scope {
             Some(scope) => Subject::Scope(scope.clone(), deleted),
             None => Subject::Everywhere(deleted),
         };
         let effect = Effect::Taken { deleted, absent: None, skipped: 0 };
-        self.tell(Record::new(origin, Op::Delete, lists.one(), subject, effect));
+        self.tell(origin, Record::new(origin, Op::Delete, lists.one(), subject, effect));
         Ok(answers::lists_deleted(count, &origin.envelope()))
     }
 
@@ -228,14 +199,7 @@ impl Service {
             Ok(deleted)
         })?;
         let count = deleted.len();
-        if !origin.is_dry_run {
-            self.tell_deletions(origin, address, lists, &deleted);
-            let changed: BTreeSet<_> =
-                deleted.iter().map(|held| (held.list, held.rule.scope().target())).collect();
-            for (list, target) in changed {
-                self.count_change(Some(list), Some(target));
-            }
-        }
+        self.tell_deletions(origin, address, lists, &deleted);
         let mut seen: Vec<Held> = deleted.into_iter().filter(|held| origin.sees(held.list)).collect();
         // In the same order each time, whether they were deleted or would be.
         seen.sort_by(|a, b| (a.list, &a.rule).cmp(&(b.list, &b.rule)));
@@ -246,11 +210,11 @@ impl Service {
     fn tell_deletions(&mut self, origin: &Origin, address: &Network, lists: WhichLists, deleted: &[Held]) {
         if deleted.is_empty() {
             let (subject, effect) = (Subject::Nowhere(*address), Effect::One(Outcome::Absent));
-            self.tell(Record::new(origin, Op::Delete, lists.one(), subject, effect));
+            self.tell(origin, Record::new(origin, Op::Delete, lists.one(), subject, effect));
         }
         for Held { rule, list, .. } in deleted {
             let (subject, effect) = (Subject::Rule(rule.clone()), Effect::One(Outcome::Deleted));
-            self.tell(Record::new(origin, Op::Delete, Some(*list), subject, effect));
+            self.tell(origin, Record::new(origin, Op::Delete, Some(*list), subject, effect));
         }
     }
 

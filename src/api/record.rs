@@ -191,7 +191,7 @@ impl Record {
 
 impl Subject {
     /// Target, chain and interfaces, where they are the same for all of it.
-    fn scope(&self) -> Option<&Scope> {
+    pub(super) fn scope(&self) -> Option<&Scope> {
         match self {
             Subject::Rule(rule) => Some(rule.scope()),
             Subject::Scope(scope, _) => Some(scope),
