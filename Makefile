@@ -38,14 +38,14 @@ demo-deps += ping:iputils-ping curl:curl openssl:openssl bash:bash awk:mawk
 # The bench, which compares with the bare tools:
 bench-deps = $(demo-deps) ipset:ipset kill:procps taskset:util-linux
 # The tests, on both variants of iptables; they read the man pages, ban with the real
-# fail2ban, check the unit, look at the program that "make dist" makes, sign a release, and
-# lay programs over a host that come in packages of Debian:
+# fail2ban, check the unit, look at the program that "make dist" makes, install a package,
+# sign a release, and lay programs over a host that come in packages of Debian:
 test-deps = $(bench-deps) iptables-nft:iptables iptables-legacy:iptables
 test-deps += timeout:coreutils mkfifo:coreutils prlimit:util-linux script:bsdutils flock:util-linux mandoc:mandoc
-test-deps += nft:nftables perl:perl-base busybox:busybox dash:dash
+test-deps += nft:nftables perl:perl-base
 test-deps += fail2ban-server:fail2ban systemd-analyze:systemd readelf:binutils
 test-deps += /usr/bin/python3:python3 $(addprefix /usr/lib/python3/dist-packages/,yaml:python3-yaml jsonschema:python3-jsonschema)
-test-deps += dpkg-deb:dpkg ssh-keygen:openssh-client setsid:util-linux
+test-deps += dpkg-deb:dpkg deb-systemd-invoke:init-system-helpers ssh-keygen:openssh-client setsid:util-linux
 # rfwctl is for any shell of POSIX, and completes in two:
 test-deps += dash:dash busybox:busybox zsh:zsh
 # Checking shell scripts and the unit:
@@ -152,6 +152,24 @@ built:
 dist: rust	## make the tarballs: sources with all crates, static program
 	@TARGET_DIR='$(TARGET_DIR)' etc/dist.sh
 
+# Of the static program: from the tarball that "make dist" has just made, or in such a
+# tarball of the program beside this file, and else of one that is named.
+DEB_DIR = $(if $(wildcard Cargo.toml),$(TARGET_DIR)/dist,.)
+
+.PHONY: deb
+deb: $(if $(filter file,$(origin BINARY)),$(if $(wildcard Cargo.toml),dist))	## make the package for Debian, of the static program
+	@mkdir -p '$(DEB_DIR)'
+	out=$$(cd '$(DEB_DIR)' && pwd)
+	if [ '$(origin BINARY)' != file ] || [ ! -e Cargo.toml ]; then
+		OUT="$$out" BINARY='$(BINARY)' etc/deb.sh
+		exit 0
+	fi
+	archive=$$(mktemp -d)
+	trap 'rm -rf "$$archive"' EXIT
+	trap 'exit 1' HUP INT TERM
+	tar -C "$$archive" --strip-components=1 -xf "$$out"/rfw-*-linux-*.tar.gz
+	OUT="$$out" BINARY=rfw "$$archive/etc/deb.sh"
+
 # The key that signs releases; never in this tree.
 RELEASE_KEY = $(HOME)/.config/rfw/release-key
 
@@ -160,19 +178,19 @@ release-key:	## make the key that signs releases (RELEASE_KEY), if there is none
 	@RELEASE_KEY='$(RELEASE_KEY)' TARGET_DIR='$(TARGET_DIR)' etc/sign.sh key
 
 .PHONY: sign
-sign:	## sign the tarballs with that key
+sign:	## sign the tarballs and the package with that key
 	@RELEASE_KEY='$(RELEASE_KEY)' TARGET_DIR='$(TARGET_DIR)' etc/sign.sh sign
 
 # The second time from the tarball of the first, elsewhere and without a network.
 .PHONY: distcheck
-distcheck: dist	## see that "make dist" gives the same bytes a second time
+distcheck: deb	## see that "make dist" and "make deb" give the same bytes a second time
 	@again=$$(mktemp -d)
 	trap 'rm -rf "$$again"' EXIT
 	trap 'exit 1' HUP INT TERM
 	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 	tar -C "$$again" -xf '$(TARGET_DIR)'/dist/rfw-$$version.tar.gz
-	CARGO_NET_OFFLINE=true $(MAKE) -C "$$again/rfw-$$version" dist CARGO_TARGET_DIR="$$again/target"
-	for file in '$(TARGET_DIR)'/dist/rfw-*; do
+	CARGO_NET_OFFLINE=true $(MAKE) -C "$$again/rfw-$$version" deb CARGO_TARGET_DIR="$$again/target"
+	for file in '$(TARGET_DIR)'/dist/rfw[-_]*; do
 		cmp "$$file" "$$again/target/dist/$${file##*/}"
 	done
 	echo 'the same bytes, twice'

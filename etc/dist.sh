@@ -18,7 +18,7 @@ work=$out/work
 
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
-rm -rf "$work" "$out/$source"[.-]*
+rm -rf "$work" "$out/$source"[.-]* "$out/rfw_$version"-*
 mkdir "$work"
 
 fail() {

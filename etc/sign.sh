@@ -1,9 +1,9 @@
 #!/bin/sh
 # usage: make release-key | make sign
 #
-# Makes the key that signs releases, or signs with it what "make dist" has made: beside
-# each archive comes ARCHIVE.sig, and for those who verify allowed_signers, which names
-# the key (ssh-keygen(1), ALLOWED SIGNERS).
+# Makes the key that signs releases, or signs with it what "make dist" and "make deb" have
+# made: beside each archive comes ARCHIVE.sig, and for those who verify allowed_signers,
+# which names the key (ssh-keygen(1), ALLOWED SIGNERS).
 set -eu
 umask 022
 
@@ -40,11 +40,11 @@ sign() {
     version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
     cd -- "$TARGET_DIR/dist" 2>/dev/null || fail 'there is nothing to sign: make dist'
     set --
-    for archive in "rfw-$version.tar.gz" "rfw-$version"-linux-*.tar.gz; do
+    for archive in "rfw-$version.tar.gz" "rfw-$version"-linux-*.tar.gz "rfw_$version"-*.deb; do
         [ ! -e "$archive" ] || set -- "$@" "$archive"
     done
     [ $# -gt 0 ] || fail 'there is nothing to sign: make dist'
-    rm -f "rfw-$version"*.sig
+    rm -f "rfw-$version"*.sig "rfw_$version"-*.sig
     ssh-keygen -q -Y sign -f "$key" -n "$purpose" "$@"
     printf '%s namespaces="%s" %s\n' "$signer" "$purpose" "$(cut -d ' ' -f 1,2 "$key.pub")" \
         >allowed_signers
