@@ -19,6 +19,7 @@ mod golden;
 mod host;
 
 mod confinement;
+mod deb;
 mod deletions;
 mod demo;
 mod documents;
