@@ -62,7 +62,7 @@ rmdir "$root/usr/share/rfw" 2>/dev/null || :
 # Where zsh of Debian looks for the completions of packages.
 mv "$root/usr/share/zsh/site-functions" "$root/usr/share/zsh/vendor-completions"
 # dpkg keeps the files of /etc, and asks where both they and the shipped ones have changed.
-rm -r "$doc/examples"
+rm "$doc/examples/rfw.conf" "$doc/examples/white.list" "$doc/examples/logrotate"
 
 # Licences: of rfw, and, in an archive, of the crates that are in the program.
 {

@@ -160,8 +160,13 @@ fn a_package_is_reproducible_and_belongs_to_root() {
     );
     let list = run(Command::new("dpkg-deb").args(["-c", &first]), true);
     assert!(list.lines().all(|line| line.contains(" root/root ")), "{list}");
-    for line in ["-rwxr-xr-x", "-rw------- etc/rfw/rfw.conf", "drwx------ etc/rfw/ssl/"] {
-        let (mode, name) = line.split_once(' ').unwrap_or((line, "usr/sbin/rfw"));
+    for line in [
+        "-rwxr-xr-x usr/sbin/rfw",
+        "-rwxr-xr-x usr/bin/rfwctl",
+        "-rw------- etc/rfw/rfw.conf",
+        "drwx------ etc/rfw/ssl/",
+    ] {
+        let (mode, name) = line.split_once(' ').unwrap();
         let has = |line: &str| line.starts_with(mode) && line.ends_with(&format!(" ./{name}"));
         assert!(list.lines().any(has), "{line} is not in {list}");
     }
