@@ -1,7 +1,7 @@
 //! What csf, ufw and iptables block by address alone, taken over by `rfwctl import`.
 
 use super::overlay::lay_over;
-use crate::feed::{rfwctl, started, under_each_shell};
+use crate::feed::{SHELLS, rfwctl, started, under_each_shell};
 use crate::host::{Host, Rfw};
 
 /// A `csf.deny` as csf and lfd write it.
@@ -91,14 +91,9 @@ fn rules_of_the_real_ufw_are_taken_over() {
     ] {
         host.run("ufw", &words.split(' ').collect::<Vec<_>>()).ok();
     }
-    under_each_shell(|shell| {
-        let list = shell[0];
-        // The second shell meets what the first has, in a list of its own.
-        let rfw_host = Host::new();
-        let rfw = started(&rfw_host, "iptables-nft", "");
-        let files =
-            ["user.rules", "user6.rules"].map(|name| host.run("cat", &[&format!("/etc/ufw/{name}")]).ok());
-        let said = rfwctl(&rfw_host, shell, &format!("import ufw - -l {list}"), &files.concat());
+    let rfw = started(&host, "iptables-nft", "");
+    for shell in SHELLS {
+        let said = rfwctl(&host, shell, &format!("import ufw -l {}", shell[0]), "");
         assert_eq!(said.err.matches(": left out\n").count(), 4, "{said:#?}");
         assert!(said.err.contains("44.33.22.15 in\" is for a port or a protocol"), "{said:#?}");
         assert!(said.err.contains("44.33.22.16 in\" is for one address of this host"), "{said:#?}");
@@ -112,8 +107,8 @@ fn rules_of_the_real_ufw_are_taken_over() {
             "DROP OUTPUT * 44.33.22.14 ",
             "REJECT INPUT * 44.33.22.12 ",
         ];
-        assert_eq!(rows(&rfw, list), expected);
-    });
+        assert_eq!(rows(&rfw, shell[0]), expected);
+    }
 }
 
 #[test]
@@ -139,8 +134,6 @@ fn rules_of_iptables_are_taken_over_from_what_it_saves() {
         host.admin("ip6tables", "-A INPUT -s 2001:470:1::/48 -j DROP");
         let saved = host.run("sh", &["-c", "iptables-save -c; ip6tables-save"]).ok();
         let rfw = started(&host, "iptables", "");
-        let said = rfwctl(&host, shell, "import iptables -n", &saved);
-        let _ = said;
         let said = rfwctl(&host, shell, "import iptables", &saved);
         assert_eq!(said.err.matches(": left out\n").count(), 5, "{said:#?}");
         for why in [
@@ -163,4 +156,16 @@ fn rules_of_iptables_are_taken_over_from_what_it_saves() {
         ];
         assert_eq!(rows(&rfw, "iptables"), expected);
     });
+}
+
+#[test]
+fn the_entries_of_a_set_are_a_feed() {
+    let host = Host::new();
+    let script =
+        "ipset create blocked hash:net && ipset add blocked 44.33.21.0/24 && ipset add blocked 44.33.22.11
+        ipset save blocked | awk '/^add/ { print $3 }'";
+    let entries = host.run("sh", &["-ec", script]).ok();
+    let rfw = started(&host, "iptables", "");
+    rfwctl(&host, SHELLS[0], "feed blocked - --replace -t 0", &entries).ok();
+    assert_eq!(rows(&rfw, "blocked"), ["DROP INPUT * 44.33.21.0/24 ", "DROP INPUT * 44.33.22.11 "]);
 }
