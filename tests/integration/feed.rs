@@ -70,6 +70,13 @@ fn a_list_becomes_what_was_sent() {
         let said = rfwctl(&host, shell, "feed own - --special -t 1h", "10.0.0.1\n").ok();
         assert!(said.starts_with("one: own: 1 inserted, 0 refreshed, until "), "{said}");
 
+        // A dry run tells the same and does nothing.
+        let said = feed("feed tor - --replace -t 0 -n", "1.2.3.4\n1.2.3.9\n").ok();
+        assert_eq!(said, "one: tor, dry run: 1 inserted, 1 refreshed, 1 removed, for ever\n");
+        let said = feed("feed tor - --replace --min 0 -n", "# none\n").ok();
+        assert_eq!(said, "one: tor, dry run: 2 removed\n");
+        assert_eq!(in_list(&rfw, "tor"), ["1.2.3.4", "1.2.3.6"]);
+
         // Without --replace it is added; CSV and JSON are for programs.
         let said = feed("feed tor - -t 1h -a reject -i eth0 --csv", "1.2.3.7\n").ok();
         let lines: Vec<&str> = said.lines().collect();

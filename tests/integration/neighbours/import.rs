@@ -43,6 +43,14 @@ fn csf_deny_and_csf_allow_come_with_their_comments() {
     under_each_shell(|shell| {
         let host = Host::new();
         let rfw = started(&host, "iptables", "");
+        let said = rfwctl(&host, shell, "import csf.deny - -n", CSF_DENY).ok();
+        let lines: Vec<&str> = said.lines().collect();
+        let dry = "one: csf-deny (drop input any), dry run: 3 inserted, 0 refreshed, for ever";
+        assert_eq!(
+            lines[1..],
+            ["drop input any 44.33.21.0/24  # do not delete", "drop input any 2001:470:1::/48", dry]
+        );
+        assert_eq!(rows(&rfw, "csf-deny"), Vec::<String>::new());
         let said = rfwctl(&host, shell, "import csf.deny -", CSF_DENY);
         assert!(
             said.err.contains("line 9: \"tcp|in|d=22|s=44.33.22.12 # ssh alone\" is for a port"),
