@@ -39,7 +39,8 @@ demo-deps += ping:iputils-ping curl:curl openssl:openssl bash:bash awk:mawk
 bench-deps = $(demo-deps) ipset:ipset kill:procps taskset:util-linux
 # The tests, on both variants of iptables; they read the man pages, ban with the real
 # fail2ban, check the unit, look at the program that "make dist" makes, install a package,
-# sign a release, and lay programs over a host that come in packages of Debian:
+# sign a release, lay programs over a host that come in packages of Debian, and open the page
+# in a browser:
 test-deps = $(bench-deps) iptables-nft:iptables iptables-legacy:iptables
 test-deps += timeout:coreutils mkfifo:coreutils prlimit:util-linux script:bsdutils flock:util-linux mandoc:mandoc
 test-deps += nft:nftables perl:perl-base
@@ -48,6 +49,7 @@ test-deps += /usr/bin/python3:python3 $(addprefix /usr/lib/python3/dist-packages
 test-deps += dpkg-deb:dpkg deb-systemd-invoke:init-system-helpers ssh-keygen:openssh-client setsid:util-linux
 # rfwctl is for any shell of POSIX, and completes in two:
 test-deps += dash:dash busybox:busybox zsh:zsh
+test-deps += chromium:chromium chromedriver:chromium-driver certutil:libnss3-tools
 # Checking shell scripts and the unit:
 lint-deps = $(build-deps) awk:mawk shellcheck:shellcheck systemd-analyze:systemd
 

@@ -90,6 +90,9 @@ install_documents() {
     put 644 etc/openapi.yaml "$docdir/openapi.yaml"
     # What rfw is built of: an archive has it.
     [ ! -e crates.txt ] || put 644 crates.txt "$docdir/crates.txt"
+    for picture in etc/doc/*.png; do
+        put 644 "$picture" "$docdir/${picture##*/}"
+    done
     for page in README.md etc/doc/*.md; do
         copy=$work/${page##*/}
         sed -e 's|](etc/doc/|](|g' -e 's|](\.\./\.\./README\.md|](README.md|g' \
@@ -215,7 +218,7 @@ uninstall_rfw() {
         "$conf_dir/rfw.conf.new" "$conf_dir/white.list.new" "$logrotate" "$new_logrotate"; do
         remove "$file"
     done
-    for page in etc/doc/*.md; do
+    for page in etc/doc/*.md etc/doc/*.png; do
         remove "$docdir/${page##*/}"
     done
     remove_empty "$share_dir/fail2ban/action.d" "$share_dir/fail2ban" "$share_dir" \

@@ -19,6 +19,7 @@ mod login;
 mod media;
 mod metrics;
 mod monitor;
+mod page;
 mod parameters;
 mod permit;
 mod record;
@@ -386,6 +387,7 @@ impl Service {
             Command::DeleteAddress { address, lists } => self.delete_address(&origin, &address, lists),
             Command::Help => Ok(help::help(&self.config, &origin.client, &self.host)),
             Command::Metrics => Ok(self.metrics(SystemTime::now())),
+            Command::Page => Ok(page::page()),
             Command::Health => Ok(self.health(&origin, SystemTime::now())),
             Command::Lists { list, format } => self.lists(&origin, list, format.unwrap_or_default()),
             Command::Changes(since) => Ok(self.list_changes(&origin, since)),

@@ -13,7 +13,7 @@ use crate::rule::rights::{MissingRight, Rights};
 pub(super) fn check(rights: &Rights, command: &Command, default: Interval) -> Result<(), MissingRight> {
     let time = |put: &Put| rights.check_time(put.expire.unwrap_or(default));
     match command {
-        Command::Help | Command::Health => Ok(()),
+        Command::Help | Command::Page | Command::Health => Ok(()),
         Command::Metrics => rights.check_read_all(),
         Command::List { filter, .. } => rights.check_read(filter.list),
         Command::Lists { list, .. } => rights.check_read(*list),

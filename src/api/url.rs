@@ -21,6 +21,7 @@
 
 use crate::api::changes::Since;
 use crate::api::format::Format;
+use crate::api::page;
 use crate::api::parameters::{Parameters, percent_decode};
 pub(crate) use crate::api::url_error::UrlError;
 use crate::firewall::WhichLists;
@@ -46,6 +47,8 @@ pub(crate) struct Parsed {
 pub(crate) enum Command {
     /// Describe the API.
     Help,
+    /// The page for a browser, in the place of the description.
+    Page,
     /// Tell whether all is well.
     Health,
     /// Tell what is counted and measured.
@@ -140,6 +143,7 @@ impl Command {
         matches!(
             self,
             Command::Help
+                | Command::Page
                 | Command::Health
                 | Command::Metrics
                 | Command::Changes(_)
@@ -162,6 +166,7 @@ impl Command {
             Command::Lists { list, format: None } => {
                 Command::Lists { list, format: Some(Format::accepted(accept, Format::OF_LISTS)) }
             }
+            Command::Help if page::is_preferred(accept) => Command::Page,
             command => command,
         }
     }

@@ -39,6 +39,7 @@ mod metrics;
 mod named_lists;
 mod neighbours;
 mod openapi;
+mod page;
 mod readings;
 mod release;
 mod repair;

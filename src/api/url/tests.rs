@@ -26,6 +26,7 @@ fn printed(command: &Command) -> String {
     };
     match command {
         Command::Help => "help".to_owned(),
+        Command::Page => "page".to_owned(),
         Command::Health => "health".to_owned(),
         Command::Metrics => "metrics".to_owned(),
         Command::List { filter: Filter { chain, interface, target, address, list, .. }, format } => {

@@ -72,7 +72,7 @@ fn print(command: &Command) -> (Method, String) {
         WhichLists::One(list) => format!("list={}", list.word()),
     };
     let (method, path, query) = match command {
-        Command::Help => (Method::Get, "/".to_owned(), Vec::new()),
+        Command::Help | Command::Page => (Method::Get, "/".to_owned(), Vec::new()),
         Command::Health => (Method::Get, "/health".to_owned(), Vec::new()),
         Command::Metrics => (Method::Get, "/metrics".to_owned(), Vec::new()),
         Command::List { filter, format: form } => {
