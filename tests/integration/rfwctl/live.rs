@@ -50,21 +50,21 @@ fn a_change_is_told_when_it_comes_by_whom_and_why() {
     let host = Host::new();
     let rfw = host.rfw("iptables").start();
     host.write("servers", 0o600, HERE);
-    for shell in SHELLS {
+    for (shell, first) in SHELLS.into_iter().zip(["9.9.9.1", "9.9.9.2"]) {
         // What is there already is told where it is asked for: so it is known when the looks have begun.
-        rfw.ok("PUT", "/drop/input/any/9.9.9.9");
+        rfw.ok("PUT", &format!("/drop/input/any/{first}"));
         let since = ["--since", "2026-01-01T00:00:00Z"];
         let running = Running::start(
             &host,
             shell,
             &[&["watch", "-f", "servers", "--interval", "1"], &since[..]].concat(),
         );
-        until(SOON, "it tells what was before", || running.out().contains(" -: 9.9.9.9 "));
+        until(SOON, "it tells what was before", || running.out().contains(&format!(" -: {first} ")));
         let before = running.out().lines().count();
         rfw.ok("PUT", "/reject/output/any/1.2.3.4?list=tor&expire=0&reason=port%20scan");
         rfw.send_ok("PUT", "/drop/input/any?list=feed&replace=true&expire=1h", "45.0.0.1\n45.0.0.2\n");
         rfw.ok("DELETE", "/list?address=1.2.3.4");
-        until(SOON, "the changes are told", || running.out().contains(" deleted, "));
+        until(SOON, "the changes are told", || running.out().lines().count() >= before + 3);
         let out = timeless(&running.out());
         let lines: Vec<&str> = out.lines().skip(before).collect();
         assert_eq!(
