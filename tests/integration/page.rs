@@ -40,8 +40,10 @@ fn an_address_is_blocked_found_and_unblocked_by_clicks() {
     let rfw = host.rfw("iptables-nft").start();
     let driver = Driver::start(&host);
     let browser = driver.browser();
+    programs_get_the_help(&rfw);
     open(&browser, "me", "secret");
     by_clicks(&host, &rfw, &browser);
+    assert_eq!(browser.console(), Vec::<String>::new());
     by_keyboard(&host, &browser);
     packets_are_counted(&host, &rfw, &browser);
     errors_are_the_servers(&rfw, &browser);
@@ -53,6 +55,29 @@ fn an_address_is_blocked_found_and_unblocked_by_clicks() {
     let told = browser.console();
     let strange: Vec<_> = told.iter().filter(|line| !line.contains("Failed to load resource")).collect();
     assert!(strange.is_empty(), "{strange:#?}");
+}
+
+/// Who does not prefer HTML has JSON, and the page comes with all that keeps others out of it.
+#[track_caller]
+fn programs_get_the_help(rfw: &Rfw<'_>) {
+    let get = |accept: &str| rfw.curl(&["-u", "me:secret", "-H", accept, "https://127.0.0.1:7393/"]);
+    for accept in ["Accept:", "Accept: */*", "Accept: application/json, text/html;q=0.9"] {
+        assert_eq!(get(accept).json()["client"], "me", "{accept}");
+    }
+    let page = get("Accept: text/html,application/xhtml+xml,*/*;q=0.8");
+    assert!(page.status == 200 && page.body.starts_with("<!doctype html>"), "{page:?}");
+    let policy = page.header("Content-Security-Policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
+    for (name, value) in [
+        ("Content-Type", "text/html; charset=utf-8"),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+        ("Cross-Origin-Opener-Policy", "same-origin"),
+        ("Cross-Origin-Resource-Policy", "same-origin"),
+    ] {
+        assert_eq!(page.header(name), Some(value), "{name}");
+    }
 }
 
 /// Blocks by the form, looks it up, and unblocks it, which is asked once.
@@ -71,6 +96,8 @@ fn by_clicks(host: &Host, rfw: &Rfw<'_>, browser: &Browser<'_>) {
         (&json!("manual"), &json!("port scan"), &json!("me"))
     );
     browser.shows("#list-rows", "manual");
+    browser.shows("#feed", "66.66.66.66");
+    browser.shows("#feed", "list manual · by me from 127.0.0.1 · until ");
 
     browser.write("#address", "66.66.66.0/24");
     browser.click("#search-form button");
@@ -181,6 +208,8 @@ fn what_comes_is_text(rfw: &Rfw<'_>, browser: &Browser<'_>) {
     browser.write("#address", "88.88.88.88");
     browser.click("#search-form button");
     browser.shows("#found", reason);
+    look(browser);
+    browser.shows("#feed", reason);
     assert_eq!(browser.run("return document.querySelectorAll('main img').length"), 0);
 }
 
@@ -251,8 +280,10 @@ fn by_screen_reader(browser: &Browser<'_>) {
     for part in [
         ("main", ""),
         ("banner", ""),
-        ("heading", "Lists"),
+        ("heading", "Newest changes"),
         ("region", "Is it blocked?"),
+        ("table", "Lists"),
+        ("button", "Look up 88.88.88.88"),
         ("textbox", "Reason"),
         ("button", "Unblock 88.88.88.88 of the unnamed list"),
     ] {
@@ -379,7 +410,7 @@ fn a_page_of_another_origin_changes_nothing() {
     // Those of the same host come with the password; to others the browser does not give it.
     let refused = |number: u32| {
         let is_of =
-            |line: &str| line.contains(&format!("/6.6.6.{number}")) && line.contains(": a web page may not");
+            |line: &str| line.contains(&format!("/6.6.6.{number}")) && line.contains("a web page may not");
         rfw.log().lines().any(is_of)
     };
     until(SOON, "each is refused", || (1..=5).all(refused));
