@@ -221,6 +221,13 @@ fn links_of_the_documents_lead_somewhere() {
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
             let target = folder.join(file);
             let target = if file.is_empty() { page } else { target.to_str().unwrap() };
+            if target.ends_with(".png") {
+                assert!(
+                    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(target).is_file(),
+                    "{page}: {link}"
+                );
+                continue;
+            }
             let anchors: Vec<String> = read(target).lines().filter_map(anchor).collect();
             assert!(heading.is_empty() || anchors.iter().any(|anchor| anchor == heading), "{page}: {link}");
         }
