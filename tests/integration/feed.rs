@@ -157,8 +157,8 @@ fn a_list_that_is_not_as_expected_is_not_sent() {
         assert_eq!(in_list(&rfw, "tor"), before);
 
         // What the server refuses is in its words, and a server that is away does not keep it from others.
-        let said = feed("feed tor - --replace -s one", "1.2.3.4/33\n").fails_with(1);
-        assert_eq!(said, "one: line 1: \"1.2.3.4/33\" has no proper mask; nothing was changed\n");
+        let said = feed("feed tor - --replace -s one", "# a\n1.2.3.5\n\n1.2.3.4/33\n").fails_with(1);
+        assert_eq!(said, "one: line 4: \"1.2.3.4/33\" has no proper mask; nothing was changed\n");
         let five: String = ten.split_inclusive('\n').take(5).collect();
         let said = feed("feed tor - --replace --max-change 50%", &five);
         assert!(said.out.starts_with("one: tor: 0 inserted, 5 refreshed, 5 removed, until "), "{said:#?}");
