@@ -167,7 +167,7 @@ fn changed_zones() -> Vec<String> {
     let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<PathBuf> =
         files.filter(|file| file.extension().is_some_and(|end| end == "xml")).collect();
-    files.sort();
+    files.sort_unstable();
     files.iter().filter_map(|file| read(file)).collect()
 }
 

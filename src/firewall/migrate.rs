@@ -217,7 +217,7 @@ impl Firewall {
         entries.iter().try_for_each(|(set, entries)| self.check_room_for(set, entries))?;
         for (set, entries) in &mut entries {
             // Of two that are the same in a list, the later end counts.
-            entries.sort_by_key(|(_, label)| label.lease);
+            entries.sort_by_cached_key(|(_, label)| label.lease);
             self.load(set, entries, now)?;
         }
         let moved: HashSet<(&Rule, &Label)> =

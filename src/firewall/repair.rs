@@ -381,7 +381,7 @@ fn in_order_of_insertion<'a>(
     let mut missing: Vec<Missing<'a>> = sets.chain(rules).collect();
     if by_precedence {
         // Drop first, which comes last.
-        missing.sort_by_key(|missing| std::cmp::Reverse(missing.target()));
+        missing.sort_by_cached_key(|missing| std::cmp::Reverse(missing.target()));
     }
     missing
 }

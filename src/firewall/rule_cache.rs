@@ -466,7 +466,7 @@ impl RuleCache {
         let found = self.find_copies(|rule, _| wanted(rule)).into_iter();
         let mut found: Vec<(Rule, Label, usize)> =
             found.map(|(rule, copy)| (rule.clone(), copy.label.clone(), copy.number)).collect();
-        found.sort_by_key(|(_, _, number)| *number);
+        found.sort_by_cached_key(|(_, _, number)| *number);
         found
     }
 
@@ -554,7 +554,7 @@ fn labelled(copies: &Copies) -> impl Iterator<Item = (&Rule, &Label)> {
 
 fn in_order<'a>(found: impl Iterator<Item = (&'a Rule, &'a CachedRule)>) -> Vec<(&'a Rule, &'a CachedRule)> {
     let mut found: Vec<(&Rule, &CachedRule)> = found.collect();
-    found.sort_by_key(|(_, copy)| copy.position);
+    found.sort_by_cached_key(|(_, copy)| copy.position);
     found
 }
 

@@ -186,7 +186,7 @@ impl Astray {
         let misplaced = self.misplaced.iter().map(|placed| (placed, false));
         let mut all: Vec<(&Placed, bool)> =
             misplaced.chain(self.lacking.iter().map(|placed| (placed, true))).collect();
-        all.sort_by_key(|(placed, _)| placed.position);
+        all.sort_by_cached_key(|(placed, _)| placed.position);
         all.split_off(all.len().saturating_sub(most))
     }
 }

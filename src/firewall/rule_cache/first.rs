@@ -50,7 +50,7 @@ pub(in crate::firewall) fn plan_first(
     let mut wanted: Vec<&Placed> = placed.iter().collect();
     let is_open = placed.iter().any(|placed| is_open(&placed.owner));
     // It is stable.
-    wanted.sort_by_key(|placed| rank(&placed.owner, by_precedence, is_open));
+    wanted.sort_by_cached_key(|placed| rank(&placed.owner, by_precedence, is_open));
     let at_head = wanted.iter().zip(1..).take_while(|(placed, number)| placed.number == *number).count();
     // A deletion looks at all rules before the one that goes.
     let is_cheap = at_head.saturating_mul(wanted.len().min(most)) <= LOOKED_AT_MAX;
@@ -58,7 +58,7 @@ pub(in crate::firewall) fn plan_first(
     let behind = wanted.get(at_head..).unwrap_or_default();
     let mut moved: Vec<&Placed> = behind.iter().take(most).copied().collect();
     let mut by_number = moved.clone();
-    by_number.sort_by_key(|placed| placed.number);
+    by_number.sort_by_cached_key(|placed| placed.number);
     by_number.iter().for_each(|placed| transaction.take(&placed.chain, placed.owner.clone()));
     // Each comes before those that were put in earlier.
     moved.reverse();

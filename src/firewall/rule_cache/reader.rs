@@ -269,7 +269,7 @@ impl Astray {
             }
         }
         self.misplaced.extend(exceptions.into_values().flatten());
-        self.misplaced.sort_by_key(|placed| placed.position);
-        self.lacking.sort_by_key(|placed| placed.position);
+        self.misplaced.sort_by_cached_key(|placed| placed.position);
+        self.lacking.sort_by_cached_key(|placed| placed.position);
     }
 }

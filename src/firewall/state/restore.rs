@@ -250,7 +250,7 @@ impl Firewall {
         let room = usize::try_from(self.sets()?.room(union)).unwrap_or(usize::MAX);
         if before > room {
             // Several lists may hold the same address, so this is on the safe side.
-            entries.sort_by_key(|(_, label)| std::cmp::Reverse(label.lease));
+            entries.sort_by_cached_key(|(_, label)| std::cmp::Reverse(label.lease));
             entries.truncate(room);
         }
         match self.load(union, &entries, now) {
@@ -278,7 +278,7 @@ impl Firewall {
         let by_precedence = self.by_precedence();
         if by_precedence {
             // Each is put in at the head of its chain.
-            rules.sort_by_key(|(rule, _)| std::cmp::Reverse(precedence(rule.scope().target())));
+            rules.sort_by_cached_key(|(rule, _)| std::cmp::Reverse(precedence(rule.scope().target())));
         }
         let replaced = self.change(family, Plan::FromKernel, |cache, transaction| {
             plan_replacement(cache, transaction, &rules);
@@ -413,7 +413,7 @@ fn keep_latest(rules: &mut Vec<(Rule, Label)>, most: usize) {
         return;
     }
     let mut numbered: Vec<(usize, (Rule, Label))> = std::mem::take(rules).into_iter().enumerate().collect();
-    numbered.sort_by_key(|(_, (_, label))| std::cmp::Reverse(label.lease));
+    numbered.sort_by_cached_key(|(_, (_, label))| std::cmp::Reverse(label.lease));
     numbered.truncate(most);
     numbered.sort_unstable_by_key(|(number, _)| *number);
     rules.extend(numbered.into_iter().map(|(_, rule)| rule));
