@@ -218,7 +218,7 @@ fn installed_and_configured(machine: &Machine, package: &str) {
     assert!(said.contains("rfw is not started: it needs keys"), "{said}");
     assert_eq!((machine.calls(), machine.shell("dpkg -V rfw").ok()), (String::new(), String::new()));
     let unit = machine.read("/lib/systemd/system/rfw.service");
-    assert!(unit.contains("\nExecStart=/usr/sbin/rfw -f /etc/rfw/rfw.conf\n"), "{unit}");
+    assert!(unit.contains("\nExecStart=/usr/sbin/rfw -f /etc/rfw/rfw.conf --logfile -\n"), "{unit}");
     assert!(machine.is_there("/etc/fail2ban/action.d/rfw.conf"));
     machine.shell("gzip -dc /usr/share/man/man8/rfw.8.gz | grep -q '^.Nm rfw'").ok();
 
