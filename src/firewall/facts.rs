@@ -18,7 +18,7 @@ impl Firewall {
 
     /// The variant of iptables: `nf_tables` or `legacy`.
     pub(crate) fn variant(&self) -> &'static str {
-        if self.tables.iter().any(|table| table.uses_nft()) { "nf_tables" } else { "legacy" }
+        if self.uses_nft() { "nf_tables" } else { "legacy" }
     }
 
     /// Where rules stand, as last read.

@@ -34,11 +34,13 @@ fn a_client_comes_from_its_own_addresses_of_the_white_list() {
             (status, body),
             (403, format!("{{\"code\":\"no_right\",\"error\":\"{error}\",\"host\":\"{}\"}}\n", node_name()))
         );
-        let line = format!("{source}: PUT {path}: {error}");
+        let line = format!(
+            "client={name} from={source} method=PUT url={path} status=403 code=no_right error=\"{error}\"\n"
+        );
         until(SOON, "it is logged", || rfw.log().contains(&line));
     }
     // Each of them has a line; a wrong password tells nothing of the place.
-    assert_eq!(rfw.log().matches("(from)\n").count(), golden.len(), "{}", rfw.log());
+    assert_eq!(rfw.log().matches("(from)\"\n").count(), golden.len(), "{}", rfw.log());
     assert_eq!(from(&rfw, "127.0.0.1", "near:wrong", path).0, 401);
     assert_eq!(host.kept(IPTABLES).len(), 1);
 }
@@ -52,7 +54,8 @@ fn the_client_of_the_local_server_has_the_rights_of_its_section() {
     refused(&host, "anybody", "PUT /drop/input/any/1.1.1.1", "", "lists");
     refused(&host, "anybody", "PUT /drop/output/any/1.1.1.1?list=mine", "", "allow");
     refused(&host, "me", "PUT /drop/input/any/1.1.0.0/16?list=mine", "", "mask.min");
-    let line = "127.0.0.1 local: PUT /drop/input/any/1.1.1.1: no right to change the list - (lists)";
+    let line = "client=local from=127.0.0.1 method=PUT url=/drop/input/any/1.1.1.1 status=403 code=no_right \
+                error=\"no right to change the list - (lists)\"";
     assert!(rfw.log().contains(line), "{}", rfw.log());
     assert_eq!(host.kept(IPTABLES).len(), 1);
     rfw.stop();
@@ -161,5 +164,7 @@ fn a_refusal_is_one_line_of_plain_text() {
         told.iter().all(|line| line.contains("127.0.0.1") && !line.contains(char::is_control)),
         "{told:#?}"
     );
-    assert!(told[3].ends_with("127.0.0.1 a: GET /list/input?address=1.1.1.1: no right to see lists (read)"));
+    let expected = "client=a from=127.0.0.1 method=GET url=\"/list/input?address=1.1.1.1\" status=403 code=no_right \
+                    error=\"no right to see lists (read)\"";
+    assert!(told[3].ends_with(expected), "{told:#?}");
 }
