@@ -95,7 +95,7 @@ install_documents() {
     done
     for page in README.md etc/doc/*.md; do
         copy=$work/${page##*/}
-        sed -e 's|](etc/doc/|](|g' -e 's|](\.\./\.\./README\.md|](README.md|g' \
+        sed -e 's|](etc/doc/|](|g' -e 's|](etc/openapi|](openapi|g' -e 's|](\.\./\.\./README\.md|](README.md|g' \
             -e "s|](etc/deploy/|]($conf_dir/deploy/|g" \
             -e "s|](\.\./deploy/|]($conf_dir/deploy/|g" "$page" >"$copy"
         put 644 "$copy" "$docdir/${page##*/}"
