@@ -38,13 +38,13 @@ demo-deps += ping:iputils-ping curl:curl openssl:openssl bash:bash awk:mawk
 # The bench, which compares with the bare tools:
 bench-deps = $(demo-deps) ipset:ipset kill:procps taskset:util-linux
 # The tests, on both variants of iptables; they read the man pages, ban with the real
-# fail2ban, check the unit, look at the program that "make dist" makes, install a package,
+# fail2ban, scrape with the real Prometheus, check the unit, look at the program that "make dist" makes, install a package,
 # sign a release, lay programs over a host that come in packages of Debian, and open the page
 # in a browser:
 test-deps = $(bench-deps) iptables-nft:iptables iptables-legacy:iptables
 test-deps += timeout:coreutils mkfifo:coreutils prlimit:util-linux script:bsdutils flock:util-linux mandoc:mandoc
 test-deps += nft:nftables perl:perl-base
-test-deps += fail2ban-server:fail2ban systemd-analyze:systemd readelf:binutils
+test-deps += fail2ban-server:fail2ban prometheus:prometheus promtool:prometheus systemd-analyze:systemd readelf:binutils
 test-deps += /usr/bin/python3:python3 $(addprefix /usr/lib/python3/dist-packages/,yaml:python3-yaml jsonschema:python3-jsonschema)
 test-deps += dpkg-deb:dpkg deb-systemd-invoke:init-system-helpers ssh-keygen:openssh-client setsid:util-linux
 # rfwctl is for any shell of POSIX, and completes in two:
@@ -253,16 +253,18 @@ demo-deps bench-deps test-deps lint-deps: rust
 	apt="$$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120"
 	$$apt update </dev/null
 	# Debian starts fail2ban with a jail of its own, but nothing may touch the
-	# firewall of this machine.
+	# firewall of this machine, and Prometheus, of which the program is enough.
 	quiet=''
-	case " $$packages " in
-		*' fail2ban '*) if [ -d /run/systemd/system ]; then quiet=yes; fi ;;
-	esac
-	if [ -n "$$quiet" ]; then $$sudo systemctl mask --runtime fail2ban; fi
+	for service in fail2ban prometheus; do
+		case " $$packages " in
+			*" $$service "*) if [ -d /run/systemd/system ]; then quiet="$$quiet $$service"; fi ;;
+		esac
+	done
+	if [ -n "$$quiet" ]; then $$sudo systemctl mask --runtime $$quiet; fi
 	$$apt install --no-install-recommends $$packages </dev/null
 	if [ -n "$$quiet" ]; then
-		$$sudo systemctl unmask --runtime fail2ban
-		$$sudo systemctl disable fail2ban
+		$$sudo systemctl unmask --runtime $$quiet
+		$$sudo systemctl disable $$quiet
 	fi
 	look
 	if [ -n "$$packages" ]; then give_up 'They are still not found after'; fi

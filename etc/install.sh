@@ -131,6 +131,10 @@ install_rfw() {
     # Not into fail2ban's own folder, which may not be there yet.
     folder 755 "$share_dir/fail2ban/action.d"
     put 644 etc/fail2ban/action.d/rfw.conf "$share_dir/fail2ban/action.d/rfw.conf"
+    folder 755 "$share_dir/monitoring"
+    for file in prometheus.yml rfw.rules.yml grafana.json; do
+        put 644 "etc/monitoring/$file" "$share_dir/monitoring/$file"
+    done
 
     folder 755 "$conf_dir"
     folder 700 "$conf_dir/ssl"
@@ -212,6 +216,7 @@ uninstall_rfw() {
     for file in "$sbindir/rfw" "$bindir/rfwctl" "$bash_dir/rfwctl" "$zsh_dir/_rfwctl" \
         "$mandir/man8/rfw.8" "$mandir/man5/rfw.conf.5" "$mandir/man1/rfwgen.1" "$mandir/man1/rfwctl.1" "$unitdir/rfw.service" "$unitdir/rfw-restore.service" \
         "$share_dir/fail2ban/action.d/rfw.conf" \
+        "$share_dir/monitoring/prometheus.yml" "$share_dir/monitoring/rfw.rules.yml" "$share_dir/monitoring/grafana.json" \
         "$docdir/LICENSE" "$docdir/openapi.yaml" "$docdir/README.md" "$docdir/crates.txt" \
         "$examples/rfw.conf" "$examples/white.list" "$examples/logrotate" "$examples/servers" \
         "$conf_dir/deploy/rfwgen" "$conf_dir/deploy/README.md" \
@@ -221,7 +226,7 @@ uninstall_rfw() {
     for page in etc/doc/*.md etc/doc/*.png; do
         remove "$docdir/${page##*/}"
     done
-    remove_empty "$share_dir/fail2ban/action.d" "$share_dir/fail2ban" "$share_dir" \
+    remove_empty "$share_dir/fail2ban/action.d" "$share_dir/fail2ban" "$share_dir/monitoring" "$share_dir" \
         "$examples" "$docdir" "$conf_dir/deploy"
 
     # The program that was installed is gone, but there is one here, or can be.

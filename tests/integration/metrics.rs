@@ -1,5 +1,7 @@
 //! `GET /metrics`: what is counted has happened, on packets and in the kernel, and promtool takes the text.
 
+mod prometheus;
+
 use crate::host::fake::Fault;
 use crate::host::{Host, Rfw, SOON, in_all_ways, in_both_variants, until};
 
