@@ -34,7 +34,7 @@ impl Service {
     /// The answer to `GET /health`: 200, or 503 and what is wrong. Numbers are for who may see all.
     pub(super) fn health(&mut self, origin: &Origin, now: SystemTime) -> Answer {
         let sees_all = origin.client.rights.check_read_all().is_ok();
-        let problems = self.problems(sees_all, now);
+        let problems = self.problems(sees_all, sees_all, now);
         let glance = &self.monitor.glance;
         let tally = glance.tally.filter(|_| sees_all);
         let moment = |time: Option<SystemTime>| time.map(|time| Moment::at_or_after(time).to_string());
@@ -62,10 +62,11 @@ impl Service {
     }
 
     /// What is wrong now. What goes wrong in tables and sets is told in words that may name lists, which are for
-    /// who may see all.
-    pub(super) fn problems(&mut self, sees_all: bool, now: SystemTime) -> Vec<Told> {
-        if let Some(glance) = self.shared.glance(|firewall| Glance::at(firewall, now)) {
-            self.monitor.glance = glance;
+    /// who may see all. What the firewall holds is counted as well where that is asked.
+    pub(super) fn problems(&mut self, sees_all: bool, counts: bool, now: SystemTime) -> Vec<Told> {
+        if let Some(glance) = self.shared.glance(|firewall| Glance::at(firewall, counts, now)) {
+            let tally = glance.tally.or(self.monitor.glance.tally);
+            self.monitor.glance = Glance { tally, ..glance };
         }
         let ended = self.monitor.surroundings.ended.iter();
         let ended = ended.map(|error| Told { code: "certificate_ended", error: error.clone() });

@@ -42,7 +42,7 @@ impl Service {
     /// The answer to `GET /metrics`.
     pub(super) fn metrics(&mut self, now: SystemTime) -> Answer {
         self.read_counters(Instant::now());
-        let problems = self.problems(true, now);
+        let problems = self.problems(true, false, now);
         let measures = self.shared.with(|firewall| firewall.measures(now));
         let Monitor { started, surroundings, glance, counts, reading, .. } = &self.monitor;
         let metrics = Metrics {
