@@ -79,8 +79,8 @@ fn with_server(ports: &[u16]) -> Host {
 fn a_server_that_is_busy_is_asked_again_after_the_time_that_it_says() {
     let host = with_server(&[8001]);
     let busy = "{\"code\":\"busy\",\"error\":\"another program has the lock\",\"host\":\"a\"}\n";
-    for shell in SHELLS {
-        let answers = [(503, "Retry-After: 1\r\n", busy), (429, "", busy), (200, "", INSERTED)];
+    for (shell, again) in SHELLS.into_iter().zip([429, 408]) {
+        let answers = [(503, "Retry-After: 1\r\n", busy), (again, "", busy), (200, "", INSERTED)];
         let server = Server::start(&host, 8001, &answers);
         let said = ctl(&host, shell, &["block", "1.2.3.4", "-f", "servers"]);
         assert_eq!((said.out.as_str(), said.err.as_str()), ("s8001: 1.2.3.4 is blocked for ever\n", ""));
