@@ -15,7 +15,9 @@
 
 mod client;
 mod crowd;
+mod fleet;
 mod lists;
+mod network;
 mod peers;
 mod server;
 mod sets;
@@ -61,7 +63,7 @@ fn main() {
         return;
     }
     println!("{:<52} {:>11} {:>11} {:>7} {:>7}", "", "rfw", "bare tool", "ratio", "reach");
-    // An argument measures only that: kernel, lists, server or crowd.
+    // An argument measures only that: kernel, lists, server, crowd or fleet.
     let is_wanted = |part: &str| {
         let mut wanted = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
         wanted.peek().is_none() || wanted.any(|argument| argument == part)
@@ -77,6 +79,9 @@ fn main() {
     }
     if is_wanted("crowd") {
         bench.crowd();
+    }
+    if is_wanted("fleet") {
+        bench.fleet();
     }
     let _ = fs::remove_dir_all(&bench.dir);
 }
