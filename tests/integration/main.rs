@@ -17,6 +17,8 @@ mod crowd;
 #[path = "../golden/read.rs"]
 mod golden;
 mod host;
+#[path = "../bench/network.rs"]
+mod network;
 
 mod confinement;
 mod deb;
@@ -28,6 +30,7 @@ mod expiry;
 mod fail2ban;
 mod faults;
 mod feed;
+mod fleet;
 mod guard;
 mod health;
 mod install;
