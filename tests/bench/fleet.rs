@@ -108,7 +108,7 @@ impl Fleet {
             Job::List
         });
         let servers = processor_time(self.processes(), USED) - before;
-        row("10,000 addresses on 100 servers, curl, against 100 x one", all, spread(one), 1.2);
+        row("10,000 on 100 servers, curl, against 100 x one", all, spread(one), 1.2);
         row("the same by rfwctl, against curl", ctl, all, 1.5);
         time_row("  processor time of rfwctl for it", client);
         // All are sent two lists a round, and the first is sent one more.
@@ -179,7 +179,7 @@ impl Fleet {
             line.and_then(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok()).unwrap_or_default()
         };
         let kilobytes: f64 = self.processes().into_iter().map(pages).sum();
-        memory_row("100 servers of two lists, all together", kilobytes / 1024.0, 500);
+        memory_row("100 servers after all this, together", kilobytes / 1024.0, 1_000);
     }
 
     /// All servers and the programs that they keep.
