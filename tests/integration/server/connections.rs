@@ -169,7 +169,12 @@ fn a_client_that_closes_in_mid_request_changes_nothing() {
 fn many_connections_leave_nothing_behind() {
     let host = Host::new();
     let rfw = host.rfw(IPTABLES).start();
-    let fds = || fs::read_dir(format!("/proc/{}/fd", rfw.pid())).unwrap().count();
+    // But for the state file, which is opened when it is written, perhaps meanwhile.
+    let fds = || {
+        let all = fs::read_dir(format!("/proc/{}/fd", rfw.pid())).unwrap();
+        let files = all.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        files.filter(|file| !file.ends_with("rfw/state")).count()
+    };
     let threads = || fs::read_dir(format!("/proc/{}/task", rfw.pid())).unwrap().count();
     let before = fds();
     for port in [7393, 7390] {
@@ -209,15 +214,19 @@ fn a_client_that_never_pauses_does_not_make_rfw_grow() {
     assert_resident_is_bounded(&rfw);
 }
 
-/// The most it ever had: 8 MB are promised for a release; a debug build is larger.
+/// The most it ever had. Of the 8 MB that are promised for a release some 3 are pages of the program, which
+/// is larger in a debug build: those are not counted.
 #[track_caller]
 fn assert_resident_is_bounded(rfw: &Rfw<'_>) {
-    let limit = if cfg!(debug_assertions) { 12 << 10 } else { 8 << 10 };
     let status = fs::read_to_string(format!("/proc/{}/status", rfw.pid())).unwrap();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let resident: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
-    println!("{resident} kB resident");
-    assert!(resident < limit, "{resident} kB");
+    let read = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let (peak, pages) = (read("VmHWM:"), read("RssFile:"));
+    println!("{peak} kB resident, {pages} kB of the program");
+    assert!(peak - pages < 4 << 10, "{peak} kB, {pages} kB of the program");
+    assert!(cfg!(debug_assertions) || peak < 8 << 10, "{peak} kB");
 }
 
 // ---- the log ----
