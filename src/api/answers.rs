@@ -151,12 +151,11 @@ fn described(rule: &Rule) -> Map<String, Value> {
 }
 
 fn scope_columns(scope: &Scope) -> Map<String, Value> {
-    let interface = |interface: Option<&Interface>| interface.map_or("*".to_owned(), Interface::pattern);
     let columns = [
         ("chain", scope.chain().name().to_owned()),
         ("target", scope.target().name().to_owned()),
-        ("inp", interface(scope.input_interface())),
-        ("out", interface(scope.output_interface())),
+        ("inp", Interface::column(scope.input_interface())),
+        ("out", Interface::column(scope.output_interface())),
     ];
     members(columns.map(|(key, value)| (key, value.into())))
 }

@@ -165,7 +165,8 @@ impl Record {
     pub(super) fn row(&self, sees_all: bool) -> Value {
         let hides_count = self.is_of_all_lists() && !sees_all;
         let scope = self.subject.scope();
-        let interface = |interface: Option<&Interface>| interface.map_or("*".to_owned(), Interface::pattern);
+        let interface =
+            |of: fn(&Scope) -> Option<&Interface>| scope.map(|scope| Interface::column(of(scope)));
         let count = Some(self.subject.count()).filter(|_| !hides_count);
         let outcome = if hides_count { "deleted".to_owned() } else { self.effect.to_string() };
         let columns: [(&str, Value); 15] = [
@@ -176,8 +177,8 @@ impl Record {
             ("list", self.list.as_ref().map(ListName::as_str).into()),
             ("target", scope.map(|scope| scope.target().name()).into()),
             ("chain", scope.map(|scope| scope.chain().name()).into()),
-            ("inp", scope.map(|scope| interface(scope.input_interface())).into()),
-            ("out", scope.map(|scope| interface(scope.output_interface())).into()),
+            ("inp", interface(Scope::input_interface).into()),
+            ("out", interface(Scope::output_interface).into()),
             ("address", self.subject.address().into()),
             ("destination", self.subject.destination().into()),
             ("count", count.into()),

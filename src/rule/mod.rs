@@ -124,6 +124,11 @@ impl Interface {
         !self.0.ends_with(|c: char| c.is_ascii_digit()) && self.0.len() < INTERFACE_MAX
     }
 
+    /// The pattern as `iptables -L -v` prints it; `*` is any interface.
+    pub(crate) fn column(interface: Option<&Interface>) -> String {
+        interface.map_or_else(|| "*".to_owned(), Interface::pattern)
+    }
+
     /// Parses what [`Interface::pattern`] returns; any other pattern is `None`.
     pub(crate) fn from_pattern(pattern: &str) -> Option<Interface> {
         let name = pattern.strip_suffix('+').unwrap_or(pattern);

@@ -136,10 +136,9 @@ impl GroupText {
             (Target::Reject, Family::V6) => " reject-with icmp6-port-unreachable",
             (Target::Accept | Target::Drop, _) => "",
         };
-        let pattern =
-            |interface: Option<&Interface>| interface.map_or_else(|| "*".to_owned(), Interface::pattern);
         let (chain, target) = (scope.chain().name(), scope.target().name());
-        let (inp, out) = (pattern(scope.input_interface()), pattern(scope.output_interface()));
+        let (inp, out) =
+            (Interface::column(scope.input_interface()), Interface::column(scope.output_interface()));
         GroupText {
             csv: format!("{list},{chain},{target},{inp},{out},"),
             chain: format!("\",\"chain\":\"{chain}\",\"destination\":\""),
