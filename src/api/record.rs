@@ -7,7 +7,7 @@ use crate::logfmt::Line;
 use crate::rule::lease::{Lease, Moment};
 use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
-use crate::rule::note::Reason;
+use crate::rule::note::{self, Reason};
 use crate::rule::{Chain, Interface, Rule, Scope};
 use serde_json::{Map, Value};
 use std::fmt;
@@ -99,7 +99,7 @@ impl Record {
     ) -> Record {
         Record {
             time: Moment::at_or_after(SystemTime::now()),
-            client: start(&origin.client.name).into(),
+            client: note::start(&origin.client.name, NAME_MAX).into(),
             from: origin.from,
             op,
             list,
@@ -249,12 +249,6 @@ fn is_forward(scope: &Scope) -> bool {
 /// A number of addresses as records have it.
 pub(super) fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-/// The first characters of a name, as many as fit.
-fn start(name: &str) -> &str {
-    let end = (0..=NAME_MAX.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
-    end.and_then(|end| name.get(..end)).unwrap_or_default()
 }
 
 impl fmt::Display for Op {

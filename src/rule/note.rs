@@ -92,7 +92,7 @@ fn replaced(c: char) -> char {
 }
 
 /// The first characters of a text, as many as fit into so many bytes.
-fn start(text: &str, most: usize) -> &str {
+pub(crate) fn start(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
@@ -136,6 +136,13 @@ mod tests {
             assert_eq!(Reason::cut(text).map(|reason| reason.0), reason);
         }
         assert_eq!(Reason::cut(&"ä".repeat(100)).unwrap().as_str(), "ä".repeat(60));
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        assert_eq!(start(&"ä".repeat(40), 64), "ä".repeat(32));
+        assert_eq!(start(&format!("x{}", "ä".repeat(40)), 64).len(), 63);
+        assert_eq!(start("me", 64), "me");
     }
 
     #[test]

@@ -122,10 +122,3 @@ fn a_summary_says_what_has_an_effect() {
     assert_eq!((all.summary().as_str(), all.has_effect()), ("7 deleted in all lists", true));
     assert!(!of_lists(None, 0).has_effect());
 }
-
-#[test]
-fn a_long_name_is_cut_between_characters() {
-    assert_eq!(start(&"ä".repeat(40)), "ä".repeat(32));
-    assert_eq!(start(&format!("x{}", "ä".repeat(40))).len(), 63);
-    assert_eq!(start("me"), "me");
-}
