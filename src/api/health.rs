@@ -103,12 +103,16 @@ fn told(problem: &Problem, sees_all: bool) -> Told {
 }
 
 fn stalling(time: Duration) -> Told {
-    let error = format!(
+    Told { code: "sweeper_stalled", error: stalled(time) }
+}
+
+/// That the background thread hangs, in a sentence.
+pub(super) fn stalled(time: Duration) -> String {
+    format!(
         "the background thread has been at one thing for {} seconds, as where a disk is stalled: what has ended, \
          and what others flush, waits for it",
         time.as_secs()
-    );
-    Told { code: "sweeper_stalled", error }
+    )
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the service manager is told of rfw: how much it holds, and what a client changed last.
 
-use crate::api::Service;
 use crate::api::record::Record;
+use crate::api::{Service, health};
 use crate::firewall::counted;
 use crate::firewall::tally::Tally;
 use std::time::{Duration, SystemTime};
@@ -30,11 +30,7 @@ impl Service {
     fn tell_stalled(&mut self, stalled: Option<Duration>) {
         let was_stalled = std::mem::replace(&mut self.is_stalled, stalled.is_some());
         match stalled {
-            Some(time) if !was_stalled => log::warn!(
-                "the background thread has been at one thing for {} seconds, as where a disk is stalled: \
-                 what has ended, and what others flush, waits for it",
-                time.as_secs()
-            ),
+            Some(time) if !was_stalled => log::warn!("{}", health::stalled(time)),
             None if was_stalled => log::info!("the background thread goes on"),
             _ => {}
         }
