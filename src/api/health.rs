@@ -45,7 +45,7 @@ impl Service {
             "version": env!("CARGO_PKG_VERSION"),
             "started": moment(Some(self.monitor.started)),
             "now": moment(Some(now)),
-            "variant": self.monitor.variant(),
+            "variant": self.monitor.variant,
             "lists": tally.map(|tally| tally.lists),
             "entries": tally.map(|tally| tally.entries),
             "certificate_expires": moment(self.monitor.surroundings.certificate_ends),

@@ -44,9 +44,9 @@ impl Service {
         self.read_counters(Instant::now());
         let problems = self.problems(true, false, now);
         let measures = self.shared.with(|firewall| firewall.measures(now));
-        let Monitor { started, surroundings, glance, counts, reading, .. } = &self.monitor;
+        let Monitor { started, variant, surroundings, glance, counts, reading } = &self.monitor;
         let metrics = Metrics {
-            variant: self.monitor.variant(),
+            variant,
             started: *started,
             certificate_ends: surroundings.certificate_ends,
             state_saved: glance.state_saved.map(Moment::time),

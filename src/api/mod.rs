@@ -145,7 +145,7 @@ impl Service {
         shared: Arc<SharedFirewall>,
         whitelist: WhiteList,
     ) -> Result<Service, FirewallError> {
-        let monitor = Monitor::new(shared.with(|firewall| firewall.uses_nft()), SystemTime::now());
+        let monitor = Monitor::new(shared.with(|firewall| firewall.variant()), SystemTime::now());
         let service = Service {
             host,
             config,

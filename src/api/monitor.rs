@@ -14,8 +14,8 @@ use std::time::SystemTime;
 pub(super) struct Monitor {
     /// When it was started.
     pub started: SystemTime,
-    /// Whether iptables is that of nf_tables.
-    uses_nft: bool,
+    /// The variant of iptables.
+    pub variant: &'static str,
     /// What only the server knows.
     pub surroundings: Surroundings,
     /// What the firewall told of itself last.
@@ -50,20 +50,15 @@ pub(super) struct Glance {
 
 impl Monitor {
     /// Nothing is counted yet.
-    pub(super) fn new(uses_nft: bool, now: SystemTime) -> Monitor {
+    pub(super) fn new(variant: &'static str, now: SystemTime) -> Monitor {
         Monitor {
             started: now,
-            uses_nft,
+            variant,
             surroundings: Surroundings::default(),
             glance: Glance::default(),
             counts: Counts::default(),
             reading: None,
         }
-    }
-
-    /// The variant of iptables.
-    pub(super) fn variant(&self) -> &'static str {
-        if self.uses_nft { "nft" } else { "legacy" }
     }
 }
 

@@ -170,7 +170,7 @@ fn ready(
     let mut parts = Vec::new();
     parts.extend(config.outward.iter().map(|outward| format!("https on {}", outward.address)));
     parts.extend(config.local.iter().map(|local| format!("http on {}", local.address)));
-    parts.push(format!("iptables {}", shared.with(|firewall| firewall.variant())));
+    parts.push(format!("iptables-{}", shared.with(|firewall| firewall.variant())));
     parts.push(match found {
         Ok(Tally { lists, entries, .. }) => {
             let (lists, entries) = (counted(lists, "list", "lists"), counted(entries, "entry", "entries"));

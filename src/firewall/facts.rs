@@ -16,9 +16,9 @@ impl Firewall {
         vec![told(Family::V4), told(Family::V6)]
     }
 
-    /// The variant of iptables: `nf_tables` or `legacy`.
+    /// The variant of iptables, as the names of its programs have it: `nft` or `legacy`.
     pub(crate) fn variant(&self) -> &'static str {
-        if self.uses_nft() { "nf_tables" } else { "legacy" }
+        if self.uses_nft() { "nft" } else { "legacy" }
     }
 
     /// Where rules stand, as last read.

@@ -97,7 +97,7 @@ fn a_start_tells_what_it_has_come_to() {
                 log.lines().find_map(|line| line.split_once("is ready: ")).expect("a line").1.to_owned();
             line.split_once(", certificate until 20").expect("a certificate").0.to_owned()
         };
-        let servers = "https on [::]:7393, http on 127.0.0.1:7390, iptables nf_tables";
+        let servers = "https on [::]:7393, http on 127.0.0.1:7390, iptables-nft";
         assert_eq!(ready(&rfw), format!("{servers}, 0 lists with 0 entries found"));
         rfw.send_ok("PUT", "/drop/input/any?list=tor", "1.2.3.4\n1.2.3.5\n2001:db8::1\n");
         rfw.ok("PUT", "/drop/input/eth0/1.2.3.4");
