@@ -8,7 +8,7 @@ use crate::api::record::{Effect, Op, Record, Subject, number};
 use crate::api::url::{BodyOptions, Put};
 use crate::api::{Origin, Service};
 use crate::firewall::listing::{Filter, Listing};
-use crate::firewall::{Firewall, Held, ListResult, Outcome, Terms, WhichLists};
+use crate::firewall::{Firewall, FirewallError, Held, ListResult, Outcome, Terms, WhichLists};
 use crate::http::answer::Answer;
 use crate::rule::label::Label;
 use crate::rule::lease::{Interval, Lease};
@@ -28,7 +28,7 @@ impl Service {
         let (interval, list) = (self.interval(&put), put.list);
         let note = put.reason.clone().map(|reason| origin.note(reason));
         // The time begins when it is this request's turn.
-        let (inserted, lease, note) = self.shared.change(|firewall| {
+        let (inserted, lease, note) = self.change(origin, |firewall| {
             let now = SystemTime::now();
             let label = Label { note, ..Label::new(interval.from(now), list) };
             firewall.check_one_more(&origin.client.rights, rule, list, now)?;
@@ -53,7 +53,7 @@ impl Service {
         rule: &Rule,
         list: ListName,
     ) -> Result<Answer, ApiError> {
-        let deleted = self.shared.change(|firewall| {
+        let deleted = self.change(origin, |firewall| {
             let now = SystemTime::now();
             let seen = |list| origin.sees(list);
             let deleted = match origin.is_dry_run {
@@ -88,7 +88,7 @@ impl Service {
             notes: Arc::new(notes.map(|(network, reason)| (network, origin.note(reason))).collect()),
             replace: body.replace,
         };
-        let (count, lease, note) = self.shared.change(|firewall| {
+        let (count, lease, note) = self.change(origin, |firewall| {
             let now = SystemTime::now();
             terms.lease = interval.from(now);
             let (rights, at) = (&origin.client.rights, (scope, terms.list));
@@ -123,7 +123,7 @@ impl Service {
         list: ListName,
         given: &List,
     ) -> Result<Answer, ApiError> {
-        let count = self.shared.change(|firewall| {
+        let count = self.change(origin, |firewall| {
             let now = SystemTime::now();
             let count = match origin.is_dry_run {
                 true => firewall.would_delete_all(scope, &given.networks, list, now)?,
@@ -152,7 +152,7 @@ impl Service {
         lists: WhichLists,
         scope: Option<&Scope>,
     ) -> Result<Answer, ApiError> {
-        let count = self.shared.change(|firewall| {
+        let count = self.change(origin, |firewall| {
             let now = SystemTime::now();
             if scope.is_none() {
                 firewall.check_scopes_of(&origin.client.rights, lists, now)?;
@@ -183,7 +183,7 @@ impl Service {
         address: &Network,
         lists: WhichLists,
     ) -> Result<Answer, ApiError> {
-        let deleted = self.shared.change(|firewall| {
+        let deleted = self.change(origin, |firewall| {
             let now = SystemTime::now();
             let rights = &origin.client.rights;
             firewall.check_rows_of(rights, address, lists, now)?;
@@ -235,6 +235,18 @@ impl Service {
         let told = |list| wanted.is_none_or(|wanted| wanted == list) && origin.sees(list);
         let lists = self.shared.read(|firewall| firewall.lists(told, SystemTime::now()))?;
         Ok(answers::summaries(&lists, format))
+    }
+
+    /// Has the firewall make the change of a request, or say what it would do.
+    fn change<T>(
+        &self,
+        origin: &Origin,
+        work: impl FnOnce(&mut Firewall) -> Result<T, FirewallError>,
+    ) -> Result<T, FirewallError> {
+        match origin.is_dry_run {
+            true => self.shared.read(work),
+            false => self.shared.change(work),
+        }
     }
 
     fn interval(&self, put: &Put) -> Interval {

@@ -45,6 +45,7 @@ fn what_happens_is_counted() {
         rfw.ok("PUT", "/reject/output/any/127.0.2.1");
         rfw.ok("PUT", "/drop/input/any/1.2.3.4?list=tor");
         rfw.ok("DELETE", "/drop/input/any/1.2.3.4?list=tor");
+        rfw.ok("DELETE", "/reject/output/any/127.0.2.1?dry=true");
         rfw.refused("PUT", "/drop/input/any/127.0.0.1", 400);
         assert_eq!(rfw.curl(&["-u", "me:wrong", "https://127.0.0.1:7393/list"]).status, 401);
         let reply = rfw.curl(&["-u", "mine:secret of mine", "https://127.0.0.1:7393/metrics"]);
@@ -77,7 +78,7 @@ fn what_happens_is_counted() {
         is("rfw_transaction_duration_seconds_count", 4.0);
         is("rfw_requests_total{method=\"PUT\",status=\"200\"}", 3.0);
         is("rfw_requests_total{method=\"PUT\",status=\"400\"}", 1.0);
-        is("rfw_requests_total{method=\"DELETE\",status=\"200\"}", 1.0);
+        is("rfw_requests_total{method=\"DELETE\",status=\"200\"}", 2.0);
         is("rfw_requests_total{method=\"GET\",status=\"401\"}", 1.0);
         is("rfw_requests_total{method=\"GET\",status=\"403\"}", 1.0);
         is("rfw_refused_total{cause=\"whitelisted\"}", 1.0);
@@ -88,7 +89,7 @@ fn what_happens_is_counted() {
         is("rfw_problem{code=\"guard_missing\"}", 0.0);
         // The answer that is under way is not yet counted.
         let asked = value(&text, "rfw_requests_total{method=\"GET\",status=\"200\"}").unwrap();
-        is("rfw_request_duration_seconds_count", asked + 7.0);
+        is("rfw_request_duration_seconds_count", asked + 8.0);
         for sample in [
             "rfw_start_time_seconds",
             "rfw_certificate_expiry_timestamp_seconds",
