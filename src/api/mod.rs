@@ -24,11 +24,12 @@ mod parameters;
 mod permit;
 mod record;
 mod rows;
+mod skipped;
 mod status;
 pub(crate) mod url;
 mod url_error;
 
-use crate::api::address_list::{Forbidden, ListError, ListReader};
+use crate::api::address_list::{ListError, ListReader};
 use crate::api::attempts::{Attempts, Source, Turn};
 use crate::api::changes::Changes;
 pub(crate) use crate::api::counts::Refused;
@@ -38,6 +39,7 @@ pub(crate) use crate::api::listing::Collecting;
 use crate::api::listing::Slots;
 use crate::api::monitor::Monitor;
 pub(crate) use crate::api::monitor::Surroundings;
+use crate::api::skipped::forbidden;
 use crate::api::url::{Command, Parsed};
 use crate::config::clients::{Client, Secret};
 use crate::config::file::Config;
@@ -51,10 +53,7 @@ use crate::http::tls::PeerCertificate;
 use crate::kernel::guard::Port;
 use crate::log_limit::LogLimit;
 use crate::logfmt::Line;
-use crate::rule::network::Network;
-use crate::rule::rights::Rights;
 use crate::rule::whitelist::WhiteList;
-use crate::rule::{Target, special};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -470,48 +469,6 @@ fn request_line(client: &str, from: IpAddr, method: &Method, target: &str) -> Li
     line.with("method", method).with("url", target)
 }
 
-/// Why an address of a list does not go in.
-fn forbidden(
-    rights: &Rights,
-    command: &Command,
-    whitelist: &WhiteList,
-    network: &Network,
-) -> Option<Forbidden> {
-    match rights.check_width(network) {
-        Err(right) => Some(Forbidden::Refused(right)),
-        Ok(()) => skipped(command, whitelist, network).map(Forbidden::Skipped),
-    }
-}
-
-/// Why an address of a list is to be skipped.
-fn skipped(command: &Command, whitelist: &WhiteList, network: &Network) -> Option<String> {
-    let (scope, put) = match command {
-        Command::InsertAll { scope, body, .. } => (scope, Some(body)),
-        Command::DeleteAll { scope, .. } => (scope, None),
-        _ => return None,
-    };
-    if let Err(error) = scope.clone().rule(*network) {
-        return Some(error.to_string());
-    }
-    let body = put?;
-    if let Some(listed) = whitelist.overlap(network) {
-        return Some(ApiError::white_listed(*network, listed).to_string());
-    }
-    let takes_special = body.special || scope.target() == Target::Accept;
-    let block = special::block_of(network).filter(|_| !takes_special)?;
-    Some(not_reachable(network, &block))
-}
-
-/// Why a network is skipped that has addresses of a special block.
-fn not_reachable(network: &Network, block: &Network) -> String {
-    let relation = match block.covers(network) {
-        true if block == network => String::new(),
-        true => format!(" is in {block}, which"),
-        false => format!(" has addresses of {block}, which"),
-    };
-    format!("{network}{relation} is not globally reachable (RFC 6890): special=true takes it")
-}
-
 impl Origin {
     /// What a line of the log about the request begins with.
     fn line(&self) -> Line {
@@ -522,21 +479,5 @@ impl Origin {
     fn refuse(&self, error: &ApiError) -> Answer {
         log::log!(error.level(), "{}", error.line(self.line()));
         error.answer_to(&self.client.rights, &self.host)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::golden::cases;
-
-    #[test]
-    fn what_is_not_reachable_is_skipped_where_it_would_be_blocked() {
-        let whitelist = WhiteList::parse("10.0.0.5\nnever 10.0.0.8/30").unwrap();
-        for (at, [method, target, network, expected]) in cases("skipped.txt") {
-            let command = url::parse(&method.parse().unwrap(), &target, false).unwrap().command;
-            let reason = skipped(&command, &whitelist, &network.parse().unwrap());
-            assert_eq!(reason.unwrap_or("-".to_owned()), expected, "{at}");
-        }
     }
 }
