@@ -1,7 +1,7 @@
 //! What is counted of requests: answers, what was refused, and changes. No label is made of what a stranger sends:
 //! methods and causes are words of rfw, and names of lists are those that a client had the right to change.
 
-use crate::api::{Collecting, Origin, Outcome, Pending, Service};
+use crate::api::{Collecting, Origin, Pending, Service};
 use crate::histogram::Histogram;
 use crate::http::answer::Answer;
 use crate::rule::Target;
@@ -92,16 +92,6 @@ fn word(method: Option<&Method>) -> &'static str {
 }
 
 impl Service {
-    /// Executes a request that has come whole, and logs and counts the outcome.
-    pub(crate) fn execute(&mut self, pending: Pending) -> Outcome {
-        let (method, whole) = (pending.origin.method.clone(), pending.origin.whole);
-        let outcome = self.carry_out(pending);
-        if let Outcome::Answer(answer) = &outcome {
-            self.count_answer(Some(&method), answer, whole.elapsed());
-        }
-        outcome
-    }
-
     /// Counts an answer to a request of a method, and the time that rfw took for it.
     pub(crate) fn count_answer(&mut self, method: Option<&Method>, answer: &Answer, took: Duration) {
         self.monitor.counts.answered(method, answer, took);

@@ -361,7 +361,17 @@ impl Service {
         Ok(permit::check(&client.rights, command, self.config.default_expire)?)
     }
 
-    /// Executes a request that has come whole, and logs the outcome.
+    /// Executes a request that has come whole, and logs and counts the outcome.
+    pub(crate) fn execute(&mut self, pending: Pending) -> Outcome {
+        let (method, whole) = (pending.origin.method.clone(), pending.origin.whole);
+        let outcome = self.carry_out(pending);
+        if let Outcome::Answer(answer) = &outcome {
+            self.count_answer(Some(&method), answer, whole.elapsed());
+        }
+        outcome
+    }
+
+    /// Executes it, and logs the outcome.
     fn carry_out(&mut self, pending: Pending) -> Outcome {
         let Pending { origin, command, list, whitelist } = pending;
         let list = list.map(ListReader::into_list).unwrap_or_default();

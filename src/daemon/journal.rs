@@ -148,15 +148,18 @@ mod tests {
         let (mut pipe, writer) = io::pipe().unwrap();
         let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug];
         for level in levels {
-            let line = format_args!("one of {}", level.as_str().len()).to_string();
-            let (args, logger) =
-                (format_args!("{line}").to_string(), logger(level, writer.try_clone().unwrap()));
-            logger.log(&Record::builder().level(level).target("rfw::x").args(format_args!("{args}")).build());
-            logger.log(&Record::builder().level(level).target("other").args(format_args!("no")).build());
+            let logger = logger(level, writer.try_clone().unwrap());
+            for target in ["rfw::x", "other"] {
+                let args = format_args!("a line of {target}");
+                logger.log(&Record::builder().level(level).target(target).args(args).build());
+            }
         }
         drop(writer);
         let mut text = String::new();
         io::Read::read_to_string(&mut pipe, &mut text).unwrap();
-        assert_eq!(text, "<3>one of 5\n<4>one of 4\n<6>one of 4\n<7>one of 5\n");
+        assert_eq!(
+            text,
+            "<3>a line of rfw::x\n<4>a line of rfw::x\n<6>a line of rfw::x\n<7>a line of rfw::x\n"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //! chain; iptables-legacy has to print its tables. Sets are not looked at: the rule of one counts for all of its
 //! entries.
 
-use super::table::Table;
+use super::table::{Rules, Table};
 use super::{Firewall, FirewallError};
 use crate::kernel::Counters;
 use crate::kernel::guard;
@@ -11,7 +11,7 @@ use crate::kernel::nft_rules::counters::Counted;
 use crate::kernel::nft_rules::{DeletionError, NftRules};
 use crate::kernel::program::ProgramError;
 use crate::rule::label::Label;
-use crate::rule::layout::{InputTable, KernelChain, TableName};
+use crate::rule::layout::{ChainName, InputTable, KernelChain, TableName};
 use crate::rule::network::Family;
 use crate::rule::{Chain, Target};
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ impl Firewall {
     }
 }
 
-fn printed(tables: Vec<super::table::Rules>) -> Result<Traffic, ProgramError> {
+fn printed(tables: Vec<Rules>) -> Result<Traffic, ProgramError> {
     let mut traffic = Traffic::new();
     for mut rules in tables {
         while let Some(line) = rules.next_rule()? {
@@ -101,7 +101,7 @@ fn counting_of(owner: &Owner) -> Option<Counting> {
 impl Table {
     /// The rules of its tables from a program that has been started; `None` with iptables-nft, which tells them by
     /// netlink.
-    fn printed(&self) -> Result<Option<Vec<super::table::Rules>>, ProgramError> {
+    fn printed(&self) -> Result<Option<Vec<Rules>>, ProgramError> {
         if self.uses_nft() { Ok(None) } else { self.rules().map(Some) }
     }
 
@@ -126,7 +126,7 @@ impl Table {
         let mut chains = vec![
             (KernelChain::Input, Chain::Input),
             (KernelChain::Output, Chain::Output),
-            (KernelChain::Forward(crate::rule::layout::ChainName::forward()), Chain::Forward),
+            (KernelChain::Forward(ChainName::forward()), Chain::Forward),
         ];
         if !layout.forward.is_builtin() {
             chains.push((KernelChain::Forward(layout.forward.clone()), Chain::Forward));

@@ -48,7 +48,7 @@ impl RowText {
     fn write_row(&mut self, text: &mut String) -> bool {
         let Some(chunk) = self.chunks.front() else { return false };
         let mut bytes = chunk.get(self.at..).unwrap_or_default();
-        // What is written can be read; if not, the text stays an open array, which is no JSON.
+        // What is written can be read: the bytes are those of `Packed::write`.
         let Some(row) = Packed::read(&mut bytes) else { return false };
         text.push_str(self.between());
         self.stage = Stage::Rows;
