@@ -5,7 +5,7 @@
 use crate::daemon::terminal::Terminal;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::fs::fstat;
-use simplelog::{Config, ConfigBuilder, SharedLogger, WriteLogger};
+use simplelog::{Config, SharedLogger, WriteLogger};
 use std::io::{self, Write};
 
 /// Whether standard error leads to the journal, as `JOURNAL_STREAM` in the environment says.
@@ -44,26 +44,14 @@ pub(super) struct JournalLogger {
 
 impl JournalLogger {
     /// Logs lines up to that level.
-    pub(super) fn new(level: LevelFilter) -> Box<JournalLogger> {
+    pub(super) fn new(level: LevelFilter, config: &Config) -> Box<JournalLogger> {
         let logger = |of: Level| {
             let out = Marked { level: of, line: Vec::new(), out: Terminal::of(&io::stderr()) };
-            (of, WriteLogger::new(level, format(), out))
+            (of, WriteLogger::new(level, config.clone(), out))
         };
         let levels = Level::iter().filter(|of| *of <= level);
         Box::new(JournalLogger { level, loggers: levels.map(logger).collect() })
     }
-}
-
-/// Lines of rfw itself, without anything beside them.
-fn format() -> Config {
-    ConfigBuilder::new()
-        .set_time_level(LevelFilter::Off)
-        .set_max_level(LevelFilter::Off)
-        .set_thread_level(LevelFilter::Off)
-        .set_target_level(LevelFilter::Off)
-        .set_location_level(LevelFilter::Off)
-        .add_filter_allow_str("rfw")
-        .build()
 }
 
 impl Log for JournalLogger {
@@ -123,6 +111,7 @@ impl<W: Write> Write for Marked<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::logging::bare;
 
     #[test]
     fn a_stream_is_named_by_device_and_inode() {
@@ -143,7 +132,7 @@ mod tests {
     fn lines_have_the_priority_of_their_level() {
         let logger = |level, out| {
             let marked = Marked { level, line: Vec::new(), out };
-            WriteLogger::new(LevelFilter::Debug, format(), marked)
+            WriteLogger::new(LevelFilter::Debug, bare(), marked)
         };
         let (mut pipe, writer) = io::pipe().unwrap();
         let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug];

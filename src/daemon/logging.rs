@@ -36,7 +36,7 @@ pub(super) fn start(arguments: &Arguments) -> Result<(), Failure> {
 pub(super) fn start_of_call(arguments: &Arguments) {
     let level = level_of_call(arguments);
     let logger: Box<dyn SharedLogger> = match journal::is_standard_error() {
-        true => JournalLogger::new(level),
+        true => JournalLogger::new(level, &bare()),
         false => TerminalLogger::new(level, &format()),
     };
     let _ = CombinedLogger::init(vec![logger]);
@@ -54,18 +54,27 @@ fn level_of_call(arguments: &Arguments) -> LevelFilter {
 
 fn to_standard_error(level: LevelFilter) -> Box<dyn SharedLogger> {
     match journal::is_standard_error() {
-        true => JournalLogger::new(level),
+        true => JournalLogger::new(level, &bare()),
         false => TerminalLogger::of_errors(level, &format()),
     }
 }
 
 /// Lines of rfw itself, with a time and a level.
 fn format() -> Config {
-    ConfigBuilder::new()
-        .set_time_format_rfc3339()
+    lines().set_time_format_rfc3339().build()
+}
+
+/// Lines of rfw itself, without anything beside them.
+pub(super) fn bare() -> Config {
+    lines().set_time_level(LevelFilter::Off).set_max_level(LevelFilter::Off).build()
+}
+
+fn lines() -> ConfigBuilder {
+    let mut lines = ConfigBuilder::new();
+    lines
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
-        .add_filter_allow_str("rfw")
-        .build()
+        .add_filter_allow_str("rfw");
+    lines
 }
