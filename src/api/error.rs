@@ -128,23 +128,7 @@ impl ApiError {
             | ApiError::Overlaps(..)
             | ApiError::Never(_)
             | ApiError::OverlapsNever(..) => 400,
-            ApiError::Firewall(error) => match error {
-                FirewallError::TooLong(_) | FirewallError::TooManyLists(_) => 400,
-                FirewallError::Right(_) => 403,
-                FirewallError::NoFamily(_) => 501,
-                error if error.is_temporary() => 503,
-                FirewallError::Full(_) | FirewallError::TooManyRules(_) => 507,
-                FirewallError::Program(_)
-                | FirewallError::Ipset(_)
-                | FirewallError::Set(..)
-                | FirewallError::Emptied(_)
-                | FirewallError::Counters(_)
-                | FirewallError::Busy
-                | FirewallError::NoSets
-                | FirewallError::Random(_)
-                | FirewallError::TooManyEntries(..)
-                | FirewallError::ForeignSet(_) => 500,
-            },
+            ApiError::Firewall(error) => status_of_firewall(error),
         }
     }
 
@@ -209,6 +193,27 @@ impl ApiError {
     fn answer_in_words(&self, why: &dyn fmt::Display, host: &HostName) -> Answer {
         let headers = self.header().into_iter().collect();
         Answer { headers, ..failed(self.status(), code::of(self), why, host) }
+    }
+}
+
+/// The status code of what the packet filter does not do.
+fn status_of_firewall(error: &FirewallError) -> u16 {
+    match error {
+        FirewallError::TooLong(_) | FirewallError::TooManyLists(_) => 400,
+        FirewallError::Right(_) => 403,
+        FirewallError::NoFamily(_) => 501,
+        error if error.is_temporary() => 503,
+        FirewallError::Full(_) | FirewallError::TooManyRules(_) => 507,
+        FirewallError::Program(_)
+        | FirewallError::Ipset(_)
+        | FirewallError::Set(..)
+        | FirewallError::Emptied(_)
+        | FirewallError::Counters(_)
+        | FirewallError::Busy
+        | FirewallError::NoSets
+        | FirewallError::Random(_)
+        | FirewallError::TooManyEntries(..)
+        | FirewallError::ForeignSet(_) => 500,
     }
 }
 

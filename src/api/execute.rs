@@ -8,7 +8,7 @@ use crate::api::record::{Effect, Op, Record, Subject, number};
 use crate::api::url::{BodyOptions, Put};
 use crate::api::{Origin, Service};
 use crate::firewall::listing::{Filter, Listing};
-use crate::firewall::{Firewall, FirewallError, Held, ListResult, Outcome, Terms, WhichLists};
+use crate::firewall::{Firewall, FirewallError, Held, Outcome, Terms, WhichLists};
 use crate::http::answer::Answer;
 use crate::rule::label::Label;
 use crate::rule::lease::{Interval, Lease};
@@ -100,14 +100,8 @@ impl Service {
             origin.note_update(firewall, terms.list, scope, now);
             Ok((count, terms.lease, firewall.note_of(scope, given.networks.iter())))
         })?;
-        let ListResult { present, absent, removed } = count;
-        let removed = Some(removed).filter(|_| body.replace);
-        let effect = Effect::Put {
-            inserted: number(absent),
-            refreshed: number(present),
-            removed: removed.map(number),
-            skipped: number(given.skipped_total),
-        };
+        let removed = Some(count.removed).filter(|_| body.replace);
+        let effect = Effect::put(count, removed, given.skipped_total);
         let op = if body.replace { Op::Replace } else { Op::Insert };
         let subject = Subject::Scope(scope.clone(), number(given.networks.len()));
         let record = Record::new(origin, op, Some(put.list), subject, effect);
@@ -134,12 +128,7 @@ impl Service {
             }
             Ok(count)
         })?;
-        let ListResult { present, absent, .. } = count;
-        let effect = Effect::Taken {
-            deleted: number(present),
-            absent: Some(number(absent)),
-            skipped: number(given.skipped_total),
-        };
+        let effect = Effect::taken(count.present, Some(count.absent), given.skipped_total);
         let subject = Subject::Scope(scope.clone(), number(given.networks.len()));
         self.tell(origin, Record::new(origin, Op::Delete, Some(list), subject, effect));
         Ok(answers::all_deleted(given, count, &origin.envelope()))
@@ -171,7 +160,7 @@ impl Service {
             Some(scope) => Subject::Scope(scope.clone(), deleted),
             None => Subject::Everywhere(deleted),
         };
-        let effect = Effect::Taken { deleted, absent: None, skipped: 0 };
+        let effect = Effect::taken(count, None, 0);
         self.tell(origin, Record::new(origin, Op::Delete, lists.one(), subject, effect));
         Ok(answers::lists_deleted(count, &origin.envelope()))
     }

@@ -2,7 +2,7 @@
 //! `GET /changes`. Both forms are documented in rfw(8) and stay as they are.
 
 use crate::api::Origin;
-use crate::firewall::{self, Outcome};
+use crate::firewall::{self, ListResult, Outcome};
 use crate::logfmt::Line;
 use crate::rule::lease::{Lease, Moment};
 use crate::rule::list_name::ListName;
@@ -187,6 +187,23 @@ impl Record {
             ("outcome", outcome.into()),
         ];
         columns.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>().into()
+    }
+}
+
+impl Effect {
+    /// That of a list that was put in, with the number of those that are gone, where it replaces.
+    pub(super) fn put(count: ListResult, removed: Option<usize>, skipped: usize) -> Effect {
+        Effect::Put {
+            inserted: number(count.absent),
+            refreshed: number(count.present),
+            removed: removed.map(number),
+            skipped: number(skipped),
+        }
+    }
+
+    /// That of a list, or of all that one has, that was taken out.
+    pub(super) fn taken(deleted: usize, absent: Option<usize>, skipped: usize) -> Effect {
+        Effect::Taken { deleted: number(deleted), absent: absent.map(number), skipped: number(skipped) }
     }
 }
 
