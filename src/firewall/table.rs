@@ -6,15 +6,13 @@
 //! iptables-legacy has none: there a change is planned from the cache only if its
 //! transaction fails when the cache is stale.
 
-use super::facts;
 use super::memory::Memory;
 use super::rule_cache::{CacheReader, RuleCache};
 use crate::kernel::coprocess::{Coprocess, Sentinel};
 use crate::kernel::generation::Ruleset;
-use crate::kernel::iptables::{Line, Reading, Transaction};
+use crate::kernel::iptables::{Reading, Transaction};
 use crate::kernel::nft_rules::NftRules;
-use crate::kernel::program::{Lines, Program, ProgramError};
-use crate::kernel::save_reader::{End, SaveReader};
+use crate::kernel::program::ProgramError;
 use crate::kernel::set_key::SetKey;
 use crate::rule::label::Label;
 use crate::rule::layout::{InputTable, Layout, TableName};
@@ -22,11 +20,12 @@ use crate::rule::network::Family;
 use crate::rule::{Rule, Scope};
 use crate::stop_signal::StopSignal;
 use by_handle::Deletion;
-use std::fs;
-use std::io;
+pub(crate) use commands::Rules;
+use commands::{Commands, read_into};
 use std::path::Path;
 
 mod by_handle;
+mod commands;
 
 /// Attempts to plan and commit a change while other programs keep changing the table.
 const ATTEMPTS: usize = 5;
@@ -44,137 +43,6 @@ const RESTORE_BACKGROUND: [&str; 3] = ["--noflush", "--wait=1", "--verbose"];
 
 /// A comment as sentinel: iptables-restore prints it once everything before is committed.
 const COMMITTED: Sentinel = Sentinel { ask: "# rfw: committed", answer: "rfw: committed", goes_on: false };
-
-/// The commands of one family: `iptables-save` and `iptables-restore`, or those of
-/// a variant such as `iptables-legacy`.
-#[derive(Debug, Clone)]
-pub(crate) struct Commands {
-    save: Program,
-    restore: Program,
-    nft: bool,
-    /// The iptables command with its version, for people.
-    told: String,
-}
-
-impl Commands {
-    /// Finds the `-save` and `-restore` programs that belong to an iptables command.
-    ///
-    /// # Errors
-    /// One of the three does not exist or fails.
-    fn find(command: &Path, stop: &StopSignal) -> Result<Commands, ProgramError> {
-        let program = Program::find(command, stop)?;
-        let companion = |suffix: &str| {
-            let mut name = command.as_os_str().to_owned();
-            name.push(suffix);
-            Program::find(Path::new(&name), stop)
-        };
-        let (save, restore) = (companion("-save")?, companion("-restore")?);
-        let version = restore.run(&["--version"])?;
-        let nft = version.iter().any(|line| line.contains("nf_tables"));
-        let told = facts::program(&program, &version, nft);
-        Ok(Commands { save, restore, nft, told })
-    }
-
-    /// Starts `iptables-save` and returns the rules of a table, with counters.
-    ///
-    /// # Errors
-    /// It can't be started.
-    pub(crate) fn read(&self, family: Family, reading: Reading) -> Result<Rules, ProgramError> {
-        let lines = self.save.lines(&["-c", "-t", reading.table.name()])?;
-        Ok(Rules { lines, reader: SaveReader::new(family, reading), family, nft: self.nft })
-    }
-
-    /// Whether there may be a table `raw`. It is asked for where nothing is to be put there, since
-    /// iptables-legacy makes a table by reading it.
-    fn may_have_raw(&self, family: Family) -> bool {
-        if self.nft {
-            return Ruleset::default().has_table(family, TableName::Raw) != Some(false);
-        }
-        let names = match family {
-            Family::V4 => "/proc/net/ip_tables_names",
-            Family::V6 => "/proc/net/ip6_tables_names",
-        };
-        match fs::read_to_string(names) {
-            Ok(names) => names.lines().any(|name| name == TableName::Raw.name()),
-            Err(error) => error.kind() != io::ErrorKind::NotFound,
-        }
-    }
-}
-
-/// The rules of a table, read from a running `iptables-save`.
-pub(crate) struct Rules {
-    lines: Lines,
-    reader: SaveReader,
-    family: Family,
-    nft: bool,
-}
-
-impl Rules {
-    /// The next rule; `None` after the last, if the output was complete.
-    ///
-    /// # Errors
-    /// The program failed, or its output is incomplete.
-    pub(crate) fn next_rule(&mut self) -> Result<Option<Line>, ProgramError> {
-        loop {
-            let read = match self.lines.next_line() {
-                Ok(Some(line)) => self.reader.line(&line),
-                Ok(None) => match self.reader.end() {
-                    Ok(End::Whole) => return Ok(None),
-                    Ok(End::Empty) if self.is_absent() => return Ok(None),
-                    Ok(End::Empty) => Err("it printed nothing".to_owned()),
-                    Err(why) => Err(why),
-                },
-                // A failure within the table leaves it incomplete; standard error has the cause.
-                Err(ProgramError::Failed(_, status, words)) if self.reader.has_begun() => {
-                    let status = status.map(|status| format!("{status}: ")).unwrap_or_default();
-                    Err(format!("{status}{words}"))
-                }
-                Err(error) => return Err(error),
-            };
-            match read {
-                Ok(None) => {}
-                Ok(rule) => return Ok(rule),
-                Err(why) => return Err(self.unreadable(why)),
-            }
-        }
-    }
-
-    /// Whether the kernel confirms that the table does not exist. With iptables-legacy it
-    /// always exists, as reading creates it.
-    fn is_absent(&self) -> bool {
-        self.nft && Ruleset::default().has_table(self.family, self.table()) == Some(false)
-    }
-
-    /// The table that is read.
-    fn table(&self) -> TableName {
-        self.reader.table()
-    }
-
-    fn unreadable(&self, why: String) -> ProgramError {
-        let remedy = match (self.nft, self.family) {
-            (false, _) => "run it by hand to see what is wrong".to_owned(),
-            (true, family) => {
-                let family = if family == Family::V4 { "ip" } else { "ip6" };
-                let table = self.table().name();
-                format!(
-                    "see \"nft list table {family} {table}\" for what iptables does not know, \
-                     and move that to a table of its own"
-                )
-            }
-        };
-        ProgramError::Unreadable(self.lines.command_line(), why, remedy)
-    }
-}
-
-/// Reads a whole table.
-fn read_into(reader: &mut CacheReader, mut rules: Rules) -> Result<(), ProgramError> {
-    let table = rules.table();
-    while let Some(line) = rules.next_rule()? {
-        reader.line(table, line);
-    }
-    reader.chains(table, rules.reader.chains());
-    Ok(())
-}
 
 /// What a change is planned from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
