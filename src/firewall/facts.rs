@@ -1,10 +1,11 @@
-//! What `--check` tells of the firewall, as it was read: programs, chains and sets.
+//! What is told of the firewall, as it was read: programs, chains and sets, by `--check`, at the start and with
+//! answers.
 
 use super::Firewall;
-use crate::kernel::program::Program;
-use crate::rule::SetUse;
+use super::rule_cache::ForwardChain;
 use crate::rule::layout::InputTable;
-use crate::rule::network::Family;
+use crate::rule::network::{Family, Network};
+use crate::rule::{Chain, Scope, SetUse};
 
 impl Firewall {
     /// The iptables command of each family with its version and variant, or that there is none.
@@ -19,6 +20,34 @@ impl Firewall {
     /// The variant of iptables, as the names of its programs have it: `nft` or `legacy`.
     pub(crate) fn variant(&self) -> &'static str {
         if self.uses_nft() { "nft" } else { "legacy" }
+    }
+
+    /// What a client is to know of the chain that what it has put into a scope stands in.
+    pub(crate) fn note_of<'a>(
+        &self,
+        scope: &Scope,
+        mut networks: impl Iterator<Item = &'a Network>,
+    ) -> Option<String> {
+        match scope.chain() {
+            Chain::Forward => networks.find_map(|network| self.forward_note(network.family())),
+            Chain::Input | Chain::Output => None,
+        }
+    }
+
+    /// Where rules of `forward` stand, if not in the chain of `forward.chain`, or that packets do not get
+    /// to it; as last read.
+    pub(super) fn forward_note(&self, family: Family) -> Option<String> {
+        let chain = &self.settings.layout.forward;
+        let table = self.tables.iter().find(|table| table.family() == family)?;
+        match table.cache().forward_chain() {
+            ForwardChain::InUse => None,
+            ForwardChain::Missing => {
+                Some(format!("{family} has no chain {chain}: rules stand in FORWARD until it has"))
+            }
+            ForwardChain::Unreached => Some(format!(
+                "rules of {family} stand in {chain}, but FORWARD does not lead there: they see no packet"
+            )),
+        }
     }
 
     /// Where rules stand, as last read.
@@ -44,41 +73,6 @@ impl Firewall {
             (SetUse::On, _) => "on: the kernel has them",
             (SetUse::Auto, Some(_)) => "auto: the kernel has them",
             (SetUse::Auto, None) => "auto: the kernel has none, so that each address is a rule",
-        }
-    }
-}
-
-/// A program with its version, as in `/usr/sbin/iptables v1.8.9 (nf_tables)`; `output` is what it says of
-/// its version.
-pub(super) fn program(program: &Program, output: &[String], nft: bool) -> String {
-    let is_version = |word: &&str| {
-        let digits = word.strip_prefix('v').unwrap_or_default();
-        digits.starts_with(|c: char| c.is_ascii_digit())
-            && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_+".contains(&byte))
-    };
-    let version = output.iter().flat_map(|line| line.split(' ')).find(is_version);
-    let version = version.map(|version| format!("{version} ")).unwrap_or_default();
-    format!("{program} {version}({})", if nft { "nf_tables" } else { "legacy" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::stop_signal::StopSignal;
-    use std::path::Path;
-
-    #[test]
-    fn a_program_is_told_with_its_version() {
-        let golden = [
-            ("iptables-restore v1.8.9 (nf_tables)", true, "/bin/sh v1.8.9 (nf_tables)"),
-            ("iptables-restore v1.8.9 (legacy)", false, "/bin/sh v1.8.9 (legacy)"),
-            ("iptables v1.6.0", false, "/bin/sh v1.6.0 (legacy)"),
-            ("garbage v\u{1b}[31m v1\u{1b} version", false, "/bin/sh (legacy)"),
-            ("", true, "/bin/sh (nf_tables)"),
-        ];
-        let sh = Program::find(Path::new("/bin/sh"), &StopSignal::default()).unwrap();
-        for (output, nft, expected) in golden {
-            assert_eq!(program(&sh, &[output.to_owned()], nft), expected, "{output:?}");
         }
     }
 }

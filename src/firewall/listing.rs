@@ -1,8 +1,9 @@
 //! The list of rules and set entries of rfw, read row by row from the output of iptables-save and
 //! the kernel's sets: memory use does not depend on the length of the list.
 
-use super::FirewallError;
+use super::sets::Sets;
 use super::sets::{ScopeRules, SetReader, Step};
+use super::{Firewall, FirewallError};
 use crate::firewall::table::Rules;
 use crate::kernel::Counters;
 use crate::kernel::iptables::Owner;
@@ -93,6 +94,52 @@ struct OpenSet {
     name: Arc<str>,
     number: usize,
     rules: ScopeRules,
+}
+
+impl Firewall {
+    /// The rules and set entries of rfw that the filter admits, in the order of the tables,
+    /// to be read row by row.
+    ///
+    /// # Errors
+    /// A table can't be read.
+    pub(crate) fn list(&mut self, filter: &Filter, now: SystemTime) -> Result<Listing, FirewallError> {
+        // A rule that iptables-restore has brought back enters the cache, so that it expires at the
+        // end that the list shows.
+        self.refresh()?;
+        let skipped = self.sets_without(filter, now)?;
+        let mut tables = VecDeque::new();
+        for table in &self.tables {
+            let cache = table.cache();
+            let may_hold = |set: &SetKey| filter.admits_scope(set.scope()) && !skipped.contains(set);
+            let mut rules = cache.labelled();
+            // Where nothing can be found, no table has to be printed.
+            if filter.address.is_none() && filter.list.is_none()
+                || cache.is_astray()
+                || cache.sets().any(may_hold)
+                || rules.any(|(rule, label)| filter.admits(rule) && filter.admits_list(label.list))
+            {
+                tables.extend(table.rules()?);
+            }
+        }
+        Ok(Listing::new(filter.clone(), tables, self.sets.as_ref().map(Sets::reader), skipped, now))
+    }
+
+    /// The sets that hold nothing of the address that a filter asks for.
+    fn sets_without(&mut self, filter: &Filter, now: SystemTime) -> Result<HashSet<SetKey>, FirewallError> {
+        let mut without = HashSet::new();
+        if let Some(address) = filter.address {
+            for union in self.linked_sets() {
+                let sets = self.sets()?;
+                if !sets.may_hold(&union, &address)? {
+                    without.insert(union);
+                    continue;
+                }
+                let lists = sets.list_sets(&union).into_iter().filter(|set| *set != union);
+                without.extend(lists.filter(|set| !sets.may_list(set, &address, now)));
+            }
+        }
+        Ok(without)
+    }
 }
 
 impl Listing {

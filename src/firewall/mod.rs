@@ -37,11 +37,10 @@ pub(crate) mod verbs;
 
 use crate::firewall::family_list::FamilyList;
 use crate::firewall::first::Moves;
-use crate::firewall::listing::{Filter, Listing};
 use crate::firewall::lists::Updates;
 use crate::firewall::measures::Meter;
 use crate::firewall::repair::Repairs;
-use crate::firewall::rule_cache::{ForwardChain, RuleCache};
+use crate::firewall::rule_cache::RuleCache;
 use crate::firewall::table::{Plan, Table};
 use crate::firewall::traffic::Totals;
 use crate::kernel::guard::{Guard, Port};
@@ -53,13 +52,13 @@ use crate::rule::lease::{Lease, Moment};
 use crate::rule::list_name::ListName;
 use crate::rule::network::{Family, Network};
 use crate::rule::whitelist::WhiteList;
-use crate::rule::{Chain, Rule, Scope, SetUse};
+use crate::rule::{Rule, Scope, SetUse};
 pub(crate) use error::FirewallError;
 pub(crate) use sets::Step;
 use sets::{EntryResult, ListOp, Sets};
 use state::State;
 use state::journal::Item;
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
@@ -334,50 +333,6 @@ impl Firewall {
         Ok(total)
     }
 
-    /// The rules and set entries of rfw that the filter admits, in the order of the tables,
-    /// to be read row by row.
-    ///
-    /// # Errors
-    /// A table can't be read.
-    pub(crate) fn list(&mut self, filter: &Filter, now: SystemTime) -> Result<Listing, FirewallError> {
-        // A rule that iptables-restore has brought back enters the cache, so that it expires at the
-        // end that the list shows.
-        self.refresh()?;
-        let skipped = self.sets_without(filter, now)?;
-        let mut tables = VecDeque::new();
-        for table in &self.tables {
-            let cache = table.cache();
-            let may_hold = |set: &SetKey| filter.admits_scope(set.scope()) && !skipped.contains(set);
-            let mut rules = cache.labelled();
-            // Where nothing can be found, no table has to be printed.
-            if filter.address.is_none() && filter.list.is_none()
-                || cache.is_astray()
-                || cache.sets().any(may_hold)
-                || rules.any(|(rule, label)| filter.admits(rule) && filter.admits_list(label.list))
-            {
-                tables.extend(table.rules()?);
-            }
-        }
-        Ok(Listing::new(filter.clone(), tables, self.sets.as_ref().map(Sets::reader), skipped, now))
-    }
-
-    /// The sets that hold nothing of the address that a filter asks for.
-    fn sets_without(&mut self, filter: &Filter, now: SystemTime) -> Result<HashSet<SetKey>, FirewallError> {
-        let mut without = HashSet::new();
-        if let Some(address) = filter.address {
-            for union in self.linked_sets() {
-                let sets = self.sets()?;
-                if !sets.may_hold(&union, &address)? {
-                    without.insert(union);
-                    continue;
-                }
-                let lists = sets.list_sets(&union).into_iter().filter(|set| *set != union);
-                without.extend(lists.filter(|set| !sets.may_list(set, &address, now)));
-            }
-        }
-        Ok(without)
-    }
-
     /// Deletes rules that are due at `now`, without the first `skip`, at most `most` of each
     /// family in one transaction. Returns the deleted rules with their lists; none if no other rule is
     /// due.
@@ -481,34 +436,6 @@ impl Firewall {
             <[Change]>::len,
         )?);
         Ok(parts.into_iter().sum())
-    }
-
-    /// What a client is to know of the chain that what it has put into a scope stands in.
-    pub(crate) fn note_of<'a>(
-        &self,
-        scope: &Scope,
-        mut networks: impl Iterator<Item = &'a Network>,
-    ) -> Option<String> {
-        match scope.chain() {
-            Chain::Forward => networks.find_map(|network| self.forward_note(network.family())),
-            Chain::Input | Chain::Output => None,
-        }
-    }
-
-    /// Where rules of `forward` stand, if not in the chain of `forward.chain`, or that packets do not get
-    /// to it; as last read.
-    fn forward_note(&self, family: Family) -> Option<String> {
-        let chain = &self.settings.layout.forward;
-        let table = self.tables.iter().find(|table| table.family() == family)?;
-        match table.cache().forward_chain() {
-            ForwardChain::InUse => None,
-            ForwardChain::Missing => {
-                Some(format!("{family} has no chain {chain}: rules stand in FORWARD until it has"))
-            }
-            ForwardChain::Unreached => Some(format!(
-                "rules of {family} stand in {chain}, but FORWARD does not lead there: they see no packet"
-            )),
-        }
     }
 
     /// Whether a table had a chain of that name when it was read last.

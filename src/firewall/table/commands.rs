@@ -1,6 +1,5 @@
 //! The commands of one family, and the rules of a table as `iptables-save` prints them.
 
-use crate::firewall::facts;
 use crate::firewall::rule_cache::CacheReader;
 use crate::kernel::generation::Ruleset;
 use crate::kernel::iptables::{Line, Reading};
@@ -39,7 +38,7 @@ impl Commands {
         let (save, restore) = (companion("-save")?, companion("-restore")?);
         let version = restore.run(&["--version"])?;
         let nft = version.iter().any(|line| line.contains("nf_tables"));
-        let told = facts::program(&program, &version, nft);
+        let told = program_with_version(&program, &version, nft);
         Ok(Commands { save, restore, nft, told })
     }
 
@@ -142,4 +141,37 @@ pub(super) fn read_into(reader: &mut CacheReader, mut rules: Rules) -> Result<()
     }
     reader.chains(table, rules.reader.chains());
     Ok(())
+}
+
+/// A program with its version, as in `/usr/sbin/iptables v1.8.9 (nf_tables)`; `output` is what it says of
+/// its version.
+fn program_with_version(program: &Program, output: &[String], nft: bool) -> String {
+    let is_version = |word: &&str| {
+        let digits = word.strip_prefix('v').unwrap_or_default();
+        digits.starts_with(|c: char| c.is_ascii_digit())
+            && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_+".contains(&byte))
+    };
+    let version = output.iter().flat_map(|line| line.split(' ')).find(is_version);
+    let version = version.map(|version| format!("{version} ")).unwrap_or_default();
+    format!("{program} {version}({})", if nft { "nf_tables" } else { "legacy" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_told_with_its_version() {
+        let golden = [
+            ("iptables-restore v1.8.9 (nf_tables)", true, "/bin/sh v1.8.9 (nf_tables)"),
+            ("iptables-restore v1.8.9 (legacy)", false, "/bin/sh v1.8.9 (legacy)"),
+            ("iptables v1.6.0", false, "/bin/sh v1.6.0 (legacy)"),
+            ("garbage v\u{1b}[31m v1\u{1b} version", false, "/bin/sh (legacy)"),
+            ("", true, "/bin/sh (nf_tables)"),
+        ];
+        let sh = Program::find(Path::new("/bin/sh"), &StopSignal::default()).unwrap();
+        for (output, nft, expected) in golden {
+            assert_eq!(program_with_version(&sh, &[output.to_owned()], nft), expected, "{output:?}");
+        }
+    }
 }
