@@ -56,11 +56,8 @@ impl Format {
 
     /// The format of these that a header `Accept` prefers; JSON, if none.
     pub(super) fn accepted(accept: &str, of: &[Format]) -> Format {
-        let (csv, plain) = (Format::Csv.range(), Format::Plain.range());
-        let preferred = match of.contains(&Format::Plain) {
-            true => media::preferred(accept, JSON, [csv, plain]),
-            false => media::preferred(accept, JSON, [csv]),
-        };
+        let others = of.iter().map(|format| format.range()).filter(|range| *range != JSON);
+        let preferred = media::preferred(accept, JSON, others);
         of.iter().copied().find(|format| format.range() == preferred).unwrap_or_default()
     }
 }

@@ -4,12 +4,12 @@
 /// How much a client wants something, in thousandths.
 type Quality = u16;
 
-/// Of the types that are `offered`, the one that `accept` prefers; of those it likes alike the first, which is
+/// Of the types that are offered, the one that `accept` prefers; of those it likes alike the first, which is
 /// also the answer to who accepts none, as to one who says nothing.
-pub(super) fn preferred<'a, const COUNT: usize>(
+pub(super) fn preferred<'a>(
     accept: &str,
     first: &'a str,
-    others: [&'a str; COUNT],
+    others: impl IntoIterator<Item = &'a str>,
 ) -> &'a str {
     let mut best = (first, quality(accept, first));
     for other in others {
