@@ -132,7 +132,7 @@ impl Metrics<'_> {
         let changes = changes
             .iter()
             .map(|(list, target, count)| (vec![("list", list.as_str()), ("target", *target)], *count));
-        let help = "Requests that have changed something, by list (- is the unnamed one, * more than one) and target.";
+        let help = "Changes by clients that had an effect, by list (- is the unnamed one, * more than one) and target.";
         to.family(("rfw_changes_total", Kind::Counter, help), changes);
         let Measures { entries, is_whole, updated, .. } = self.measures;
         let entries: Vec<_> = entries
