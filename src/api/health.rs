@@ -2,7 +2,7 @@
 //! read and written last, so that no program is run for it; where another thread has the firewall, from what was
 //! told before, so that a disk or a program that hangs keeps nobody from hearing of it.
 
-use crate::api::monitor::Glance;
+use crate::api::monitor::Snapshot;
 use crate::api::{Origin, Service};
 use crate::firewall::health::Problem;
 use crate::http::answer::{Answer, Content};
@@ -35,8 +35,8 @@ impl Service {
     pub(super) fn health(&mut self, origin: &Origin, now: SystemTime) -> Answer {
         let sees_all = origin.client.rights.check_read_all().is_ok();
         let problems = self.problems(sees_all, sees_all, now);
-        let glance = &self.monitor.glance;
-        let tally = glance.tally.filter(|_| sees_all);
+        let snapshot = &self.monitor.snapshot;
+        let tally = snapshot.tally.filter(|_| sees_all);
         let moment = |time: Option<SystemTime>| time.map(|time| Moment::at_or_after(time).to_string());
         let body = json!({
             "host": self.host.as_str(),
@@ -49,7 +49,7 @@ impl Service {
             "lists": tally.map(|tally| tally.lists),
             "entries": tally.map(|tally| tally.entries),
             "certificate_expires": moment(self.monitor.surroundings.certificate_ends),
-            "state_saved": glance.state_saved.map(|saved| saved.to_string()),
+            "state_saved": snapshot.state_saved.map(|saved| saved.to_string()),
         });
         let body = Content::Text(format!("{body}\n"));
         match problems.is_empty() {
@@ -64,15 +64,15 @@ impl Service {
     /// What is wrong now. What goes wrong in tables and sets is told in words that may name lists, which are for
     /// who may see all. What the firewall holds is counted as well where that is asked.
     pub(super) fn problems(&mut self, sees_all: bool, counts: bool, now: SystemTime) -> Vec<Told> {
-        if let Some(glance) = self.shared.glance(|firewall| Glance::at(firewall, counts, now)) {
-            let tally = glance.tally.or(self.monitor.glance.tally);
-            self.monitor.glance = Glance { tally, ..glance };
+        if let Some(snapshot) = self.shared.glance(|firewall| Snapshot::at(firewall, counts, now)) {
+            let tally = snapshot.tally.or(self.monitor.snapshot.tally);
+            self.monitor.snapshot = Snapshot { tally, ..snapshot };
         }
         let ended = self.monitor.surroundings.ended.iter();
         let ended = ended.map(|error| Told { code: "certificate_ended", error: error.clone() });
         let stalled = self.shared.sweeper_stalled();
         let mut problems: Vec<Told> =
-            self.monitor.glance.problems.iter().map(|problem| told(problem, sees_all)).collect();
+            self.monitor.snapshot.problems.iter().map(|problem| told(problem, sees_all)).collect();
         problems.extend(ended.chain(stalled.map(stalling)));
         problems
     }

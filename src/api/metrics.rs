@@ -44,12 +44,12 @@ impl Service {
         self.read_counters(Instant::now());
         let problems = self.problems(true, false, now);
         let measures = self.shared.with(|firewall| firewall.measures(now));
-        let Monitor { started, variant, surroundings, glance, counts, reading } = &self.monitor;
+        let Monitor { started, variant, surroundings, snapshot, counts, reading } = &self.monitor;
         let metrics = Metrics {
             variant,
             started: *started,
             certificate_ends: surroundings.certificate_ends,
-            state_saved: glance.state_saved.map(Moment::time),
+            state_saved: snapshot.state_saved.map(Moment::time),
             connections: surroundings.connections,
             counts,
             measures: &measures,

@@ -19,7 +19,7 @@ pub(super) struct Monitor {
     /// What only the server knows.
     pub surroundings: Surroundings,
     /// What the firewall told of itself last.
-    pub glance: Glance,
+    pub snapshot: Snapshot,
     /// What was counted of requests.
     pub counts: Counts,
     /// What rules have counted, as last read.
@@ -39,7 +39,7 @@ pub(crate) struct Surroundings {
 
 /// What the firewall tells of itself.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Glance {
+pub(super) struct Snapshot {
     /// What is wrong.
     pub problems: Vec<Problem>,
     /// How much it holds.
@@ -55,17 +55,17 @@ impl Monitor {
             started: now,
             variant,
             surroundings: Surroundings::default(),
-            glance: Glance::default(),
+            snapshot: Snapshot::default(),
             counts: Counts::default(),
             reading: None,
         }
     }
 }
 
-impl Glance {
+impl Snapshot {
     /// Looks at a firewall. To count what it holds takes longest, and is done where it is `wanted`.
-    pub(super) fn at(firewall: &Firewall, wanted: bool, now: SystemTime) -> Glance {
-        Glance {
+    pub(super) fn at(firewall: &Firewall, wanted: bool, now: SystemTime) -> Snapshot {
+        Snapshot {
             problems: firewall.problems(),
             tally: wanted.then(|| firewall.tally(now)),
             state_saved: firewall.state_saved(),
@@ -75,7 +75,7 @@ impl Glance {
 
 impl Service {
     /// Takes down what the server knows.
-    pub(crate) fn surround(&mut self, surroundings: Surroundings) {
+    pub(crate) fn set_surroundings(&mut self, surroundings: Surroundings) {
         self.monitor.surroundings = surroundings;
     }
 }

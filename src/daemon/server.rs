@@ -450,7 +450,7 @@ impl Server {
     /// Tells the API what only the server knows.
     fn tell_surroundings(&mut self) {
         let watch = self.certificate.as_ref();
-        self.service.surround(Surroundings {
+        self.service.set_surroundings(Surroundings {
             certificate_ends: self.identity.as_ref().map(|identity| identity.ends),
             connections: self.crowd.clients.len(),
             ended: watch.map(|watch| watch.ended(SystemTime::now())).unwrap_or_default(),
