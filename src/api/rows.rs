@@ -1,4 +1,4 @@
-//! The rows of a listing, kept in some 15 to 30 bytes each until they are [text](text).
+//! The rows of a listing, kept in some 15 to 30 bytes each until they are [`text`].
 
 mod text;
 
