@@ -161,7 +161,7 @@ fn scope_columns(scope: &Scope) -> Map<String, Value> {
 }
 
 /// A JSON object.
-fn members<const COUNT: usize>(members: [(&str, Value); COUNT]) -> Map<String, Value> {
+pub(super) fn members<const COUNT: usize>(members: [(&str, Value); COUNT]) -> Map<String, Value> {
     members.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 

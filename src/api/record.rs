@@ -1,7 +1,7 @@
 //! What a client has changed, or asked to change: one record of it is a line of the log and a row of
 //! `GET /changes`. Both forms are documented in rfw(8) and stay as they are.
 
-use crate::api::Origin;
+use crate::api::{Origin, answers};
 use crate::firewall::{self, ListResult, Outcome};
 use crate::logfmt::Line;
 use crate::rule::lease::{Lease, Moment};
@@ -9,7 +9,7 @@ use crate::rule::list_name::ListName;
 use crate::rule::network::Network;
 use crate::rule::note::{self, Reason};
 use crate::rule::{Chain, Interface, Rule, Scope};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -186,7 +186,7 @@ impl Record {
             ("reason", self.reason.as_ref().map(Reason::as_str).into()),
             ("outcome", outcome.into()),
         ];
-        columns.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Map<_, _>>().into()
+        answers::members(columns).into()
     }
 }
 
