@@ -3,6 +3,7 @@
 
 mod answers;
 mod files;
+mod hostile;
 mod live;
 
 use crate::golden::cases;
@@ -338,6 +339,10 @@ fn the_rfw_of_the_host_needs_no_file_of_servers() {
             let text = fs::read_to_string(host.dir.join("rfw.conf"))
                 .unwrap()
                 .replace("\nlocal.server", &format!("\n{conf}"));
+            // A comment is no option, whatever it looks like.
+            let comments = "[config]\n#local.server.port=1\n; outward.server.port=1\n; auth.password=x\n";
+            let ports = "local.server.port = 7390\noutward.server.port = 7393\n";
+            let text = text.replace("[config]\n", &format!("{comments}{ports}"));
             host.write("other.conf", 0o600, &(text + "[client x]\nlocal.server.port = 1\n"));
             let said = ctl(&host, shell, &["block", "1.2.3.4", "-f", "other.conf"]);
             assert!(said.ok().starts_with("local: 1.2.3.4 is blocked until "), "{conf}");

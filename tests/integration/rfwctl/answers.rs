@@ -28,7 +28,7 @@ while (my $client = $listener->accept) {
 }
 "#;
 
-struct Server<'a> {
+pub(super) struct Server<'a> {
     host: &'a Host,
     port: u16,
     child: Child,
@@ -36,7 +36,7 @@ struct Server<'a> {
 
 impl Server<'_> {
     /// Starts one with answers, each a status, further headers, and a body.
-    fn start<'a>(host: &'a Host, port: u16, answers: &[(u16, &str, &str)]) -> Server<'a> {
+    pub(super) fn start<'a>(host: &'a Host, port: u16, answers: &[(u16, &str, &str)]) -> Server<'a> {
         for (number, (status, headers, body)) in (1..).zip(answers) {
             let text = format!("HTTP/1.1 {status} Word\r\nConnection: close\r\n{headers}\r\n{body}");
             host.write(&format!("{port}.{number}"), 0o644, &text);
@@ -49,7 +49,7 @@ impl Server<'_> {
         server
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(super) fn asked(&self) -> Vec<String> {
         let text = fs::read_to_string(self.host.dir.join(format!("{}.asked", self.port))).unwrap();
         text.lines().map(ToOwned::to_owned).collect()
     }
@@ -68,7 +68,7 @@ impl Drop for Server<'_> {
 const INSERTED: &str =
     "{\"expires\":null,\"host\":\"a\",\"result\":\"inserted\",\"rule\":{\"source\":\"1.2.3.4\"}}\n";
 
-fn with_server(ports: &[u16]) -> Host {
+pub(super) fn with_server(ports: &[u16]) -> Host {
     let host = Host::new();
     let line = |port: &u16| format!("s{port} http://127.0.0.1:{port}\n");
     host.write("servers", 0o600, &ports.iter().map(line).collect::<String>());
