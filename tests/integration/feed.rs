@@ -130,6 +130,8 @@ fn a_list_that_is_not_as_expected_is_not_sent() {
                 "1.2.3.4\n1.2.3.5 x\n",
                 "standard input: line 2: \"1.2.3.5 x\" is not an address or network: not sent",
             ),
+            ("1.2.3.4\0x\n", "standard input has zero bytes, so it is no text: not sent"),
+            ("1.2.3.4\n\0\n", "standard input has zero bytes, so it is no text: not sent"),
             ("\x1f\x08", "standard input: line 1: \"??\" is not an address or network: not sent"),
         ];
         for (input, error) in cases {

@@ -177,3 +177,33 @@ fn the_entries_of_a_set_are_a_feed() {
     rfwctl(&host, SHELLS[0], "feed blocked - --replace -t 0", &entries).ok();
     assert_eq!(rows(&rfw, "blocked"), ["DROP INPUT * 44.33.21.0/24 ", "DROP INPUT * 44.33.22.11 "]);
 }
+
+/// A comment that looks like a target, one wrong address among many, and interfaces that rfw would take
+/// for others.
+#[test]
+fn what_is_no_rule_of_iptables_is_left_out_and_the_others_are_taken() {
+    let rule = |address: &str, rest: &str| format!("-A INPUT -s {address} {rest}\n");
+    let saved = [
+        "*filter\n".to_owned(),
+        rule("44.33.22.11/32", "-m comment --comment \"was -j DROP once\" -j ACCEPT"),
+        rule("44.33.22.12/32", "-i + -j DROP"),
+        rule("44.33.22.13/32", "-i any -j DROP"),
+        rule("44.33.22.14/32", "-i a?b=c0 -j DROP"),
+        "-A INPUT -j DROP -s\n".to_owned(),
+        rule("444.33.22.15", "-j DROP"),
+        rule("44.33.22.16/33", "-j DROP"),
+        rule("0.0.0.0/0", "-j DROP"),
+        rule("::::", "-j DROP"),
+        rule("2001:470:1::7/128", "-j REJECT"),
+    ]
+    .concat();
+    under_each_shell(|shell| {
+        let host = Host::new();
+        let rfw = started(&host, "iptables", "");
+        let said = rfwctl(&host, shell, "import iptables -", &saved);
+        assert_eq!(said.err.matches(": left out\n").count(), 7, "{said:#?}");
+        assert!(said.err.contains(" -s 0.0.0.0/0 -j DROP\" is for every address"), "{said:#?}");
+        said.ok();
+        assert_eq!(rows(&rfw, "iptables"), ["DROP INPUT * 44.33.22.12 ", "REJECT INPUT * 2001:470:1::7 "]);
+    });
+}

@@ -110,3 +110,24 @@ fn an_answer_without_an_end_is_cut_off() {
         assert_eq!(said, format!("s8001: 1.2.3.4: {error}"));
     }
 }
+
+/// A reader that has seen enough is no failure to be told, and a status that is cut short is unknown.
+#[test]
+fn a_run_that_is_cut_short_says_so_by_its_status() {
+    let host = with_server(&[8001]);
+    let _server = Server::start(&host, 8001, &[(200, "", &format!("[\n{ROW}\n]\n"))]);
+    host.run("sh", &["-ec", "mkdir small; mount -t tmpfs -o size=4k tmpfs small"]).ok();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/rfwctl/rfwctl");
+    for shell in SHELLS {
+        let shell = shell.join(" ");
+        let line =
+            format!("mkfifo gone; exec 3<>gone 4>gone 3<&-; rm gone; {shell} {script} list -f servers >&4");
+        let said = host.run("sh", &["-c", &line]);
+        assert_eq!((said.status, said.err.as_str()), (Some(141), ""), "{said:#?}");
+        let line = format!(
+            "TMPDIR=$PWD/small {shell} {script} status -f servers; status=$?; ls small; exit $status"
+        );
+        let said = host.run("sh", &["-c", &line]);
+        assert_eq!((said.status, said.out.as_str()), (Some(3), ""), "{said:#?}");
+    }
+}
