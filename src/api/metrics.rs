@@ -1,5 +1,6 @@
 //! The answer to `GET /metrics`: what is counted and measured, as text for Prometheus. No set is read for it, and no
-//! table but for the counters of rules, once a second at most; where these can't be read, they are left out.
+//! table but for the counters of rules, once a second at most; where these can't be read, they are left out. Where
+//! another thread keeps the firewall, what it holds is told as measured last.
 
 use crate::api::Service;
 use crate::api::counts::{Counts, Refused};
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Time between two readings of the counters of rules, however many ask.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time to wait for the firewall, which a program that hangs would keep for longer than a scrape may take.
+const WAIT_TIME: Duration = Duration::from_millis(500);
 
 /// What the rules have counted, as last read; `None` where that failed.
 #[derive(Debug)]
@@ -41,10 +45,13 @@ struct Metrics<'a> {
 impl Service {
     /// The answer to `GET /metrics`.
     pub(super) fn metrics(&mut self, now: SystemTime) -> Answer {
-        self.read_counters(Instant::now());
+        let begun = Instant::now();
+        self.read_counters(begun);
         let problems = self.problems(true, false, now);
-        let measures = self.shared.with(|firewall| firewall.measures(now));
-        let Monitor { started, variant, surroundings, snapshot, counts, reading } = &self.monitor;
+        if let Some(measures) = self.shared.with_by(begun + WAIT_TIME, |firewall| firewall.measures(now)) {
+            self.monitor.measures = measures;
+        }
+        let Monitor { started, variant, surroundings, snapshot, counts, reading, measures } = &self.monitor;
         let metrics = Metrics {
             variant,
             started: *started,
@@ -52,7 +59,7 @@ impl Service {
             state_saved: snapshot.state_saved.map(Moment::time),
             connections: surroundings.connections,
             counts,
-            measures: &measures,
+            measures,
             traffic: reading.as_ref().and_then(|reading| reading.traffic.as_ref()),
             problems: &problems,
         };
@@ -66,7 +73,7 @@ impl Service {
         if self.monitor.reading.as_ref().is_some_and(is_fresh) {
             return;
         }
-        let read = self.shared.read(|firewall| firewall.traffic());
+        let read = self.shared.read_by(now + WAIT_TIME, |firewall| firewall.traffic());
         if let Err(error) = &read {
             log::debug!("the counters of rules are not told: {error}");
         }

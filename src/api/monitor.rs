@@ -5,6 +5,7 @@ use crate::api::counts::Counts;
 use crate::api::metrics::Reading;
 use crate::firewall::Firewall;
 use crate::firewall::health::Problem;
+use crate::firewall::measures::Measures;
 use crate::firewall::tally::Tally;
 use crate::rule::lease::Moment;
 use std::time::SystemTime;
@@ -24,6 +25,8 @@ pub(super) struct Monitor {
     pub counts: Counts,
     /// What rules have counted, as last read.
     pub reading: Option<Reading>,
+    /// What was measured of the firewall last.
+    pub measures: Measures,
 }
 
 /// What only the server knows.
@@ -58,6 +61,7 @@ impl Monitor {
             snapshot: Snapshot::default(),
             counts: Counts::default(),
             reading: None,
+            measures: Measures::default(),
         }
     }
 }

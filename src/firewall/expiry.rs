@@ -6,6 +6,8 @@
 //! under one mutex. The sweeper keeps its transactions short and yields to a client after
 //! each, which bounds the time that a request waits for the mutex.
 
+mod access;
+
 use crate::firewall::clock::{Clock, Reading};
 use crate::firewall::looks::Looks;
 use crate::firewall::pulse::Pulse;
@@ -25,7 +27,7 @@ use rustix::time::{timerfd_create, timerfd_settime};
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -45,7 +47,7 @@ pub(crate) trait Chore: Send + Sync {
 pub(crate) struct SharedFirewall {
     firewall: Mutex<Firewall>,
     /// Until when requests are refused at once.
-    busy: Mutex<Option<Busy>>,
+    busy: Mutex<Option<access::Busy>>,
     /// When tables and sets are looked at, whatever happens until then.
     looks: Mutex<Looks>,
     /// Until when nothing is swept, since the clock was set.
@@ -74,14 +76,6 @@ const BATCH: (usize, usize) = (16, 8192);
 /// How many rules that can't be deleted are skipped before the sweep is postponed.
 const SKIP_MAX: usize = 16;
 
-/// Requests are refused at once.
-#[derive(Debug, Clone, Copy)]
-struct Busy {
-    until: Instant,
-    /// Whether a program gave no answer; else another holds the lock of the tables.
-    hangs: bool,
-}
-
 impl SharedFirewall {
     /// Shares a firewall. Rules expire only once [`SharedFirewall::start_sweeper`] is called.
     ///
@@ -102,26 +96,6 @@ impl SharedFirewall {
         }))
     }
 
-    /// Runs `work` for a client with the mutex held, then sets the timer to the next expiry.
-    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Firewall) -> T) -> T {
-        self.client_waits.store(true, Ordering::SeqCst);
-        let mut firewall = self.lock();
-        self.client_waits.store(false, Ordering::SeqCst);
-        let result = work(&mut firewall);
-        self.look_soon_after(&firewall);
-        self.arm(firewall.next_due(SystemTime::now()));
-        result
-    }
-
-    /// Runs `work` if nobody has the mutex.
-    pub(crate) fn glance<T>(&self, work: impl FnOnce(&Firewall) -> T) -> Option<T> {
-        match self.firewall.try_lock() {
-            Ok(firewall) => Some(work(&firewall)),
-            Err(TryLockError::Poisoned(error)) => Some(work(&error.into_inner())),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
-
     /// For how long the sweeper has been at one thing, if that is longer than anything takes.
     pub(crate) fn sweeper_stalled(&self) -> Option<Duration> {
         self.pulse().stalled(Instant::now())
@@ -133,57 +107,6 @@ impl SharedFirewall {
             let at = firewall.next_repair().unwrap_or_else(Instant::now);
             self.looks().no_later_than(at);
         }
-    }
-
-    /// Changes the firewall for a client. After a change that timed out waiting for another
-    /// program, those of the next [`BUSY_TIME`] are refused, so that requests do not each
-    /// wait in turn.
-    ///
-    /// # Errors
-    /// Those of the change, or [`FirewallError::Busy`] if it was not attempted.
-    pub(crate) fn change<T>(
-        &self,
-        work: impl FnOnce(&mut Firewall) -> Result<T, FirewallError>,
-    ) -> Result<T, FirewallError> {
-        if self.busy().is_some_and(|busy| Instant::now() < busy.until) {
-            return Err(FirewallError::Busy);
-        }
-        let result = self.with(|firewall| {
-            let begun = Instant::now();
-            let result = work(firewall);
-            firewall.meter.transactions.note(begun.elapsed());
-            result
-        });
-        self.note(result.as_ref().err());
-        result
-    }
-
-    /// Reads the firewall for a client. A lock of the tables does not keep rfw from
-    /// reading, a program that hangs does.
-    ///
-    /// # Errors
-    /// Those of the work, or that it was not tried.
-    pub(crate) fn read<T>(
-        &self,
-        work: impl FnOnce(&mut Firewall) -> Result<T, FirewallError>,
-    ) -> Result<T, FirewallError> {
-        if self.busy().is_some_and(|busy| busy.hangs && Instant::now() < busy.until) {
-            return Err(FirewallError::Busy);
-        }
-        let result = self.with(work);
-        self.note(result.as_ref().err());
-        result
-    }
-
-    /// Has requests refused for a moment after one, or the sweeper, has waited in vain.
-    fn note(&self, error: Option<&FirewallError>) {
-        if let Some(error) = error.filter(|error| error.is_locked() || error.is_timeout()) {
-            *self.busy() = Some(Busy { until: Instant::now() + BUSY_TIME, hangs: error.is_timeout() });
-        }
-    }
-
-    fn busy(&self) -> MutexGuard<'_, Option<Busy>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a transaction of the sweeper to complete and prevents the next one while

@@ -33,7 +33,7 @@ impl Meter {
 }
 
 /// What is measured.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Measures {
     /// The addresses of each list that has any, as last read.
     pub entries: BTreeMap<(ListName, Family), usize>,

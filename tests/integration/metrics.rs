@@ -3,7 +3,8 @@
 mod prometheus;
 
 use crate::host::fake::Fault;
-use crate::host::{Host, Rfw, SOON, in_all_ways, in_both_variants, until};
+use crate::host::{Host, Rfw, SOON, in_all_ways, in_both_variants, run, until};
+use std::time::{Duration, Instant};
 
 /// The text of all metrics, once promtool has nothing to say against it.
 #[track_caller]
@@ -98,6 +99,34 @@ fn what_happens_is_counted() {
             assert!(value(&text, sample) > Some(1.7e9), "{sample}\n{text}");
         }
     });
+}
+
+/// The sweeper, which looks at the tables after a change of others, has the firewall until its program is killed.
+#[test]
+fn who_asks_waits_for_no_program_that_hangs() {
+    let host = Host::new();
+    let (path, lines) = host.fake_programs("iptables-nft");
+    let rfw = host.rfw(&path).configure(&lines).start();
+    rfw.ok("PUT", "/drop/output/any/127.0.0.9");
+    let last = metrics(&rfw);
+    host.fail_at(Fault::Hangs, 1);
+    host.admin("iptables-nft", "-A INPUT -p udp --dport 54 -j ACCEPT");
+    until(SOON, "it hangs", || host.hanging().is_some());
+    host.heal();
+    for _ in 0..2 {
+        let start = Instant::now();
+        let text = metrics(&rfw);
+        let took = start.elapsed();
+        assert!(
+            took < Duration::from_secs(3) && !rfw.log().contains("no answer in"),
+            "{took:?}\n{}",
+            rfw.log()
+        );
+        let entries = "rfw_entries{list=\"-\",family=\"ipv4\"}";
+        assert_eq!((value(&text, entries), value(&last, entries)), (Some(1.0), Some(1.0)), "{text}");
+    }
+    run("kill", &["-s", "KILL", &host.hanging().unwrap().to_string()]);
+    until(SOON, "counters are read", || value(&metrics(&rfw), "rfw_counters_up") == Some(1.0));
 }
 
 /// A flush of another program takes the counters of rules with it, which come back at zero.
