@@ -55,7 +55,9 @@ pub(super) enum ApiError {
     #[error(transparent)]
     Url(#[from] UrlError),
     /// Cross-site request forgery: a browser adds stored credentials to requests of any page.
-    #[error("a web page may not change rules: expected no header Origin")]
+    #[error(
+        "a web page may not change rules, but for rfw's own at the host that it asks: expected no header Origin"
+    )]
     WebPage,
     /// A body where none is expected.
     #[error("this path takes no body: expected the address in the path")]

@@ -20,10 +20,8 @@ pub(super) fn is_preferred(accept: &str) -> bool {
 pub(super) fn page() -> Answer {
     let headers = [
         ("Content-Security-Policy", policy()),
-        ("X-Content-Type-Options", "nosniff".to_owned()),
         ("Referrer-Policy", "no-referrer".to_owned()),
         ("Cross-Origin-Opener-Policy", "same-origin".to_owned()),
-        ("Cross-Origin-Resource-Policy", "same-origin".to_owned()),
         ("Vary", "Accept".to_owned()),
     ];
     let body = Content::Text(PAGE.to_owned());

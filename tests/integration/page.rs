@@ -406,6 +406,8 @@ fn a_page_of_another_origin_changes_nothing() {
     for name in ["127.0.0.1", "[::1]"] {
         browser.open(&format!("https://{name}:8443/evil.html"));
         browser.until("document.title === 'done'");
+        let heard = browser.run("return heard");
+        assert_eq!(heard[0], heard[1], "{name}: whether an address is blocked can be heard");
     }
     // Those of the same host come with the password; to others the browser does not give it.
     let refused = |number: u32| {
@@ -450,7 +452,20 @@ fn evil(host: &Host) -> Talk {
           to('POST', '/drop/input/any/6.6.6.3', 'no-cors'), to('POST', '/drop/input/any/6.6.6.4', 'cors'),
           to('GET', '/drop/input/any/6.6.6.5?modify=insert', 'no-cors'), to('PUT', '/drop/input/any/6.6.6.6', 'cors'),
           to('DELETE', '/drop/input/any/66.66.66.66', 'cors'), to('DELETE', '/list?list=*', 'cors'),
-        ]).then(() => document.title = 'done');
+        ]).then(async () => {
+          heard = [await asked('66.66.66.66'), await asked('88.88.88.88')];
+          document.title = 'done';
+        });
+        // An address is no script: that there is one shows as an error of the page.
+        let heard, failed;
+        onerror = () => { failed = true; };
+        const asked = address => new Promise(done => {
+          const script = document.createElement('script');
+          failed = false;
+          script.onload = script.onerror = event => done(`${event.type} ${failed}`);
+          script.src = `https://127.0.0.1:7393/list?format=plain&address=${address}`;
+          document.head.append(script);
+        });
         document.querySelector('form').submit();
         </script>";
     host.write("evil.html", 0o644, page);
