@@ -14,7 +14,8 @@ use crate::rule::label::Label;
 use crate::rule::layout::{ChainName, InputTable, KernelChain, TableName};
 use crate::rule::network::Family;
 use crate::rule::{Chain, Target};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
 
 /// Listings of a chain in a row while others change the ruleset.
 const ATTEMPTS: usize = 3;
@@ -31,27 +32,41 @@ pub(crate) enum Counting {
 /// What the rules that are there have counted, or totals of it.
 pub(crate) type Traffic = BTreeMap<Counting, Counters>;
 
-/// What was counted since the start. The rules of one kind can count less than before, since some of them are gone
-/// or were put back; a total does not follow that.
+/// What a rule has counted by now.
+struct Count {
+    /// A hash of what tells the rule from others.
+    rule: u64,
+    of: Counting,
+    counters: Counters,
+}
+
+/// What was counted since the start. Each rule is compared with what it had counted at the last reading, since a sum
+/// would fall with each rule that goes, and hide as much of what the others count.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
-    /// What each family had counted at the last reading.
-    last: BTreeMap<(Family, Counting), Counters>,
+    /// What the rules of each family had counted at the last reading, by their hashes.
+    last: BTreeMap<Family, HashMap<u64, Counters>>,
     totals: Traffic,
+    hashes: RandomState,
 }
 
 impl Totals {
     /// Takes what the rules of a family have counted by now.
-    fn take(&mut self, family: Family, read: &Traffic) {
-        for (of, now) in read {
-            let before = self.last.insert((family, *of), *now).unwrap_or_default();
+    fn take(&mut self, family: Family, read: &[Count]) {
+        let mut counted: HashMap<u64, Counters> = HashMap::with_capacity(read.len());
+        let before = self.last.remove(&family).unwrap_or_default();
+        for Count { rule, of, counters } in read {
+            let now = counted.entry(*rule).or_default();
+            let old = *now;
+            // One that others have doubled counts twice.
+            add(now, counters);
+            let before = before.get(rule).copied().unwrap_or_default();
             let total = self.totals.entry(*of).or_default();
-            total.packets = total.packets.saturating_add(now.packets.saturating_sub(before.packets));
-            total.bytes = total.bytes.saturating_add(now.bytes.saturating_sub(before.bytes));
+            let grown = |now: u64, old: u64, before: u64| now.saturating_sub(old.max(before));
+            total.packets = total.packets.saturating_add(grown(now.packets, old.packets, before.packets));
+            total.bytes = total.bytes.saturating_add(grown(now.bytes, old.bytes, before.bytes));
         }
-        // Where no rule is left, those that come later begin anew.
-        let is_there = |of: &Counting| read.contains_key(of);
-        self.last.retain(|(other, of), _| *other != family || is_there(of));
+        self.last.insert(family, counted);
     }
 }
 
@@ -65,8 +80,8 @@ impl Firewall {
         let started: Vec<_> = self.tables.iter().map(Table::printed).collect();
         for (table, started) in self.tables.iter_mut().zip(started) {
             let read = match started? {
-                Some(tables) => printed(tables)?,
-                None => table.counted()?,
+                Some(tables) => printed(tables, &self.totals.hashes)?,
+                None => table.counted(&self.totals.hashes)?,
             };
             self.totals.take(table.family(), &read);
         }
@@ -74,16 +89,17 @@ impl Firewall {
     }
 }
 
-fn printed(tables: Vec<Rules>) -> Result<Traffic, ProgramError> {
-    let mut traffic = Traffic::new();
+fn printed(tables: Vec<Rules>, hashes: &RandomState) -> Result<Vec<Count>, ProgramError> {
+    let mut counts = Vec::new();
     for mut rules in tables {
         while let Some(line) = rules.next_rule()? {
             if let Some(of) = counting_of(&line.owner) {
-                add(&mut traffic, of, line.counters);
+                let rule = hashes.hash_one((&line.chain, &line.owner));
+                counts.push(Count { rule, of, counters: line.counters });
             }
         }
     }
-    Ok(traffic)
+    Ok(counts)
 }
 
 /// What a rule counts for, if it is rfw's. An exception in the table `raw` counts what the rule that accepts
@@ -106,18 +122,20 @@ impl Table {
     }
 
     /// What its rules have counted, by netlink.
-    fn counted(&mut self) -> Result<Traffic, FirewallError> {
-        let mut traffic = Traffic::new();
+    fn counted(&mut self, hashes: &RandomState) -> Result<Vec<Count>, FirewallError> {
+        let mut counts = Vec::new();
         for (chain, of) in self.kernel_chains() {
             let family = self.family();
             let rules = counted(self.nft_rules(), family, &chain);
             for rule in rules.map_err(FirewallError::Counters)? {
                 if let Some(of) = counting(&rule, of, chain.table()) {
-                    add(&mut traffic, of, rule.counters);
+                    // A rule keeps its handle, which is the only one of its table.
+                    let id = hashes.hash_one((chain.table(), rule.handle));
+                    counts.push(Count { rule: id, of, counters: rule.counters });
                 }
             }
         }
-        Ok(traffic)
+        Ok(counts)
     }
 
     /// The chains that may hold rules of rfw, and what each is for.
@@ -161,8 +179,7 @@ fn counting(rule: &Counted, chain: Chain, table: TableName) -> Option<Counting> 
     }
 }
 
-fn add(traffic: &mut Traffic, of: Counting, counters: Counters) {
-    let sum = traffic.entry(of).or_default();
+fn add(sum: &mut Counters, counters: &Counters) {
     sum.packets = sum.packets.saturating_add(counters.packets);
     sum.bytes = sum.bytes.saturating_add(counters.bytes);
 }
@@ -172,32 +189,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn totals_never_fall() {
+    fn totals_never_fall_and_miss_nothing_of_rules_that_stay() {
         let of = Counting::Rules(Chain::Input, Target::Drop);
         let counters = |packets| Counters { packets, bytes: packets * 100 };
         let mut totals = Totals::default();
-        let mut take = |family, packets: Option<u64>| {
-            totals.take(family, &packets.map(|packets| (of, counters(packets))).into_iter().collect());
+        let mut take = |family, rules: &[(u64, u64)]| {
+            let counts =
+                rules.iter().map(|(rule, packets)| Count { rule: *rule, of, counters: counters(*packets) });
+            totals.take(family, &counts.collect::<Vec<_>>());
             let Counters { packets, bytes } = totals.totals.get(&of).copied().unwrap_or_default();
             assert_eq!(bytes, packets * 100);
             packets
         };
-        assert_eq!(take(Family::V4, None), 0);
-        assert_eq!(take(Family::V4, Some(10)), 10);
-        assert_eq!(take(Family::V6, Some(5)), 15);
-        assert_eq!(take(Family::V4, Some(12)), 17);
+        assert_eq!(take(Family::V4, &[]), 0);
+        assert_eq!(take(Family::V4, &[(1, 8), (2, 2)]), 10);
+        assert_eq!(take(Family::V6, &[(1, 5)]), 15);
+        assert_eq!(take(Family::V4, &[(1, 9), (2, 3)]), 17);
         // A rule is gone, and the others count on.
-        assert_eq!(take(Family::V4, Some(4)), 17);
-        assert_eq!(take(Family::V4, Some(6)), 19);
+        assert_eq!(take(Family::V4, &[(2, 5)]), 19);
+        assert_eq!(take(Family::V4, &[(2, 6), (3, 1)]), 21);
+        // Counters are set to zero, and one is there twice.
+        assert_eq!(take(Family::V4, &[(2, 0), (3, 3), (3, 1)]), 24);
+        assert_eq!(take(Family::V4, &[(2, 1), (3, 3), (3, 2)]), 26);
         // All are gone, and come again.
-        assert_eq!(take(Family::V4, None), 19);
-        assert_eq!(take(Family::V4, Some(3)), 22);
-        assert_eq!(take(Family::V6, Some(5)), 22);
+        assert_eq!(take(Family::V4, &[]), 26);
+        assert_eq!(take(Family::V4, &[(2, 3)]), 29);
+        assert_eq!(take(Family::V6, &[(1, 5)]), 29);
     }
 
     #[test]
     fn only_what_is_of_rfw_is_counted() {
         let rule = |comment: &str, target| Counted {
+            handle: 1,
             comment: comment.to_owned(),
             target,
             counters: Counters::default(),

@@ -157,6 +157,29 @@ fn what_others_flush_is_a_repair_and_no_total_falls() {
     });
 }
 
+/// A rule that goes takes its counters with it, and none of what others count meanwhile.
+#[test]
+fn what_rules_count_while_others_go_is_not_lost() {
+    in_both_variants(|iptables| {
+        let host = Host::new();
+        let rfw = host.rfw(iptables).start();
+        let packets = "rfw_packets_total{chain=\"OUTPUT\",target=\"DROP\"}";
+        for address in ["127.0.0.9", "127.0.0.10"] {
+            rfw.ok("PUT", &format!("/drop/output/any/{address}"));
+            ping(&host, address);
+        }
+        reaches(&rfw, packets, 4.0);
+        rfw.ok("DELETE", "/drop/output/any/127.0.0.9");
+        ping(&host, "127.0.0.10");
+        reaches(&rfw, packets, 6.0);
+        // So does one that is renewed, which is another rule for the kernel.
+        rfw.ok("PUT", "/drop/output/any/127.0.0.10?expire=2h");
+        ping(&host, "127.0.0.10");
+        reaches(&rfw, packets, 8.0);
+        assert_eq!(value(&metrics(&rfw), packets), Some(8.0));
+    });
+}
+
 #[test]
 fn counters_that_can_not_be_read_are_left_out() {
     let host = Host::new();

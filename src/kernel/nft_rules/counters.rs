@@ -30,6 +30,8 @@ const NF_ACCEPT: u32 = 1;
 /// A rule with a comment and a counter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Counted {
+    /// Its handle, by which its table tells it from others.
+    pub handle: u64,
     /// Its comment.
     pub comment: String,
     /// Its target, if that is one that rfw has.
@@ -51,8 +53,8 @@ impl NftRules {
     ) -> Result<Vec<Counted>, DeletionError> {
         let mut all = Vec::new();
         self.list(family, table, chain, |message| {
-            if handle_in(message, table, chain)?.is_some() {
-                all.extend(read(message)?);
+            if let Some(handle) = handle_in(message, table, chain)? {
+                all.extend(read(message, handle)?);
             }
             Ok(())
         })?;
@@ -61,7 +63,7 @@ impl NftRules {
 }
 
 /// A rule in a listing; nothing if it has no comment.
-fn read(message: &Message<'_>) -> Result<Option<Counted>, Malformed> {
+fn read(message: &Message<'_>, handle: u64) -> Result<Option<Counted>, Malformed> {
     let (mut comment, mut target, mut counters) = (None, None, Counters::default());
     for attribute in message.attributes()? {
         let attribute = attribute?;
@@ -79,7 +81,7 @@ fn read(message: &Message<'_>) -> Result<Option<Counted>, Malformed> {
             }
         }
     }
-    Ok(comment.map(|comment| Counted { comment, target, counters }))
+    Ok(comment.map(|comment| Counted { handle, comment, target, counters }))
 }
 
 /// Name and attributes of an expression.
