@@ -40,8 +40,17 @@ fn what_a_change_would_do_is_told_and_not_done() {
         let mut client = Client::new(&host);
         client.ok("PUT", "/drop/input/any/1.1.1.1?list=a", "");
         let log = || rfw.log().lines().filter(|line| line.contains(" INFO ")).count();
+        let is_counted = |line: &&str| {
+            ["rfw_transaction_duration_seconds_count", "rfw_changes_total", "rfw_list_updated"]
+                .iter()
+                .any(|name| line.starts_with(name))
+        };
+        let counted = |client: &mut Client| -> Vec<String> {
+            client.send("GET", "/metrics", "").body.lines().filter(is_counted).map(str::to_owned).collect()
+        };
         let lists = client.ok("GET", "/lists", "");
-        let (before, lines) = (host.everything(iptables), log());
+        let (before, lines, counts) = (host.everything(iptables), log(), counted(&mut client));
+        assert_eq!(counts.len(), 3, "{counts:?}");
         for line in [
             "PUT /drop/input/any/2.2.2.2?list=b",
             "PUT /reject/output/eth0/2001:db8::1?reason=why",
@@ -62,6 +71,7 @@ fn what_a_change_would_do_is_told_and_not_done() {
             assert_eq!(host.everything(iptables), before, "{line}");
         }
         assert_eq!((client.ok("GET", "/lists", ""), log()), (lists, lines), "{}", rfw.log());
+        assert_eq!(counted(&mut client), counts);
     });
 }
 
