@@ -54,6 +54,7 @@ use crate::kernel::guard::Port;
 use crate::log_limit::LogLimit;
 use crate::logfmt::Line;
 use crate::rule::whitelist::WhiteList;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -67,8 +68,9 @@ pub(crate) struct Service {
     shared: Arc<SharedFirewall>,
     whitelist: Rc<WhiteList>,
     slots: Slots,
-    strangers: LogLimit,
-    misdirected: LogLimit,
+    /// The limits of log lines about who may not ask, for each code: what programs do that know no password hides
+    /// nobody who tries some.
+    strangers: BTreeMap<&'static str, LogLimit>,
     attempts: Attempts,
     changes: Changes,
     /// Whether the log has told that the background thread hangs.
@@ -151,8 +153,7 @@ impl Service {
             shared,
             whitelist: Rc::new(whitelist),
             slots: Slots::default(),
-            strangers: LogLimit::default(),
-            misdirected: LogLimit::default(),
+            strangers: BTreeMap::new(),
             attempts: Attempts::default(),
             changes: Changes::new(SystemTime::now()),
             is_stalled: false,
@@ -267,7 +268,7 @@ impl Service {
             None => Ok(()),
             Some(host) => {
                 let error = ApiError::Misdirected(host.clone());
-                Err(refuse_stranger(&mut self.misdirected, peer, &error, &self.host, now))
+                Err(refuse_stranger(&mut self.strangers, peer, &error, &self.host, now))
             }
         }
     }
@@ -450,12 +451,13 @@ impl Pending {
 
 /// Gives the answer to a client who may not ask, and has the log tell of it now and then.
 fn refuse_stranger(
-    lines: &mut LogLimit,
+    lines: &mut BTreeMap<&'static str, LogLimit>,
     peer: &Peer,
     error: &ApiError,
     host: &HostName,
     now: Instant,
 ) -> Answer {
+    let lines = lines.entry(code::of(error)).or_default();
     lines.log_pairs(now, log::Level::Warn, error.line(Line::default().with("from", peer.address)));
     error.answer(host)
 }
