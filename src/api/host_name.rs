@@ -17,6 +17,13 @@ impl HostName {
         HostName::new(&rustix::system::uname().nodename().to_string_lossy())
     }
 
+    /// Takes the name that the kernel has now: a host may get its own while it boots.
+    pub(crate) fn renew(&mut self) {
+        if rustix::system::uname().nodename().to_bytes() != self.0.as_bytes() {
+            *self = HostName::of_kernel();
+        }
+    }
+
     /// The name.
     pub(crate) fn as_str(&self) -> &str {
         &self.0

@@ -236,6 +236,7 @@ impl Service {
         place: Option<Place>,
         now: Instant,
     ) -> Result<Pending, Refusal> {
+        self.host.renew();
         self.check_host(peer, &request, now)?;
         let is_known = peer.has_logged_in_with(&request);
         let request = if is_known { request } else { self.in_turn(peer, request, place, now)? };

@@ -181,6 +181,22 @@ fn an_answer_is_in_the_version_of_the_request() {
     assert!(new.header("Date").is_some_and(|date| date.ends_with(" GMT")), "{new:#?}");
 }
 
+/// A host may be given its name after rfw has started, as in a cloud.
+#[test]
+fn answers_have_the_name_that_the_host_has_now() {
+    let host = Host::new();
+    let mut rfw = host.rfw(IPTABLES);
+    assert!(rfw.try_spawn_through(&["unshare", "--uts"]).is_ok(), "{}", rfw.log());
+    for name in ["early", "late"] {
+        let rename = format!("printf {name} >/proc/sys/kernel/hostname");
+        host.run("nsenter", &["-t", &rfw.pid().to_string(), "--uts", "sh", "-c", &rename]).ok();
+        for path in ["/", "/health", "/changes"] {
+            assert_eq!(rfw.ok("GET", path)["host"], name, "{path}");
+        }
+        assert_eq!(rfw.request("GET", "/nothing").json()["host"], name);
+    }
+}
+
 // ---- what the configuration allows ----
 
 #[test]
