@@ -89,7 +89,12 @@ fn a_disk_that_was_full_leaves_no_half_line_in_the_log() {
         assert!(whole, "{line:?} in\n{all}");
     }
     assert!(full.is_empty() || full.ends_with('\n'), "{full}");
-    assert!((0..3).all(|n| all.contains(&format!("inserted: INPUT -s 1.2.4.{n} "))), "{all}");
+    assert!(
+        (0..3).all(|n| all.contains(&format!(
+            " op=insert list=- target=drop chain=input interface=any address=1.2.4.{n} "
+        ))),
+        "{all}"
+    );
 }
 
 /// They stayed in memory that had been given back, for a core dump or the swap to keep.
