@@ -24,7 +24,8 @@ mod stop_signal;
 
 use config::cli::{self, Call};
 use daemon::check;
-use daemon::startup::{self, Failure};
+use daemon::failure::Failure;
+use daemon::startup;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

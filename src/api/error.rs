@@ -1,20 +1,13 @@
 //! Errors of requests, and the one place where they become HTTP status codes.
 
-use crate::api::HostName;
 use crate::api::address_list::ListError;
-use crate::api::code;
 use crate::api::url::UrlError;
 use crate::config::clients::Unnamed;
 use crate::firewall::FirewallError;
 use crate::firewall::expiry::BUSY_TIME;
-use crate::http::answer::{Answer, Content};
-use crate::http::message::HttpError;
-use crate::logfmt::Line;
 use crate::rule::network::Network;
-use crate::rule::rights::{MissingRight, Rights};
+use crate::rule::rights::MissingRight;
 use crate::rule::whitelist::Listed;
-use serde_json::json;
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -134,7 +127,8 @@ impl ApiError {
         }
     }
 
-    fn header(&self) -> Option<(&'static str, String)> {
+    /// The header that the status calls for.
+    pub(super) fn header(&self) -> Option<(&'static str, String)> {
         let retry_after = |time: Duration| Some(("Retry-After", whole_seconds(time).to_string()));
         match self {
             ApiError::NotLoggedIn | ApiError::WrongCredentials | ApiError::CertificateEnded => {
@@ -148,11 +142,6 @@ impl ApiError {
             _ if self.status() == 503 => retry_after(BUSY_TIME),
             _ => None,
         }
-    }
-
-    /// The line of the log about a request that is refused, with what it begins with.
-    pub(super) fn line(&self, line: Line) -> Line {
-        line.with("status", self.status()).with("code", code::of(self)).with("error", self)
     }
 
     /// Client errors (4xx) are logged as info, server errors (5xx) as errors, but for what is
@@ -173,28 +162,6 @@ impl ApiError {
                 | ApiError::WhiteListChanged
                 | ApiError::RightsChanged(_)
         )
-    }
-
-    /// The answer to the request.
-    pub(super) fn answer(&self, host: &HostName) -> Answer {
-        self.answer_in_words(self, host)
-    }
-
-    /// The answer to a client with these rights. What goes wrong in the kernel is told in words of tools and
-    /// names of sets, which may be those of lists that it does not see.
-    pub(super) fn answer_to(&self, rights: &Rights, host: &HostName) -> Answer {
-        match self {
-            ApiError::Firewall(error) if error.may_name_lists() && rights.visible().is_some() => {
-                let why = "the packet filter can't be read or changed now: the log of rfw says why";
-                self.answer_in_words(&why, host)
-            }
-            _ => self.answer(host),
-        }
-    }
-
-    fn answer_in_words(&self, why: &dyn fmt::Display, host: &HostName) -> Answer {
-        let headers = self.header().into_iter().collect();
-        Answer { headers, ..failed(self.status(), code::of(self), why, host) }
     }
 }
 
@@ -222,19 +189,4 @@ fn status_of_firewall(error: &FirewallError) -> u16 {
 /// A time in seconds, rounded up: at least one.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1)
-}
-
-/// The line of the log about a request that can't be read; without a status if the connection is broken.
-pub(super) fn unreadable_line(line: Line, error: &HttpError) -> Line {
-    line.with_some("status", error.status()).with("code", code::of_http(error)).with("error", error)
-}
-
-/// The answer to a request that can't be read; `None` if the connection is broken.
-pub(super) fn unreadable(error: &HttpError, host: &HostName) -> Option<Answer> {
-    error.status().map(|status| failed(status, code::of_http(error), error, host))
-}
-
-fn failed(status: u16, code: &'static str, why: &dyn fmt::Display, host: &HostName) -> Answer {
-    let body = json!({ "code": code, "error": why.to_string(), "host": host.as_str() });
-    Answer { code: Some(code), ..Answer::json(status, Content::Text(format!("{body}\n"))) }
 }

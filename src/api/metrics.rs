@@ -6,7 +6,7 @@ use crate::api::Service;
 use crate::api::counts::{Counts, Refused};
 use crate::api::exposition::{Exposition, Kind, MEDIA_TYPE};
 use crate::api::health::{CODES, Told};
-use crate::api::monitor::Monitor;
+use crate::api::monitor::{Monitor, Reading};
 use crate::firewall::measures::Measures;
 use crate::firewall::traffic::{Counting, Traffic};
 use crate::http::answer::{Answer, Content};
@@ -21,13 +21,6 @@ const READ_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time to wait for the firewall, which a program that hangs would keep for longer than a scrape may take.
 const WAIT_TIME: Duration = Duration::from_millis(500);
-
-/// What the rules have counted, as last read; `None` where that failed.
-#[derive(Debug)]
-pub(super) struct Reading {
-    at: Instant,
-    traffic: Option<Traffic>,
-}
 
 /// All that is told.
 struct Metrics<'a> {

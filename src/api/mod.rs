@@ -23,6 +23,7 @@ mod page;
 mod parameters;
 mod permit;
 mod record;
+mod refusal;
 mod rows;
 mod skipped;
 mod status;
@@ -172,7 +173,7 @@ impl Service {
 
     /// The answer to a request that can't be read; `None` if the connection is broken.
     pub(crate) fn unreadable(&self, error: &HttpError) -> Option<Answer> {
-        error::unreadable(error, &self.host)
+        refusal::unreadable(error, &self.host)
     }
 
     /// The white list in force.
@@ -440,8 +441,8 @@ impl Pending {
 
     /// Logs that the body can't be read; the answer, unless the connection is broken.
     pub(crate) fn fail(&self, error: &HttpError) -> Option<Answer> {
-        log::info!("{}", error::unreadable_line(self.origin.line(), error));
-        error::unreadable(error, &self.origin.host)
+        log::info!("{}", refusal::unreadable_line(self.origin.line(), error));
+        refusal::unreadable(error, &self.origin.host)
     }
 
     /// Refuses the request, since the server ends.
@@ -473,7 +474,7 @@ fn refuse_place(peer: &Peer, request: &Request, error: &ApiError, host: &HostNam
 
 /// The line of the log about what comes from that address and is no request.
 pub(crate) fn unreadable_line(from: IpAddr, error: &HttpError) -> Line {
-    error::unreadable_line(Line::default().with("from", from), error)
+    refusal::unreadable_line(Line::default().with("from", from), error)
 }
 
 /// What a line of the log about a request begins with.

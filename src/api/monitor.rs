@@ -2,13 +2,13 @@
 
 use crate::api::Service;
 use crate::api::counts::Counts;
-use crate::api::metrics::Reading;
 use crate::firewall::Firewall;
 use crate::firewall::health::Problem;
 use crate::firewall::measures::Measures;
 use crate::firewall::tally::Tally;
+use crate::firewall::traffic::Traffic;
 use crate::rule::lease::Moment;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// What is known of rfw.
 #[derive(Debug)]
@@ -82,4 +82,13 @@ impl Service {
     pub(crate) fn set_surroundings(&mut self, surroundings: Surroundings) {
         self.monitor.surroundings = surroundings;
     }
+}
+
+/// What the rules have counted, as last read; `None` where that failed.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// When.
+    pub at: Instant,
+    /// Of each chain and target.
+    pub traffic: Option<Traffic>,
 }

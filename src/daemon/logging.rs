@@ -3,9 +3,9 @@
 
 use crate::config::cli::{Arguments, LogTarget};
 use crate::config::trusted_file;
+use crate::daemon::failure::Failure;
 use crate::daemon::journal::{self, JournalLogger};
 use crate::daemon::log_file::LogFile;
-use crate::daemon::startup::Failure;
 use crate::daemon::terminal::TerminalLogger;
 use crate::daemon::warning_count::WarningCount;
 use simplelog::{CombinedLogger, Config, ConfigBuilder, LevelFilter, SharedLogger, WriteLogger};

@@ -7,6 +7,7 @@ mod clients;
 mod confinement;
 mod crowd;
 mod ephemeral;
+pub(crate) mod failure;
 mod instance;
 mod journal;
 mod listener;
