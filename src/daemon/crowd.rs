@@ -118,8 +118,9 @@ impl Crowd {
 
     /// The client that has been silent longest: of that source, or of the one with most
     /// connections, so that a source with many does not drive out one with few. Who has not
-    /// logged in goes first, so that a stranger behind the same address drives out nobody; before all
-    /// others those of addresses that are not even listed, of which anybody may have many.
+    /// logged in goes first, so that a stranger behind the same address drives out nobody, and of these who
+    /// has not said anything yet; before all others those of addresses that are not even listed, of which
+    /// anybody may have many.
     pub(super) fn most_silent(&self, of_source: Option<Source>) -> Option<usize> {
         let counts = self.counts();
         let all = self.clients.iter().enumerate().filter(|(_, client)| client.may_go());
@@ -127,7 +128,7 @@ impl Crowd {
         most_silent(
             &counts,
             of_source.map(|(index, client)| {
-                let silence = (client.admitted, client.connection.active());
+                let silence = (client.admitted, client.connection.has_spoken(), client.connection.active());
                 (index, client.source(), client.is_known(), silence)
             }),
         )
@@ -257,9 +258,12 @@ fn goes_on(last: Option<u64>, bodies: &[(u64, Source, u64)]) -> Option<u64> {
     still.or_else(|| first().map(|(number, ..)| *number))
 }
 
+/// Who goes first has the least: whether it has logged in, whether it has said anything, and when last.
+type Silence = (bool, bool, Instant);
+
 fn most_silent(
     counts: &HashMap<Source, usize>,
-    clients: impl Iterator<Item = (usize, Source, bool, (bool, Instant))>,
+    clients: impl Iterator<Item = (usize, Source, bool, Silence)>,
 ) -> Option<usize> {
     let weight = |source: &Source| counts.get(source).copied().unwrap_or_default();
     let first =
@@ -343,7 +347,7 @@ mod tests {
         let clients =
             [(0, 1, 0, false), (1, 2, 1, true), (2, 2, 5, false), (3, 2, 3, false), (4, 2, 9, false)];
         let clients = clients.map(|(index, name, second, admitted)| {
-            (index, source(name), true, (admitted, now + Duration::from_secs(second)))
+            (index, source(name), true, (admitted, true, now + Duration::from_secs(second)))
         });
         let counts = HashMap::from([(source(1), 1), (source(2), 4)]);
         assert_eq!(most_silent(&counts, clients.into_iter()), Some(3));
@@ -351,7 +355,10 @@ mod tests {
         assert_eq!(most_silent(&counts, clients.into_iter().take(1)), Some(0));
         assert_eq!(most_silent(&counts, std::iter::empty()), None);
         // One that is not listed goes first, however few it has.
-        let stranger = (5, source(3), false, (false, now + Duration::from_secs(20)));
+        let stranger = (5, source(3), false, (false, true, now + Duration::from_secs(20)));
         assert_eq!(most_silent(&counts, clients.into_iter().chain([stranger])), Some(5));
+        // One that has come last and said nothing goes before one that waits for an answer.
+        let mute = (6, source(2), true, (false, false, now + Duration::from_secs(30)));
+        assert_eq!(most_silent(&counts, clients.into_iter().chain([mute])), Some(6));
     }
 }

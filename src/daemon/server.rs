@@ -267,13 +267,14 @@ impl Server {
                         let local = tls.is_none();
                         let (certificate, logged_in) = (None, None);
                         let peer = Peer { address, authentication, local, certificate, logged_in };
-                        if self.makes_room(&peer, now) {
-                            let connection = Connection::new(socket, tls.as_ref(), now);
-                            if let Ok(connection) = connection {
-                                let is_unlisted =
-                                    !peer.local && !self.service.whitelist().contains(peer.address);
-                                self.crowd.admit(connection, peer, is_unlisted);
-                            }
+                        let Some(has_closed) = self.makes_room(&peer, now) else { continue };
+                        if let Ok(connection) = Connection::new(socket, tls.as_ref(), now) {
+                            let is_unlisted = !peer.local && !self.service.whitelist().contains(peer.address);
+                            self.crowd.admit(connection, peer, is_unlisted);
+                        }
+                        // What it says is heard before it may have to go for the next one.
+                        if has_closed {
+                            break;
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -287,17 +288,17 @@ impl Server {
         Ok(())
     }
 
-    /// Whether a peer may connect; at a bound, another is let go for it.
-    fn makes_room(&mut self, peer: &Peer, now: Instant) -> bool {
+    /// Lets a peer connect: whether another had to be closed for it, as at a bound; `None` if it may not.
+    fn makes_room(&mut self, peer: &Peer, now: Instant) -> Option<bool> {
         // The listener without TLS is bound to a loopback address.
         if !peer.local && !self.service.admits(peer.address) {
             let line = format_args!("{}: not in the white list as a client, turned away", peer.address);
             self.lines.unlisted.log(now, log::Level::Warn, line);
             self.service.count_refused(Refused::Unlisted);
-            return false;
+            return None;
         }
         match self.crowd.room(peer) {
-            Room::Free => true,
+            Room::Free => Some(false),
             Room::After(index) => {
                 let line =
                     format_args!("{}: too many connections, the most silent one is closed", peer.address);
@@ -305,13 +306,13 @@ impl Server {
                 self.with(index, |client, reception| client.connection.cut(now, reception));
                 self.crowd.bury();
                 self.service.count_refused(Refused::Crowded);
-                true
+                Some(true)
             }
             Room::None => {
                 let line = format_args!("{}: too many connections, turned away", peer.address);
                 self.lines.crowded.log(now, log::Level::Warn, line);
                 self.service.count_refused(Refused::Crowded);
-                false
+                None
             }
         }
     }

@@ -23,6 +23,8 @@ pub(crate) struct Connection<P> {
     conversation: Conversation<P>,
     /// When a byte last came or went.
     active: Instant,
+    /// Whether a byte has come.
+    has_spoken: bool,
 }
 
 impl<P> Connection<P> {
@@ -36,7 +38,8 @@ impl<P> Connection<P> {
         now: Instant,
     ) -> io::Result<Connection<P>> {
         let transport = Transport::new(socket, tls)?;
-        Ok(Connection { transport, conversation: Conversation::new(tls.is_some(), now), active: now })
+        let conversation = Conversation::new(tls.is_some(), now);
+        Ok(Connection { transport, conversation, active: now, has_spoken: false })
     }
 
     /// What is said on the connection.
@@ -52,6 +55,11 @@ impl<P> Connection<P> {
     /// When a byte last came or went.
     pub(crate) fn active(&self) -> Instant {
         self.active
+    }
+
+    /// Whether a byte has come.
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.has_spoken
     }
 
     /// What to poll for. While something waits to be sent nothing is read, so that a client
@@ -107,7 +115,7 @@ impl<P> Connection<P> {
         // A head is wiped below; if this had to grow, copies of it would stay.
         let mut plain = Vec::with_capacity(if in_head { PLAIN_MAX } else { 0 });
         let ended = self.transport.receive(&mut plain)?;
-        self.active = now;
+        (self.active, self.has_spoken) = (now, true);
         if self.conversation.is_handshaking() && !self.transport.is_handshaking() {
             handler.secured(self.transport.client_chain())?;
             self.conversation.step(Event::Secured, now, handler);

@@ -209,7 +209,11 @@ fn few_descriptors_are_no_end() {
     let script = "for n in {1..60}; do exec {fd}<>/dev/tcp/127.0.0.1/7390; done; echo open; read -r";
     let crowd = host.talk("bash", &["-c", script]);
     until(SOON, "60 connections are open", || crowd.heard().contains("open"));
-    // Those that say nothing go for those that do.
+    // Those that say nothing go for those that do, once they are there.
+    until(SOON, "all are accepted", || {
+        let listener = host.run("ss", &["-Hltn", "( sport = :7390 )"]).ok();
+        listener.split_whitespace().nth(1) == Some("0")
+    });
     let start = Instant::now();
     rfw.ok("GET", "/");
     assert!(start.elapsed() < SOON / 2, "{:?}", start.elapsed());
