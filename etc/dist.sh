@@ -107,21 +107,38 @@ machine=$(rustc -vV | sed -n 's/^host: //p')
 commit=$(rustc -vV | sed -n 's/^commit-hash: //p')
 binary=$source-linux-${machine%%-*}
 
+# Whether a program that panics says so and is aborted (SIGABRT).
+ends_in_panic() (
+    # shellcheck disable=SC3045  # dash and bash know it
+    ulimit -c 0
+    status=0
+    said=$(RUST_BACKTRACE=1 "$1" 2>&1) || status=$?
+    [ "$status" = 134 ] && case $said in *panicked*probe*) true ;; *) false ;; esac
+)
+
 # The flags hold for the program, not for what runs while it is built, because the
 # target is named.  No path of this machine may be in the program: not that of this
 # folder, and not that of Rust's own library.
 unit=$(printf '\037')
 CARGO_ENCODED_RUSTFLAGS="-Ctarget-feature=+crt-static$unit--remap-path-prefix=$work=/rfw"
 CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS$unit--remap-path-prefix=$(rustc --print sysroot)/lib/rustlib/src/rust=/rustc/$commit"
-# What makes the program smaller where the linker and the C library know it: relocations of
-# a bit each and not of 24 bytes (glibc 2.36), and one copy of functions that are the same (lld).
-for flag in -Clink-arg=-Wl,-z,pack-relative-relocs -Clink-arg=-Wl,--icf=all; do
-    if echo 'fn main() {}' | rustc --target "$machine" -Ctarget-feature=+crt-static "$flag" \
-        -o "$work/probe" - 2>/dev/null && "$work/probe" 2>/dev/null; then
+# What makes the program smaller where compiler, linker and C library know it: fewer functions
+# that are copied into others, relocations of a bit each and not of 24 bytes (glibc 2.36), one
+# copy of functions that are the same (lld), and no tables for unwinding.  A panic has to end
+# as before.  The path is relative, since flags count for the names in the program.
+echo 'fn main() { panic!("probe") }' >"$work/probe.rs"
+lacking=''
+for flag in -Cllvm-args=-inlinehint-threshold=100 -Cllvm-args=-inline-threshold=25 \
+    -Clink-arg=-Wl,-z,pack-relative-relocs -Clink-arg=-Wl,--icf=all \
+    -Clink-arg=-Wl,-T,etc/no-unwinding.ld; do
+    if rustc --target "$machine" -Ctarget-feature=+crt-static -Cpanic=abort "$flag" \
+        -o "$work/probe" "$work/probe.rs" 2>/dev/null && ends_in_panic "$work/probe" 2>/dev/null; then
         CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS$unit$flag"
+    else
+        lacking="$lacking $flag"
     fi
 done
-rm -f "$work/probe"
+rm -f "$work/probe" "$work/probe.rs"
 export CARGO_ENCODED_RUSTFLAGS
 export CFLAGS="-ffile-prefix-map=$work=/rfw"
 CARGO_TARGET_DIR=$work/target cargo build --release --locked --offline --target "$machine"
@@ -129,6 +146,13 @@ mkdir "$work/$binary"
 cp "$work/target/$machine/release/rfw" "$work/$binary/rfw"
 if readelf -ldW "$work/$binary/rfw" | grep -E 'INTERP|NEEDED' >&2; then
     fail 'the program is not static'
+fi
+
+# A bound for the profile of Cargo.toml, and a toolchain that knows all flags.
+bytes=$(stat -c %s "$work/$binary/rfw")
+if [ "$bytes" -gt 4000000 ] && ! env | grep -q '^CARGO_PROFILE_RELEASE_'; then
+    [ -n "$lacking" ] || fail "the program has $bytes bytes, and 4,000,000 are the most"
+    echo "dist.sh: note: the program has $bytes bytes, since this toolchain lacks$lacking" >&2
 fi
 
 # The licences of what is in the program: each crate's own, and a list of all.
@@ -151,7 +175,9 @@ done
 find "$licences" -type d -empty | grep . >&2 && fail 'no licence in these'
 
 cp -R Makefile LICENSE README.md crates.txt etc "$work/$binary/"
-rm "$work/$binary/etc/dist.sh" "$work/$binary/etc/crates.sh" "$work/$binary/etc/sign.sh"
+for name in dist.sh no-unwinding.ld crates.sh sign.sh; do
+    rm "$work/$binary/etc/$name"
+done
 pack "$binary"
 
 cd "$out"

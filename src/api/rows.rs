@@ -190,7 +190,7 @@ fn read_note(bytes: &mut &[u8]) -> Option<Box<Note>> {
 }
 
 /// Writes a number in groups of seven bits, the lowest first; the last has no high bit.
-#[inline]
+#[inline(always)]
 fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
     loop {
         let [low, ..] = number.to_le_bytes();
@@ -202,7 +202,7 @@ fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn read_number(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for shift in (0..u64::BITS).step_by(7) {

@@ -333,7 +333,7 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 /// What follows something of that length and its padding, which the last may lack.
-#[inline]
+#[inline(always)]
 fn after(bytes: &[u8], length: usize) -> &[u8] {
     bytes.get(length.next_multiple_of(ALIGNMENT)..).unwrap_or_default()
 }
@@ -426,7 +426,7 @@ fn attributes(bytes: &[u8]) -> Attributes<'_> {
 }
 
 impl<'a> Attributes<'a> {
-    #[inline]
+    #[inline(always)]
     fn read(&self) -> Option<(Attribute<'a>, &'a [u8])> {
         let [l0, l1, k0, k1] = *self.0.first_chunk::<ATTRIBUTE_HEADER>()?;
         let length = usize::from(u16::from_ne_bytes([l0, l1]));
@@ -439,7 +439,7 @@ impl<'a> Attributes<'a> {
 impl<'a> Iterator for Attributes<'a> {
     type Item = Result<Attribute<'a>, Malformed>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
             return None;

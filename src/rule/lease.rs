@@ -78,7 +78,7 @@ pub(crate) struct Moment(u64);
 
 impl Moment {
     /// `time` rounded up to a whole second, so that a lease never ends early.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at_or_after(time: SystemTime) -> Moment {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let part = u64::from(since.subsec_nanos() > 0);

@@ -263,7 +263,7 @@ impl Rule {
     /// No address at all, addresses of two families, an address on the side that the
     /// chain does not take, an unspecified address, or a prefix length below 9 (IPv4) or
     /// 16 (IPv6).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(
         scope: Scope,
         source: Option<Network>,

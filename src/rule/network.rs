@@ -60,7 +60,7 @@ impl Network {
     /// # Errors
     /// A prefix length over 32 (IPv4) or 128 (IPv6), or one below 96 with an IPv4-mapped
     /// address.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(addr: IpAddr, prefix: u8) -> Result<Network, NetworkError> {
         let (addr, prefix) = match (addr, addr.to_canonical()) {
             (IpAddr::V6(_), IpAddr::V4(v4)) if prefix <= 128 => {

@@ -241,7 +241,7 @@ fn push_json(text: &mut String, value: &str) {
 }
 
 /// Appends a number, in a fraction of the time that formatting takes: a list has millions.
-#[inline]
+#[inline(always)]
 pub(super) fn push_number(text: &mut String, number: u64) {
     if number >= 10 {
         push_number(text, number / 10);
@@ -250,7 +250,7 @@ pub(super) fn push_number(text: &mut String, number: u64) {
 }
 
 /// Appends a network as `iptables -L -n` prints it.
-#[inline]
+#[inline(always)]
 pub(super) fn push_network(text: &mut String, network: Option<&Network>, any: &str) {
     let Some(network) = network else { return text.push_str(any) };
     match network.addr() {

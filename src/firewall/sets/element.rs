@@ -26,7 +26,7 @@ pub(super) fn owned(element: &Element<'_>) -> Option<Element<'static>> {
 }
 
 /// The rule that an entry stands for.
-#[inline]
+#[inline(always)]
 pub(super) fn rule(set: &SetKey, entry: &Entry<'_>) -> Option<Rule> {
     rule_of(set, &entry.element).filter(|_| !entry.other)
 }
@@ -38,7 +38,7 @@ pub(super) fn label(set: &SetKey, entry: &Entry<'_>, now: SystemTime) -> Label {
 }
 
 /// The rule that an element of a set stands for.
-#[inline]
+#[inline(always)]
 pub(super) fn rule_of(set: &SetKey, element: &Element<'_>) -> Option<Rule> {
     let (source, destination) = match (set.side(), element) {
         (Side::Source, Element::Net(network)) => (Some(*network), None),

@@ -255,6 +255,7 @@ impl Hash for PackedV4 {
 }
 
 impl Key for PackedV4 {
+    #[inline(always)]
     fn of(element: &Element<'_>) -> Option<PackedV4> {
         match element {
             Element::Net(network) => match network.addr() {

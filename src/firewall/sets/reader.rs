@@ -210,7 +210,7 @@ struct SetRules {
 }
 
 impl SetRules {
-    #[inline]
+    #[inline(always)]
     fn next_rule(&mut self, now: SystemTime) -> Result<Step<(Rule, Label, Counters)>, FirewallError> {
         if let Some(next) = self.piece.next() {
             return Ok(Step::Next(next));

@@ -125,7 +125,7 @@ impl<'a> Piece<'a> {
 impl<'a> Iterator for Piece<'a> {
     type Item = Result<Entry<'a>, IpsetError>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         let entry = self.next_entry();
         if entry.is_err() {
