@@ -128,7 +128,7 @@ CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS$unit--remap-path-prefix=$(rust
 # as before.  The path is relative, since flags count for the names in the program.
 echo 'fn main() { panic!("probe") }' >"$work/probe.rs"
 lacking=''
-for flag in -Cllvm-args=-inlinehint-threshold=100 -Cllvm-args=-inline-threshold=25 \
+for flag in -Cllvm-args=-inlinehint-threshold=85 -Cllvm-args=-inline-threshold=22 \
     -Clink-arg=-Wl,-z,pack-relative-relocs -Clink-arg=-Wl,--icf=all \
     -Clink-arg=-Wl,-T,etc/no-unwinding.ld; do
     if rustc --target "$machine" -Ctarget-feature=+crt-static -Cpanic=abort "$flag" \
