@@ -71,6 +71,8 @@ fn csf_deny_and_csf_allow_come_with_their_comments() {
         assert_eq!(said, "one: csf-deny (drop input any): 0 inserted, 3 refreshed, for ever\n");
         rfwctl(&host, shell, "import csf.allow - -l friends", "44.33.20.1 # office\n").ok();
         assert_eq!(rows(&rfw, "friends"), ["ACCEPT INPUT * 44.33.20.1 office"]);
+        let said = rfwctl(&host, shell, "import csf.deny", "").fails_with(3);
+        assert!(said.contains("/etc/csf/csf.deny: name another file behind csf.deny, or -"), "{said}");
         let said = rfwctl(&host, shell, "import csf.deny -", "# nothing\n").fails_with(3);
         assert_eq!(said, "rfwctl: standard input: no rule that rfw can take over: nothing sent\n");
         for line in ["import", "import csf -", "import csf.deny - -a accept"] {
