@@ -146,6 +146,11 @@ impl Crowd {
         counts
     }
 
+    /// Whether a request that has come whole waits for its turn.
+    pub(super) fn has_request(&self) -> bool {
+        self.clients.iter().any(|client| client.connection.state().is_waiting())
+    }
+
     /// Adds a client; `is_unlisted` tells that its address is not in the white list.
     pub(super) fn admit(&mut self, connection: Connection<Pending>, peer: Peer, is_unlisted: bool) {
         let number = self.tick();

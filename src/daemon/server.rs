@@ -157,7 +157,6 @@ impl Server {
             self.notifier.turn(now);
             self.heed_signals(ready.signals, now);
             self.converse(&ready.clients, now);
-            self.tell_surroundings();
             self.execute(now);
             self.collect();
             self.expire(now);
@@ -387,6 +386,9 @@ impl Server {
 
     /// Executes requests that have come whole.
     fn execute(&mut self, start: Instant) {
+        if self.crowd.has_request() {
+            self.tell_surroundings();
+        }
         let mut begun = start;
         while let Some(index) = self.crowd.next_turn() {
             self.with(index, |client, reception| {
@@ -450,11 +452,10 @@ impl Server {
 
     /// Tells the API what only the server knows.
     fn tell_surroundings(&mut self) {
-        let watch = self.certificate.as_ref();
         self.service.set_surroundings(Surroundings {
             certificate_ends: self.identity.as_ref().map(|identity| identity.ends),
             connections: self.crowd.clients.len(),
-            ended: watch.map(|watch| watch.ended(SystemTime::now())).unwrap_or_default(),
+            ended: self.certificate.as_ref().map_or(Vec::new(), |watch| watch.ended(SystemTime::now())),
         });
     }
 
