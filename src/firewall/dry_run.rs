@@ -3,11 +3,10 @@
 //! nothing is noted for the state file. What others have just flushed may come back, as with any look.
 
 use super::auto::{Place, may_move};
-use super::entries::check_lease;
 use super::family_list::{FamilyList, is_in_scope};
 use super::rule_cache::RuleCache;
 use super::rules::{has_room, plan_body, plan_rule};
-use super::sets::{EntryResult, ListOp};
+use super::sets::ListOp;
 use super::{Deleted, Firewall, FirewallError, Held, Inserted, ListResult, Outcome, Terms, WhichLists};
 use crate::kernel::iptables::Transaction;
 use crate::kernel::set_key::SetKey;
@@ -34,9 +33,7 @@ impl Firewall {
     ) -> Result<Inserted, FirewallError> {
         self.would_admit_list(label.list, now)?;
         let set = SetKey::of(rule);
-        if self.may_have_sets() {
-            check_lease(label.lease, now)?;
-        }
+        self.check_time(label.lease, now)?;
         let outcome = match self.place_of(&set, iter::once(rule), label.list, now)? {
             Place::Rules { fewer } => self.would_insert_rule(rule, label, fewer)?,
             Place::NewSet => would_become_entry(self.table(rule.family())?.cache(), rule, label, now),
@@ -68,11 +65,8 @@ impl Firewall {
         label: &Label,
         now: SystemTime,
     ) -> Result<Outcome, FirewallError> {
-        let outcome = match self.mending(set, now, |sets| sets.would_put(set, rule, label, now))? {
-            EntryResult::Done | EntryResult::NoSet => Outcome::Inserted,
-            EntryResult::Already => Outcome::Refreshed,
-            EntryResult::Unchanged => Outcome::Unchanged,
-        };
+        let result = self.mending(set, now, |sets| sets.would_put(set, rule, label, now))?;
+        let outcome = result.of_put().unwrap_or(Outcome::Inserted);
         // A rule of the address would become this entry.
         let is_rule = !self.table(rule.family())?.cache().labels(rule, label.list).is_empty();
         Ok(if is_rule { Outcome::Refreshed } else { outcome })
@@ -118,9 +112,7 @@ impl Firewall {
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
         self.would_admit_list(terms.list, now)?;
-        if self.may_have_sets() {
-            check_lease(terms.lease, now)?;
-        }
+        self.check_time(terms.lease, now)?;
         let (lists, mut places) = (self.by_family(scope, networks, terms.replace)?, Vec::new());
         for list in &lists {
             places.push(self.place_of(&list.set, list.rules(), terms.list, now)?);

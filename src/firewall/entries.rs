@@ -40,6 +40,14 @@ impl Firewall {
         self.sets.is_some() && self.settings.set_use != SetUse::Off
     }
 
+    /// Refuses an end that no set could hold, where some addresses may be entries.
+    ///
+    /// # Errors
+    /// [`FirewallError::TooLong`].
+    pub(super) fn check_time(&self, lease: Lease, now: SystemTime) -> Result<(), FirewallError> {
+        if self.may_have_sets() { check_lease(lease, now) } else { Ok(()) }
+    }
+
     pub(super) fn insert_entry(
         &mut self,
         rule: &Rule,
@@ -53,14 +61,10 @@ impl Firewall {
             self.open_list(set, label.list, 1, now)?;
             // It may have waited for the lock of the tables.
             let now = now + start.elapsed();
-            let outcome = match self.mending(set, now, |sets| sets.put(set, rule, label, now))? {
-                EntryResult::Done => Outcome::Inserted,
-                EntryResult::Already => Outcome::Refreshed,
-                EntryResult::Unchanged => Outcome::Unchanged,
-                EntryResult::NoSet => {
-                    self.table(set.family())?.invalidate();
-                    continue;
-                }
+            let result = self.mending(set, now, |sets| sets.put(set, rule, label, now))?;
+            let Some(outcome) = result.of_put() else {
+                self.table(set.family())?.invalidate();
+                continue;
             };
             // An older one that others have flushed as a rule is not to come back.
             self.forget_lost(rule.family(), |other, lost| other == rule && lost.list == label.list)?;

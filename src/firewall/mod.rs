@@ -166,9 +166,7 @@ impl Firewall {
 
     fn insert_one(&mut self, rule: &Rule, label: &Label, now: SystemTime) -> Result<Outcome, FirewallError> {
         let set = SetKey::of(rule);
-        if self.may_have_sets() {
-            entries::check_lease(label.lease, now)?;
-        }
+        self.check_time(label.lease, now)?;
         self.make_sets(&set, iter::once(rule), label.list, now)?;
         if self.is_for_sets(&set)? {
             return self.insert_entry(rule, &set, label, now);
@@ -237,9 +235,7 @@ impl Firewall {
         now: SystemTime,
     ) -> Result<ListResult, FirewallError> {
         self.check_lists(terms.list, now)?;
-        if self.may_have_sets() {
-            entries::check_lease(terms.lease, now)?;
-        }
+        self.check_time(terms.lease, now)?;
         let lists = self.by_family(scope, list, terms.replace)?;
         let inserted = self.insert_lists(&lists, terms, now);
         match &inserted {

@@ -5,7 +5,7 @@ use super::entry::{comment_of, new_entry};
 use super::mirror::{Known, Mirror};
 use super::union::{end_in_union, latest};
 use super::{Sets, deadline, element, name_of, of};
-use crate::firewall::FirewallError;
+use crate::firewall::{FirewallError, Outcome};
 use crate::kernel::ipset::{Element, Existing, IpsetError, SetName};
 use crate::kernel::set_key::SetKey;
 use crate::rule::Rule;
@@ -25,6 +25,18 @@ pub(crate) enum EntryResult {
     Unchanged,
     /// There is no such set.
     NoSet,
+}
+
+impl EntryResult {
+    /// The outcome of putting an entry in; `None` where there is no set for it.
+    pub(crate) fn of_put(self) -> Option<Outcome> {
+        match self {
+            EntryResult::Done => Some(Outcome::Inserted),
+            EntryResult::Already => Some(Outcome::Refreshed),
+            EntryResult::Unchanged => Some(Outcome::Unchanged),
+            EntryResult::NoSet => None,
+        }
+    }
 }
 
 impl Sets {
