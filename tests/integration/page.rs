@@ -99,11 +99,9 @@ fn by_clicks(host: &Host, rfw: &Rfw<'_>, browser: &Browser<'_>) {
     browser.shows("#feed", "66.66.66.66");
     browser.shows("#feed", "list manual · by me from 127.0.0.1 · until ");
 
-    browser.write("#address", "66.66.66.0/24");
-    browser.click("#search-form button");
+    look_up(browser, "66.66.66.0/24");
     browser.shows("#verdict", "66.66.66.0/24 is not blocked.");
-    browser.write("#address", "66.66.66.66");
-    browser.click("#search-form button");
+    look_up(browser, "66.66.66.66");
     browser.shows("#verdict", "66.66.66.66 is blocked.");
     for text in ["in list manual", "until ", "by me", "“port scan”"] {
         browser.shows("#found", text);
@@ -205,8 +203,7 @@ fn what_comes_is_text(rfw: &Rfw<'_>, browser: &Browser<'_>) {
         "PUT",
         "/drop/input/any/88.88.88.88?reason=%3Cimg%20src=x%20onerror=document.title='taken'%3E%26amp;",
     );
-    browser.write("#address", "88.88.88.88");
-    browser.click("#search-form button");
+    look_up(browser, "88.88.88.88");
     browser.shows("#found", reason);
     look(browser);
     browser.shows("#feed", reason);
